@@ -1,0 +1,1 @@
+"""Benchmarks and proofs of vprm: the PyTorch reference, the parity kit, random checkpoints. Needs the extra ``reference``."""

@@ -1,0 +1,173 @@
+"""Write a random checkpoint directory: config.json, tokenizer files, safetensors (one file or shards with an index).
+
+Tensors are generated and written a chunk at a time, so an 8 B checkpoint needs no more memory than a small one. The container
+is written here rather than by the ``safetensors`` library, whose writers take whole tensors; tests read it back with the library.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+
+from vprm_benchmarks.random_checkpoint.spec import CheckpointSpec, LlmFamily
+from vprm_benchmarks.random_checkpoint.tensors import TensorPlan, tensor_plans
+from vprm_benchmarks.random_checkpoint.tokenizers import read_vocab_size, write_tokenizer
+
+_SAFETENSORS_DTYPES = {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}
+_NUMPY_DTYPES = {
+    "bfloat16": np.dtype(ml_dtypes.bfloat16),
+    "float16": np.dtype(np.float16),
+    "float32": np.dtype(np.float32),
+}
+_ARCHITECTURES: dict[LlmFamily, str] = {
+    "internlm2": "InternLM2ForCausalLM",
+    "qwen2": "Qwen2ForCausalLM",
+    "llama": "LlamaForCausalLM",
+}
+_TOKENIZER_FILES = (
+    "tokenizer.model",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "added_tokens.json",
+    "special_tokens_map.json",
+    "vocab.json",
+    "merges.txt",
+)
+
+
+def write_random_checkpoint(directory: Path, spec: CheckpointSpec) -> Path:
+    """Create ``directory`` with the checkpoint that ``spec`` describes and return it.
+
+    Raises FileExistsError where the directory has files already, ValueError where ``spec.vocab_size`` is smaller than the
+    tokenizer's vocabulary.
+    """
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    if any(directory.iterdir()):
+        raise FileExistsError(f"{directory} is not empty: choose a new directory or remove it first")
+    if spec.tokenizer_dir is None:
+        write_tokenizer(directory, spec.llm.family)
+    else:
+        for name in _TOKENIZER_FILES:
+            if (spec.tokenizer_dir / name).is_file():
+                shutil.copyfile(spec.tokenizer_dir / name, directory / name)
+    tokens = read_vocab_size(directory)
+    vocab_size = tokens if spec.vocab_size is None else spec.vocab_size
+    if vocab_size < tokens:
+        raise ValueError(
+            f"vocab_size {vocab_size} is smaller than the tokenizer's {tokens} tokens: raise it or leave it None"
+        )
+    (directory / "config.json").write_text(json.dumps(config_json(spec, vocab_size), indent=2) + "\n")
+    _write_weights(directory, spec, tensor_plans(spec, vocab_size))
+    return directory
+
+
+def config_json(spec: CheckpointSpec, vocab_size: int) -> dict[str, object]:
+    """The content of config.json, with the keys of the hub's ``InternVLChatConfig``."""
+    llm, vision = spec.llm, spec.vision
+    llm_config: dict[str, object] = {
+        "architectures": [_ARCHITECTURES[llm.family]],
+        "model_type": llm.family,
+        "hidden_size": llm.hidden,
+        "num_hidden_layers": llm.layers,
+        "num_attention_heads": llm.heads,
+        "num_key_value_heads": llm.kv_heads,
+        "intermediate_size": llm.ffn,
+        "hidden_act": "silu",
+        "max_position_embeddings": llm.max_position,
+        "rms_norm_eps": llm.rms_norm_eps,
+        "rope_theta": llm.rope_theta,
+        "rope_scaling": None if llm.rope_scaling is None else dict(llm.rope_scaling),
+        "tie_word_embeddings": llm.tie_word_embeddings,
+        "torch_dtype": spec.dtype,
+        "vocab_size": vocab_size,
+    }
+    if llm.family == "internlm2":
+        llm_config["bias"] = False
+    vision_config: dict[str, object] = {
+        "architectures": ["InternVisionModel"],
+        "model_type": "intern_vit_6b",
+        "hidden_size": vision.hidden,
+        "num_hidden_layers": vision.layers,
+        "num_attention_heads": vision.heads,
+        "intermediate_size": vision.mlp,
+        "hidden_act": "gelu",
+        "image_size": vision.table_image_size,
+        "patch_size": vision.patch,
+        "num_channels": 3,
+        "layer_norm_eps": 1e-6,
+        "norm_type": vision.norm_type,
+        "qk_normalization": vision.qk_norm,
+        "qkv_bias": vision.qkv_bias,
+        "torch_dtype": spec.dtype,
+    }
+    config: dict[str, object] = {
+        "architectures": ["InternVLRewardModel"],
+        "model_type": "internvl_chat",
+        "downsample_ratio": vision.downsample_ratio,
+        "dynamic_image_size": True,
+        "force_image_size": vision.image_size,
+        "llm_config": llm_config,
+        "max_dynamic_patch": spec.max_dynamic_patch,
+        "min_dynamic_patch": spec.min_dynamic_patch,
+        "ps_version": vision.ps_version,
+        "select_layer": vision.select_layer,
+        "template": spec.template,
+        "torch_dtype": spec.dtype,
+        "use_thumbnail": True,
+        "vision_config": vision_config,
+    }
+    if spec.system_message is not None:
+        config["system_message"] = spec.system_message
+    return config
+
+
+def _write_weights(directory: Path, spec: CheckpointSpec, plans: list[TensorPlan]) -> None:
+    item_bytes = _NUMPY_DTYPES[spec.dtype].itemsize
+    shards: list[list[TensorPlan]] = [[]]
+    shard_bytes = 0
+    for plan in plans:
+        size = plan.elements * item_bytes
+        if spec.max_shard_bytes is not None and shards[-1] and shard_bytes + size > spec.max_shard_bytes:
+            shards.append([])
+            shard_bytes = 0
+        shards[-1].append(plan)
+        shard_bytes += size
+    if spec.max_shard_bytes is None:
+        _write_safetensors(directory / "model.safetensors", shards[0], spec)
+        return
+    weight_map: dict[str, str] = {}
+    for number, shard in enumerate(shards, start=1):
+        name = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
+        _write_safetensors(directory / name, shard, spec)
+        weight_map.update({plan.name: name for plan in shard})
+    total = sum(plan.elements for plan in plans) * item_bytes
+    index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
+    (directory / "model.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n")
+
+
+def _write_safetensors(path: Path, plans: list[TensorPlan], spec: CheckpointSpec) -> None:
+    """One file: 8 bytes little-endian header length, JSON header padded to 8 bytes, then the tensors back to back."""
+    dtype = _NUMPY_DTYPES[spec.dtype]
+    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    offset = 0
+    for plan in plans:
+        end = offset + plan.elements * dtype.itemsize
+        header[plan.name] = {
+            "dtype": _SAFETENSORS_DTYPES[spec.dtype],
+            "shape": list(plan.shape),
+            "data_offsets": [offset, end],
+        }
+        offset = end
+    encoded = json.dumps(header, separators=(",", ":")).encode()
+    encoded += b" " * (-len(encoded) % 8)
+    with path.open("wb") as file:
+        file.write(len(encoded).to_bytes(8, "little"))
+        file.write(encoded)
+        for plan in plans:
+            for chunk in plan.chunks(spec.seed):
+                file.write(chunk.astype(dtype).tobytes())
