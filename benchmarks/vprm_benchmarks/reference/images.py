@@ -1,0 +1,72 @@
+"""Pictures to tiles and pixel values, by the steps of the VisualPRM model card (OpenGVLab/VisualPRM-8B, InternVL @2410d1d).
+
+Deliberately simple: floats, lists and Pillow calls in the order of the description, with torch for the normalisation.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+def tile_grid(width_px: int, height_px: int, tile_px: int, min_tiles: int, max_tiles: int) -> tuple[int, int]:
+    """The (columns, rows) whose ratio is nearest to the picture's, among all with min_tiles <= columns*rows <= max_tiles.
+
+    Grids are tried in the order of their area; on an exact tie the later one wins only if the picture has more than half of that
+    grid's pixels. Grids of one area are tried in the iteration order of a Python set of pairs, as the original does; which of
+    them comes first can matter only for a tie between equal areas.
+    """
+    shapes = {
+        (columns, rows)
+        for area in range(min_tiles, max_tiles + 1)
+        for columns in range(1, area + 1)
+        for rows in range(1, area + 1)
+        if min_tiles <= columns * rows <= max_tiles
+    }
+    ratio = width_px / height_px
+    best, best_gap = (1, 1), float("inf")
+    for columns, rows in sorted(shapes, key=lambda shape: shape[0] * shape[1]):
+        gap = abs(ratio - columns / rows)
+        if gap < best_gap:
+            best, best_gap = (columns, rows), gap
+        elif gap == best_gap and width_px * height_px > 0.5 * tile_px * tile_px * columns * rows:
+            best = (columns, rows)
+    return best
+
+
+def load_tiles(image: Path | Image.Image, tile_px: int, min_tiles: int, max_tiles: int) -> list[Image.Image]:
+    """Cut a picture into RGB tiles of tile_px x tile_px, row by row, and add the whole picture when there are several."""
+    picture = (Image.open(image) if isinstance(image, Path) else image).convert("RGB")
+    columns, rows = tile_grid(picture.width, picture.height, tile_px, min_tiles, max_tiles)
+    resized = picture.resize((tile_px * columns, tile_px * rows))  # Pillow's default for RGB is bicubic
+    tiles = []
+    for row in range(rows):
+        for column in range(columns):
+            left, top = column * tile_px, row * tile_px
+            tiles.append(resized.crop((left, top, left + tile_px, top + tile_px)))
+    if len(tiles) > 1:
+        tiles.append(picture.resize((tile_px, tile_px)))
+    return tiles
+
+
+def tiles_to_array(tiles: list[Image.Image]) -> NDArray[np.uint8]:
+    """Tiles as uint8 [n, tile_px, tile_px, 3]."""
+    return np.stack([np.asarray(tile, dtype=np.uint8) for tile in tiles])
+
+
+def pixel_values_from_tiles(tiles: list[Image.Image]) -> torch.Tensor:
+    """Tiles as float32 [n, 3, tile_px, tile_px]: divided by 255, minus the ImageNet mean, over its standard deviation."""
+    mean = torch.tensor(IMAGENET_MEAN).view(3, 1, 1)
+    std = torch.tensor(IMAGENET_STD).view(3, 1, 1)
+    values = []
+    for tile in tiles:
+        pixels = torch.from_numpy(np.array(tile)).permute(2, 0, 1).contiguous()  # uint8 [3, tile_px, tile_px]
+        values.append((pixels.to(torch.float32).div(255) - mean) / std)
+    return torch.stack(values)

@@ -1,0 +1,209 @@
+"""Score a solution with the reference model in the three ways people do it.
+
+``per-step``     one forward pass for every step over the conversation so far, vision encoder included (as first shipped)
+``one-pass``     one forward pass over the whole conversation; all steps' logits are read from it
+``prefix-reuse`` the tokens that all candidates share run once into a KV cache, each candidate's rest follows from there
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from transformers import DynamicCache, InternVLForConditionalGeneration
+
+from vprm_benchmarks.reference.images import load_tiles, pixel_values_from_tiles
+from vprm_benchmarks.reference.model import AttentionKind, load_model, tokens_per_tile
+from vprm_benchmarks.reference.prompt import (
+    ReferenceRule,
+    candidate_ids,
+    conversation_text,
+    default_system_message,
+    find_score_positions,
+)
+from vprm_benchmarks.reference.tokenizer import ReferenceTokenizer, load_tokenizer
+
+Method = Literal["per-step", "one-pass", "prefix-reuse"]
+
+
+@dataclass(frozen=True)
+class ReferenceScores:
+    """What the reference says of one candidate of K steps."""
+
+    token_ids: NDArray[np.int64]  # [tokens]
+    score_positions: NDArray[np.int64]  # [K], indices into token_ids
+    logits: NDArray[np.float32]  # [K, 2]: (correct, wrong)
+    scores: NDArray[np.float32]  # [K], in 0..1
+
+    @property
+    def mean(self) -> float:
+        """The candidate's score: the mean over its steps."""
+        return float(self.scores.mean())
+
+
+@dataclass(frozen=True)
+class ReferenceImages:
+    """A question's pictures after the vision encoder."""
+
+    tiles: list[list[Image.Image]]  # per picture
+    pixel_values: torch.Tensor | None  # [n, 3, tile_px, tile_px] in the model's dtype; None for text only
+    embeddings: torch.Tensor | None  # [n * tokens_per_tile, hidden]
+
+
+class ReferenceScorer:
+    """The reference on one checkpoint directory. Use :meth:`load`."""
+
+    def __init__(
+        self,
+        model: InternVLForConditionalGeneration,
+        tokenizer: ReferenceTokenizer,
+        config: dict[str, object],
+        system_message: str,
+        rule: ReferenceRule,
+    ) -> None:
+        vision = config["vision_config"]
+        assert isinstance(vision, dict)  # narrowing only: load_model has read it
+        self.model = model
+        self.tokenizer = tokenizer
+        self.system_message = system_message
+        self.rule = rule
+        self.tile_px = int(str(config.get("force_image_size") or vision["image_size"]))
+        self.min_tiles = int(str(config.get("min_dynamic_patch", 1)))
+        self.max_tiles = int(str(config.get("max_dynamic_patch", 12)))
+        self.tokens_per_tile = tokens_per_tile(
+            self.tile_px, vision["patch_size"], float(str(config["downsample_ratio"]))
+        )
+        self.transposed = config.get("ps_version", "v1") == "v1"
+        self.image_token = tokenizer.token_id("<IMG_CONTEXT>")
+        self.candidates = candidate_ids(rule, tokenizer)
+
+    @classmethod
+    def load(
+        cls,
+        directory: Path,
+        *,
+        dtype: torch.dtype = torch.float32,
+        device: str = "cpu",
+        attention: AttentionKind = "eager",
+        system_message: str | None = None,
+        rule: ReferenceRule = "visualprm",
+    ) -> ReferenceScorer:
+        """Load a checkpoint; ``system_message`` None takes config.json's, else the template's."""
+        config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+        if system_message is None:
+            system_message = config.get("system_message") or default_system_message()
+        model = load_model(directory, dtype, device, attention)
+        return cls(model, load_tokenizer(directory), config, system_message, rule)
+
+    def tiles(self, image: Path | Image.Image, max_tiles: int | None = None) -> list[Image.Image]:
+        """One picture's tiles."""
+        return load_tiles(image, self.tile_px, self.min_tiles, max_tiles or self.max_tiles)
+
+    @torch.inference_mode()
+    def encode_images(self, images: Sequence[Path | Image.Image], max_tiles: int | None = None) -> ReferenceImages:
+        """Tiles, pixel values and image embeddings of a question's pictures, in order."""
+        tiles = [self.tiles(image, max_tiles) for image in images]
+        flat = [tile for per_image in tiles for tile in per_image]
+        if not flat:
+            return ReferenceImages(tiles, None, None)
+        pixel_values = pixel_values_from_tiles(flat).to(device=self.model.device, dtype=self.model.dtype)
+        return ReferenceImages(tiles, pixel_values, self._embed(pixel_values))
+
+    def _embed(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        outputs = self.model.get_image_features(pixel_values, return_dict=True)
+        features: torch.Tensor = outputs.pooler_output  # [n, tokens, hidden]
+        if self.transposed:
+            side = int(features.shape[1] ** 0.5)
+            features = features.view(-1, side, side, features.shape[-1]).transpose(1, 2)
+        return features.reshape(-1, features.shape[-1])
+
+    def token_ids(self, images: ReferenceImages, question: str, steps: Sequence[str]) -> list[int]:
+        """Ids of the whole conversation, tokenised as one string."""
+        image_texts = [
+            "<img>" + "<IMG_CONTEXT>" * (self.tokens_per_tile * len(per_image)) + "</img>" for per_image in images.tiles
+        ]
+        return self.tokenizer.encode(conversation_text(self.rule, self.system_message, question, steps, image_texts))
+
+    @torch.inference_mode()
+    def score(
+        self,
+        images: Sequence[Path | Image.Image],
+        question: str,
+        candidates: Sequence[Sequence[str]],
+        method: Method = "one-pass",
+        max_tiles: int | None = None,
+    ) -> list[ReferenceScores]:
+        """Scores of every candidate (a list of steps), in order."""
+        encoded = self.encode_images(images, max_tiles)
+        if method == "prefix-reuse":
+            return self._score_with_prefix(encoded, question, candidates)
+        if method == "one-pass":
+            return [self._score_whole(encoded, self.token_ids(encoded, question, steps)) for steps in candidates]
+        results = []
+        for steps in candidates:
+            last_rows = []
+            for count in range(1, len(steps) + 1):
+                again = self.encode_images(images, max_tiles)
+                last_rows.append(self._score_whole(again, self.token_ids(again, question, steps[:count])).logits[-1])
+            results.append(self._result(self.token_ids(encoded, question, steps), np.stack(last_rows)))
+        return results
+
+    def _score_whole(self, images: ReferenceImages, ids: list[int]) -> ReferenceScores:
+        positions = find_score_positions(self.rule, ids, self.tokenizer)
+        hidden = self.model.model.language_model(inputs_embeds=self._inputs(images, ids), use_cache=False)[0]
+        return self._result(ids, self._candidate_logits(hidden[0, positions]))
+
+    def _score_with_prefix(
+        self, images: ReferenceImages, question: str, candidates: Sequence[Sequence[str]]
+    ) -> list[ReferenceScores]:
+        rows = [self.token_ids(images, question, steps) for steps in candidates]
+        prefix = _common_prefix(rows)
+        inputs = [self._inputs(images, ids) for ids in rows]
+        text_model = self.model.model.language_model
+        cache = DynamicCache()
+        text_model(inputs_embeds=inputs[0][:, :prefix], past_key_values=cache, use_cache=True)
+        results = []
+        for ids, embeds in zip(rows, inputs, strict=True):
+            rest = text_model(inputs_embeds=embeds[:, prefix:], past_key_values=cache, use_cache=True)[0]
+            cache.crop(prefix - len(ids))  # negative: how many to drop
+            positions = find_score_positions(self.rule, ids, self.tokenizer)
+            results.append(self._result(ids, self._candidate_logits(rest[0, [place - prefix for place in positions]])))
+        return results
+
+    def _inputs(self, images: ReferenceImages, ids: list[int]) -> torch.Tensor:
+        """Token embeddings with the image rows put in place: [1, tokens, hidden]."""
+        tokens = torch.tensor([ids], device=self.model.device)
+        embeds: torch.Tensor = self.model.get_input_embeddings()(tokens)
+        places = tokens == self.image_token
+        rows = 0 if images.embeddings is None else images.embeddings.shape[0]
+        if int(places.sum()) != rows:
+            raise ValueError(f"{int(places.sum())} image tokens in the prompt but {rows} image rows from the encoder")
+        if images.embeddings is not None:
+            embeds = embeds.masked_scatter(places.unsqueeze(-1), images.embeddings.to(embeds.dtype))
+        return embeds
+
+    def _candidate_logits(self, hidden: torch.Tensor) -> NDArray[np.float32]:
+        """[K, hidden] -> [K, 2]: the whole vocabulary's logits, then the two that matter."""
+        logits = self.model.lm_head(hidden).float()[:, list(self.candidates)]
+        return np.asarray(logits.cpu().numpy(), dtype=np.float32)
+
+    def _result(self, ids: list[int], logits: NDArray[np.float32]) -> ReferenceScores:
+        positions = find_score_positions(self.rule, ids, self.tokenizer)
+        scores = torch.from_numpy(logits).softmax(dim=-1)[:, 0].numpy()
+        return ReferenceScores(np.asarray(ids, dtype=np.int64), np.asarray(positions, dtype=np.int64), logits, scores)
+
+
+def _common_prefix(rows: Sequence[Sequence[int]]) -> int:
+    """Length of the ids that all rows start with, leaving at least one token of every row."""
+    shortest = min(map(len, rows)) - 1
+    for place in range(shortest):
+        if len({row[place] for row in rows}) > 1:
+            return place
+    return shortest
