@@ -164,16 +164,16 @@ class ReferenceScorer:
         self, images: ReferenceImages, question: str, candidates: Sequence[Sequence[str]]
     ) -> list[ReferenceScores]:
         rows = [self.token_ids(images, question, steps) for steps in candidates]
-        prefix = _common_prefix(rows)
+        places = [find_score_positions(self.rule, ids, self.tokenizer) for ids in rows]
+        prefix = min(_common_prefix(rows), *(positions[0] for positions in places))
         inputs = [self._inputs(images, ids) for ids in rows]
         text_model = self.model.model.language_model
         cache = DynamicCache()
         text_model(inputs_embeds=inputs[0][:, :prefix], past_key_values=cache, use_cache=True)
         results = []
-        for ids, embeds in zip(rows, inputs, strict=True):
+        for ids, embeds, positions in zip(rows, inputs, places, strict=True):
             rest = text_model(inputs_embeds=embeds[:, prefix:], past_key_values=cache, use_cache=True)[0]
             cache.crop(prefix - len(ids))  # negative: how many to drop
-            positions = find_score_positions(self.rule, ids, self.tokenizer)
             results.append(self._result(ids, self._candidate_logits(rest[0, [place - prefix for place in positions]])))
         return results
 
@@ -201,9 +201,8 @@ class ReferenceScorer:
 
 
 def _common_prefix(rows: Sequence[Sequence[int]]) -> int:
-    """Length of the ids that all rows start with, leaving at least one token of every row."""
-    shortest = min(map(len, rows)) - 1
-    for place in range(shortest):
-        if len({row[place] for row in rows}) > 1:
+    """Number of ids that all rows start with."""
+    for place, column in enumerate(zip(*rows, strict=False)):
+        if len(set(column)) > 1:
             return place
-    return shortest
+    return min(map(len, rows))

@@ -1,0 +1,152 @@
+"""What parity is tried on: built-in cases that cover the ways a prompt can differ, or the user's own rows.
+
+The built-in pictures are made here: a coloured gradient with shapes on it, so that every tile has its own content and a channel,
+row or column exchanged by mistake changes it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+
+@dataclass(frozen=True)
+class ParityCase:
+    """One question with its pictures and candidate responses (strings, or lists of steps)."""
+
+    name: str
+    question: str
+    responses: tuple[str | tuple[str, ...], ...]
+    images: tuple[Path | Image.Image, ...] = ()
+    max_steps: int | None = None
+    max_tiles: int | None = None
+
+
+def make_picture(width_px: int, height_px: int, seed: int, mode: str = "RGB") -> Image.Image:
+    """A picture whose content depends on place, channel and seed."""
+    generator = np.random.default_rng(seed)
+    across = np.linspace(0, 255, width_px)[None, :, None]
+    down = np.linspace(0, 255, height_px)[:, None, None]
+    weights = generator.uniform(-1, 1, (2, 3))
+    pixels = np.clip(128 + across * weights[0] / 2 + down * weights[1] / 2, 0, 255).astype(np.uint8)
+    picture = Image.fromarray(pixels)
+    draw = ImageDraw.Draw(picture)
+    for _ in range(12):
+        x, y = generator.integers(0, width_px), generator.integers(0, height_px)
+        size = int(generator.integers(2, max(3, min(width_px, height_px) // 4 + 1)))
+        colour = tuple(int(value) for value in generator.integers(0, 256, 3))
+        shape = draw.ellipse if generator.random() < 0.5 else draw.rectangle
+        shape((int(x), int(y), int(x) + size, int(y) + size), fill=colour)
+    return picture.convert(mode)
+
+
+_TWO_RESPONSES = (
+    "The right angle is 90 degrees.\n\nIt is split into 39 degrees and angle 3.\n\nSo angle 3 = 90 - 39 = 51 degrees.",
+    "The two angles are equal.\n\nAngle 3 = 180 - 39 = 141 degrees.\n\nSo m \\angle 3 = 42.",
+)
+
+
+def built_in_cases(tile_px: int) -> list[ParityCase]:
+    """Cases for a model with tiles of ``tile_px``; pictures are sized so that the tile grids differ."""
+    small, wide, large = tile_px // 2, tile_px * 2, tile_px * 3
+    question = "Find m \\angle 3."
+    return [
+        ParityCase("one-tile", question, _TWO_RESPONSES, (make_picture(small, small + 3, 1),)),
+        ParityCase("wide-2x1", question, _TWO_RESPONSES, (make_picture(wide, tile_px, 2),)),
+        ParityCase("tall-1x3", question, _TWO_RESPONSES[:1], (make_picture(tile_px - 5, large, 3),)),
+        ParityCase("grid-4x3", question, _TWO_RESPONSES[:1], (make_picture(large * 4 // 3, large, 4),)),
+        ParityCase(
+            "thin-12x1", question, _TWO_RESPONSES[:1], (make_picture(large * 5, tile_px // 2, 5),), max_tiles=12
+        ),
+        ParityCase("six-tiles-at-most", question, _TWO_RESPONSES[:1], (make_picture(large, wide, 6),), max_tiles=6),
+        ParityCase("grey", "How dark is it?", ("Dark.\n\nVery.",), (make_picture(small, tile_px, 7, "L"),)),
+        ParityCase("transparent", "What is shown?", ("A shape.",), (make_picture(tile_px, small, 8, "RGBA"),)),
+        ParityCase(
+            "two-images-in-front",
+            "Which picture is larger?",
+            ("The first.\n\nIt is wider.", "The second."),
+            (make_picture(wide, tile_px, 9), make_picture(small, small, 10)),
+        ),
+        ParityCase(
+            "two-images-in-place",
+            "First <image> and then <image>\nWhat changed?",
+            ("The colour.\n\nThe size, too.",),
+            (make_picture(small, small, 11), make_picture(tile_px, wide, 12)),
+        ),
+        ParityCase("text-only", "What is 17 * 3?", ("17 * 3 = 51.\n\nThe answer is 51.", "It is 41.")),
+        ParityCase(
+            "max-steps",
+            question,
+            ("\n\n".join(f"Step {number}: {number} + 1 = {number + 1}." for number in range(1, 8)), _TWO_RESPONSES[0]),
+            (make_picture(small, tile_px, 13),),
+            max_steps=3,
+        ),
+        ParityCase(
+            "unicode",
+            "求 ∠ABC 的度数。 <image1> é naïve\tÅ",
+            ("因为 ∠A = 30°，所以 ∠B = 60°。\n\n😀\u200b … \n  a▁b \r\n½ × ½ = ¼",),
+            (make_picture(small, small, 14),),
+        ),
+        ParityCase(
+            "empty-step",
+            question,
+            (("The angle is right.", "", "So it is 51."), ("", "It is 51.")),
+            (make_picture(small, small, 15),),
+        ),
+        ParityCase(
+            "space-at-step-start",
+            question,
+            (("  two spaces", "\nnewline", "\n\n\n", " "), ("\n+", "-\n", "+")),
+            (make_picture(small, small, 16),),
+        ),
+        ParityCase(
+            "31-steps",
+            question,
+            (tuple(f"{number}. Add {number} to get {number * (number + 1) // 2}." for number in range(1, 32)),),
+            (make_picture(small, small, 17),),
+        ),
+        ParityCase("many-alike", question, (_TWO_RESPONSES[0], _TWO_RESPONSES[1], _TWO_RESPONSES[0], "51")),
+    ]
+
+
+def cases_from_rows(rows: Path, image_root: Path | None = None, limit: int | None = None) -> Iterator[ParityCase]:
+    """Cases from a jsonl file of `vprm score` input rows or VisualProcessBench rows.
+
+    Relative picture paths are looked up beside the file, or under ``image_root``. ValueError names the line that cannot be used.
+    """
+    base = image_root if image_root is not None else rows.parent
+    with rows.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, start=1):
+            if limit is not None and number > limit:
+                return
+            if not line.strip():
+                continue
+            try:
+                yield _case_from_row(json.loads(line), f"row-{number}", base)
+            except (KeyError, TypeError, ValueError) as error:
+                raise ValueError(
+                    f"{rows}, line {number}: {error!r}; expected a row with question and responses"
+                ) from error
+
+
+def _case_from_row(row: Mapping[str, Any], name: str, base: Path) -> ParityCase:
+    images = row.get("image") or []
+    paths = [images] if isinstance(images, str) else images
+    if isinstance(row.get("response"), Mapping):  # VisualProcessBench
+        responses: list[str | list[str]] = [list(row["response"]["steps"])]
+    else:
+        responses = list(row["responses"])
+    return ParityCase(
+        name=str(row.get("id", name)),
+        question=row["question"],
+        responses=tuple(response if isinstance(response, str) else tuple(response) for response in responses),
+        images=tuple(base / path for path in paths),
+        max_steps=row.get("max_steps"),
+        max_tiles=row.get("max_tiles"),
+    )

@@ -1,0 +1,82 @@
+"""Random checkpoints: the hub's names and shapes, readable by the safetensors library, the same for the same seed."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors import safe_open
+from vprm_benchmarks.random_checkpoint import (
+    CheckpointSpec,
+    LlmFamily,
+    tensor_plans,
+    tiny_spec,
+    visualprm_8b_spec,
+    write_random_checkpoint,
+)
+
+
+def _shapes(spec: CheckpointSpec, vocab_size: int) -> dict[str, tuple[int, ...]]:
+    return {plan.name: plan.shape for plan in tensor_plans(spec, vocab_size)}
+
+
+def test_full_preset_has_the_hub_models_tensors() -> None:
+    shapes = _shapes(visualprm_8b_spec(), 92553)
+    assert len(shapes) == 573
+    assert sum(int(np.prod(shape)) for shape in shapes.values()) * 2 == 16_150_730_752
+    assert shapes["language_model.model.layers.31.attention.wqkv.weight"] == (6144, 4096)
+    assert shapes["language_model.output.weight"] == (92553, 4096)
+    assert shapes["vision_model.embeddings.position_embedding"] == (1, 1025, 1024)
+    assert shapes["mlp1.1.weight"] == (4096, 4096)
+
+
+@pytest.mark.parametrize("family", ["internlm2", "qwen2", "llama"])
+def test_files_hold_what_the_index_says(tmp_path: Path, family: LlmFamily) -> None:
+    spec = replace(tiny_spec(family), max_shard_bytes=400_000, dtype="bfloat16")
+    directory = write_random_checkpoint(tmp_path / "checkpoint", spec)
+    index = json.loads((directory / "model.safetensors.index.json").read_text())
+    assert len(set(index["weight_map"].values())) > 1
+    found: dict[str, tuple[int, ...]] = {}
+    for name in set(index["weight_map"].values()):
+        with safe_open(directory / name, framework="pt") as file:
+            for key in file.keys():  # noqa: SIM118 - safe_open is no mapping
+                assert index["weight_map"][key] == name
+                assert file.get_slice(key).get_dtype() == "BF16"
+                found[key] = tuple(file.get_slice(key).get_shape())
+    vocab_size = json.loads((directory / "config.json").read_text())["llm_config"]["vocab_size"]
+    assert found == _shapes(spec, vocab_size)
+
+
+def test_seed_decides_the_values_and_sharding_does_not(tmp_path: Path) -> None:
+    single = write_random_checkpoint(tmp_path / "single", tiny_spec())
+    sharded = write_random_checkpoint(tmp_path / "sharded", replace(tiny_spec(), max_shard_bytes=100_000))
+    other = write_random_checkpoint(tmp_path / "other", replace(tiny_spec(), seed=1))
+    name = "language_model.model.layers.1.feed_forward.w2.weight"
+
+    def read(directory: Path) -> np.ndarray:
+        index = directory / "model.safetensors.index.json"
+        file = json.loads(index.read_text())["weight_map"][name] if index.is_file() else "model.safetensors"
+        with safe_open(directory / file, framework="np") as tensors:
+            return np.asarray(tensors.get_tensor(name))
+
+    assert np.array_equal(read(single), read(sharded))
+    assert not np.array_equal(read(single), read(other))
+
+
+def test_chunk_size_does_not_change_values() -> None:
+    plan = tensor_plans(tiny_spec(), 700)[-1]
+    whole = np.concatenate(list(plan.chunks(3)))
+    assert np.array_equal(whole, np.concatenate(list(plan.chunks(3, chunk_elements=1001))))
+    assert whole.size == plan.elements
+
+
+def test_refuses_a_used_directory_and_a_small_vocabulary(tmp_path: Path) -> None:
+    (tmp_path / "used").mkdir()
+    (tmp_path / "used" / "file").touch()
+    with pytest.raises(FileExistsError, match="not empty"):
+        write_random_checkpoint(tmp_path / "used", tiny_spec())
+    with pytest.raises(ValueError, match="smaller than the tokenizer's"):
+        write_random_checkpoint(tmp_path / "new", replace(tiny_spec(), vocab_size=300))

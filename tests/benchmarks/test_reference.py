@@ -1,0 +1,142 @@
+"""The reference agrees with itself: three ways to score give one answer, and its parts match the published facts."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from vprm_benchmarks.parity.cases import ParityCase, built_in_cases, make_picture
+from vprm_benchmarks.random_checkpoint import LlmFamily, tiny_spec, write_random_checkpoint
+from vprm_benchmarks.reference import ReferenceScorer, conversation_text, load_tiles, split_steps, tile_grid
+from vprm_benchmarks.reference.weights import convert_tensor
+
+TEST_DATA = Path(__file__).parents[1] / "data"
+
+
+def _case(name: str) -> ParityCase:
+    return next(case for case in built_in_cases(56) if case.name == name)
+
+
+@pytest.fixture(scope="module", params=["internlm2", "qwen2", "llama"])
+def scorer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> ReferenceScorer:
+    family: LlmFamily = request.param
+    directory = write_random_checkpoint(tmp_path_factory.mktemp("reference") / family, tiny_spec(family))
+    return ReferenceScorer.load(directory)
+
+
+@pytest.mark.parametrize("name", ["wide-2x1", "two-images-in-place", "text-only", "empty-step"])
+def test_three_methods_agree(scorer: ReferenceScorer, name: str) -> None:
+    case = _case(name)
+    candidates = [split_steps(response) for response in case.responses]
+    one_pass = scorer.score(case.images, case.question, candidates)
+    for method in ("per-step", "prefix-reuse"):
+        other = scorer.score(case.images, case.question, candidates, method)
+        for left, right in zip(one_pass, other, strict=True):
+            np.testing.assert_array_equal(left.token_ids, right.token_ids)
+            np.testing.assert_array_equal(left.score_positions, right.score_positions)
+            np.testing.assert_allclose(left.scores, right.scores, rtol=0, atol=2e-6)
+    assert [len(result.scores) for result in one_pass] == [len(steps) for steps in candidates]
+
+
+def test_scores_spread_and_depend_on_picture_question_and_step(scorer: ReferenceScorer) -> None:
+    scores = []
+    for seed in range(6):
+        picture = make_picture(90, 60, seed)
+        steps = [f"{seed} + {number} = {seed + number}." for number in range(8)]
+        scores.append(scorer.score([picture], f"What is {seed}?", [steps])[0].scores)
+    spread = np.stack(scores)  # [pictures, steps]
+    assert spread.std() > 0.1
+    assert np.percentile(spread, 95) - np.percentile(spread, 5) > 0.4
+    assert (spread.std(axis=0) > 0.01).all()
+    other = scorer.score(
+        [make_picture(90, 60, 99)], "What is 5?", [[f"5 + {number} = {5 + number}." for number in range(8)]]
+    )
+    assert np.abs(other[0].scores - spread[5]).max() > 0.01
+
+
+def test_bfloat16_is_near_float32(tmp_path: Path) -> None:
+    directory = write_random_checkpoint(tmp_path / "checkpoint", tiny_spec())
+    case = _case("one-tile")
+    candidates = [split_steps(response) for response in case.responses]
+    exact = ReferenceScorer.load(directory).score(case.images, case.question, candidates)
+    rough = ReferenceScorer.load(directory, dtype=torch.bfloat16).score(case.images, case.question, candidates)
+    for left, right in zip(exact, rough, strict=True):
+        assert 0 < np.abs(left.scores - right.scores).max() < 0.1
+
+
+def test_select_layer_reads_an_inner_layer(tmp_path: Path) -> None:
+    spec = tiny_spec()
+    spec = replace(spec, vision=replace(spec.vision, layers=3, select_layer=-2))
+    reference = ReferenceScorer.load(write_random_checkpoint(tmp_path / "checkpoint", spec))
+    encoded = reference.encode_images([make_picture(56, 56, 0)])
+    assert encoded.pixel_values is not None and encoded.embeddings is not None
+    tower = reference.model.model.vision_tower
+    with torch.inference_mode():
+        hidden = tower.embeddings(encoded.pixel_values)
+        for layer in tower.encoder.layer[:-1]:
+            hidden = layer(hidden)
+        patches = hidden[:, 1:].reshape(1, 4, 4, -1)
+        shuffled = reference.model.model.pixel_shuffle(patches, 0.5).reshape(1, 4, -1)
+        expected = reference.model.model.multi_modal_projector(shuffled)[0]
+    torch.testing.assert_close(encoded.embeddings, expected, rtol=0, atol=1e-6)
+
+
+def test_tile_grids_match_the_golden_ones() -> None:
+    file = next(TEST_DATA.rglob("tiling_golden.json"), None)
+    if file is None:
+        pytest.skip(f"{TEST_DATA} has no tiling_golden.json")
+    for row in json.loads(file.read_text()):
+        grid = tile_grid(row["width"], row["height"], row["image_size"], row["min_num"], row["max_num"])
+        assert list(grid) == row["grid"], row
+
+
+def test_tiles_are_rows_of_the_picture_and_a_thumbnail() -> None:
+    tiles = load_tiles(make_picture(200, 100, 0), 56, 1, 12)
+    assert len(tiles) == 9  # 4 x 2 and the thumbnail
+    assert {tile.size for tile in tiles} == {(56, 56)}
+    assert len(load_tiles(make_picture(50, 50, 0), 56, 1, 12)) == 1
+
+
+def test_steps_are_split_and_grouped() -> None:
+    assert split_steps("a\n\nb\n\n\nc") == ["a", "b", "\nc"]
+    assert split_steps(["a", "", "b"]) == ["a", "", "b"]
+    assert split_steps("1\n\n2\n\n3\n\n4\n\n5", max_steps=3) == ["1\n\n2", "3\n\n4", "5"]
+    assert split_steps(["1", "2"], max_steps=12) == ["1", "2"]
+
+
+def test_conversation_of_visualprm() -> None:
+    text = conversation_text("visualprm", "S", "Q?", ["one", "", "two"], ["<img>x</img>"])
+    assert text == (
+        "<|im_start|>system\nS<|im_end|>\n"
+        "<|im_start|>user\n### Question:\n<img>x</img>\nQ?\n\n### Solution Process:\none<|im_end|>\n"
+        "<|im_start|>assistant\n+<|im_end|>\n"
+        "<|im_start|>user\n<|im_start|>assistant\n+<|im_end|>\n"
+        "<|im_start|>user\ntwo<|im_end|>\n<|im_start|>assistant\n+<|im_end|>\n"
+    )
+
+
+def test_conversation_of_mm_prm() -> None:
+    text = conversation_text("mm-prm", "S", "Q?", ["one", "two"], ["<img>x</img>"])
+    assert text == (
+        "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\n<|im_start|>assistant\n"
+        "<img>x</img>\nQuestion: Q?\nProcess: one<prm>\n\ntwo<prm><|im_end|>\n"
+    )
+
+
+def test_packed_projection_is_taken_apart_by_key_value_head() -> None:
+    rows = torch.arange(8).unsqueeze(1)
+    name = "language_model.model.layers.0.attention.wqkv.weight"
+    parts = convert_tensor(name, rows, heads=4, kv_heads=2)  # groups [q0 q1 k0 v0], [q2 q3 k1 v1]
+    layer = "model.language_model.layers.0.self_attn"
+    assert parts[f"{layer}.q_proj.weight"].flatten().tolist() == [0, 1, 4, 5]
+    assert parts[f"{layer}.k_proj.weight"].flatten().tolist() == [2, 6]
+    assert parts[f"{layer}.v_proj.weight"].flatten().tolist() == [3, 7]
+
+
+def test_unknown_tensors_are_refused_by_name() -> None:
+    with pytest.raises(KeyError, match="mlp9"):
+        convert_tensor("mlp9.weight", torch.zeros(1), 1, 1)
