@@ -1,1 +1,2 @@
-"""Benchmarks and proofs of vprm: the PyTorch reference, the parity kit, random checkpoints. Needs the extra ``reference``."""
+"""Benchmarks and proofs of vprm: the PyTorch reference, the parity kit, random checkpoints. Needs the extra
+``reference``."""

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from safetensors import safe_open
+
 from vprm_benchmarks.random_checkpoint import (
     CheckpointSpec,
     LlmFamily,

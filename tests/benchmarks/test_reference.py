@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+
 from vprm_benchmarks.parity.cases import ParityCase, built_in_cases, make_picture
 from vprm_benchmarks.random_checkpoint import LlmFamily, tiny_spec, write_random_checkpoint
 from vprm_benchmarks.reference import ReferenceScorer, conversation_text, load_tiles, split_steps, tile_grid

@@ -1,7 +1,7 @@
 """What parity is tried on: built-in cases that cover the ways a prompt can differ, or the user's own rows.
 
-The built-in pictures are made here: a coloured gradient with shapes on it, so that every tile has its own content and a channel,
-row or column exchanged by mistake changes it.
+The built-in pictures are made here: a coloured gradient with shapes on it, so that every tile has its own content and
+a channel, row or column exchanged by mistake changes it.
 """
 
 from __future__ import annotations
@@ -118,7 +118,8 @@ def built_in_cases(tile_px: int) -> list[ParityCase]:
 def cases_from_rows(rows: Path, image_root: Path | None = None, limit: int | None = None) -> Iterator[ParityCase]:
     """Cases from a jsonl file of `vprm score` input rows or VisualProcessBench rows.
 
-    Relative picture paths are looked up beside the file, or under ``image_root``. ValueError names the line that cannot be used.
+    Relative picture paths are looked up beside the file, or under ``image_root``. ValueError names the line that
+    cannot be used.
     """
     base = image_root if image_root is not None else rows.parent
     with rows.open(encoding="utf-8") as lines:

@@ -1,17 +1,20 @@
-"""How far a bundle may be from the reference, stage by stage and precision by precision: the one table, with its reasons.
+"""How far a bundle may be from the reference, stage by stage and precision by precision: the one table, with its
+reasons.
 
-A limit applies to the largest error of a stage. Where ``unit`` is ``rms``, it is a fraction of the root mean square of the
-reference's values over all cases, so that it does not depend on a model's scale; where it is ``absolute``, a plain difference.
+A limit applies to the largest error of a stage. Where ``unit`` is ``rms``, it is a fraction of the root mean square
+of the reference's values over all cases, so that it does not depend on a model's scale; where it is ``absolute``, a
+plain difference.
 
-The reasoning for the floating-point rows. A format with p bits of mantissa rounds to a relative 2^-p/sqrt(3) (uniform error); in a
-residual network roundings add as a random walk: a transformer layer makes about ten in a row, so L layers give
-sqrt(10 L) of them, and the largest of some thousand values is about four standard deviations out. For 32 layers this makes
+The reasoning for the floating-point rows. A format with p bits of mantissa rounds to a relative 2^-p/sqrt(3) (uniform
+error); in a residual network roundings add as a random walk: a transformer layer makes about ten in a row, so L
+layers give sqrt(10 L) of them, and the largest of some thousand values is about four standard deviations out. For 32
+layers this makes
 
     float32  2^-24/sqrt(3) * sqrt(320) * 4 = 2.5e-6      float16  2^-11/sqrt(3) * sqrt(320) * 4 = 2.0e-2
 
-relative to the RMS. Sums in another order (another library, packing, a cache) add errors of the same kind; float32 rows leave room
-for four times as much. A score is the softmax of two logits: its slope is at most 1/4 in their difference, whose error is at most
-sqrt(2) times a logit's.
+relative to the RMS. Sums in another order (another library, packing, a cache) add errors of the same kind; float32
+rows leave room for four times as much. A score is the softmax of two logits: its slope is at most 1/4 in their
+difference, whose error is at most sqrt(2) times a logit's.
 """
 
 from __future__ import annotations
@@ -89,7 +92,8 @@ TOLERANCES: dict[tuple[Stage, str], Tolerance] = {
 def tolerance(stage: Stage, precision: str) -> Tolerance:
     """The table's row; integer stages are exact in every precision. KeyError for an unknown precision.
 
-    The ranking has the score's limit: two candidates may change places only where the reference has them closer than twice that.
+    The ranking has the score's limit: two candidates may change places only where the reference has them closer than
+    twice that.
     """
     if stage in ("tile_grid", "tile_pixels", "token_ids", "score_positions"):
         return _INTEGERS

@@ -1,8 +1,9 @@
 """Checkpoints of random weights in the layout of the hub's visual PRMs.
 
-They stand in for real weights in tests (small widths) and in speed measurements (the real layer shapes of VisualPRM-8B): same
-files, names and configuration keys, so what reads one reads the other. Weights are scaled so that step scores spread over
-0.1 to 0.9 and depend on picture, question and step; a mistake anywhere in the path then shows in the score.
+They stand in for real weights in tests (small widths) and in speed measurements (the real layer shapes of
+VisualPRM-8B): same files, names and configuration keys, so what reads one reads the other. Weights are scaled so that
+step scores spread over 0.1 to 0.9 and depend on picture, question and step; a mistake anywhere in the path then shows
+in the score.
 """
 
 from vprm_benchmarks.random_checkpoint.spec import (

@@ -29,7 +29,7 @@ def main() -> None:
         spec = visualprm_8b_spec()
     written = write_random_checkpoint(args.directory, replace(spec, tokenizer_dir=args.tokenizer, seed=args.seed))
     size_bytes = sum(file.stat().st_size for file in written.iterdir())
-    print(f"{written}: {size_bytes / 1e6:,.1f} MB")
+    print(f"{written}: {size_bytes / 1e6:,.1f} MB")  # noqa: T201 - the command's output
 
 
 if __name__ == "__main__":

@@ -37,8 +37,9 @@ class LlmSpec:
 class VisionSpec:
     """InternViT dimensions, in the terms of ``vision_config`` in config.json.
 
-    ``image_size`` is the tile's side in pixels (config.json ``force_image_size``); ``position_image_size`` the side the position
-    table was made for (``vision_config.image_size``), None for the same: where they differ, positions are interpolated.
+    ``image_size`` is the tile's side in pixels (config.json ``force_image_size``); ``position_image_size`` the side
+    the position table was made for (``vision_config.image_size``), None for the same: where they differ, positions
+    are interpolated.
     """
 
     hidden: int = 48
@@ -70,9 +71,9 @@ class VisionSpec:
 class CheckpointSpec:
     """A whole checkpoint directory.
 
-    ``max_shard_bytes`` None writes one ``model.safetensors``; a number writes shards and an index. ``tokenizer_dir`` names a
-    directory whose tokenizer files are copied; None trains a small tokenizer of the family's kind. ``vocab_size`` pads the
-    embedding tables beyond the tokenizer, as hub models do; None takes the tokenizer's size.
+    ``max_shard_bytes`` None writes one ``model.safetensors``; a number writes shards and an index. ``tokenizer_dir``
+    names a directory whose tokenizer files are copied; None trains a small tokenizer of the family's kind.
+    ``vocab_size`` pads the embedding tables beyond the tokenizer, as hub models do; None takes the tokenizer's size.
     """
 
     llm: LlmSpec = field(default_factory=LlmSpec)

@@ -1,7 +1,7 @@
 """Names, shapes and distributions of a checkpoint's tensors, in the hub's order of rooms: vision, projector, LLM.
 
-Names of the InternLM2 family are those of OpenGVLab/VisualPRM-8B's index; Qwen2 and Llama use the names of Hugging Face under
-``language_model.``, as the InternVL checkpoints with these LLMs do.
+Names of the InternLM2 family are those of OpenGVLab/VisualPRM-8B's index; Qwen2 and Llama use the names of Hugging
+Face under ``language_model.``, as the InternVL checkpoints with these LLMs do.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from vprm_benchmarks.random_checkpoint.spec import CheckpointSpec, LlmSpec, VisionSpec
 
-# Gains over the 1/sqrt(fan_in) of a signal-preserving linear layer. Query and key gains make attention choose few positions (a
-# flat average over hundreds of tokens would tell candidates apart by nothing); the head's makes scores spread over 0.1-0.9.
+# Gains over the 1/sqrt(fan_in) of a signal-preserving linear layer. Query and key gains make attention choose few
+# positions (a flat average over hundreds of tokens would tell candidates apart by nothing); the head's makes scores
+# spread over 0.1-0.9.
 _QK_GAIN = 1.6
 _VALUE_GAIN = 1.4
 _FFN_GAIN = 1.2
@@ -27,7 +28,8 @@ _EMBEDDING_STD = 0.4
 
 @dataclass(frozen=True)
 class TensorPlan:
-    """One tensor to write: values are ``mean + std * normal``, with a stream of random numbers that depends on name and seed."""
+    """One tensor to write: values are ``mean + std * normal``, with a stream of random numbers that depends on name
+    and seed."""
 
     name: str
     shape: tuple[int, ...]
@@ -40,7 +42,8 @@ class TensorPlan:
         return math.prod(self.shape)
 
     def chunks(self, seed: int, chunk_elements: int = 1 << 24) -> Iterator[NDArray[np.float32]]:
-        """Yield the flat values [<= chunk_elements] float32 in order; the same for every chunk size and tensor order."""
+        """Yield the flat values [<= chunk_elements] float32 in order; the same for every chunk size and tensor
+        order."""
         generator = np.random.default_rng([seed, zlib.crc32(self.name.encode())])
         left = self.elements
         while left:

@@ -1,8 +1,9 @@
 """Small tokenizers of the kinds the families use, trained on the text in ``corpus.txt``.
 
-InternLM2: SentencePiece BPE with byte fallback, identity normaliser, no dummy prefix, the control tokens as the model's last,
-user-defined pieces ``[UNUSED_TOKEN_n]`` and the picture tokens after them in ``added_tokens.json`` (the hub's file layout).
-Qwen2 and Llama: byte-level BPE in one ``tokenizer.json`` with the control tokens as added special tokens; Llama's adds a BOS.
+InternLM2: SentencePiece BPE with byte fallback, identity normaliser, no dummy prefix, the control tokens as the
+model's last, user-defined pieces ``[UNUSED_TOKEN_n]`` and the picture tokens after them in ``added_tokens.json`` (the
+hub's file layout). Qwen2 and Llama: byte-level BPE in one ``tokenizer.json`` with the control tokens as added special
+tokens; Llama's adds a BOS.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ _CONTROL_PIECES = {
     "[UNUSED_TOKEN_146]": "<|im_start|>",
 }
 _USER_DEFINED = 4  # sentencepiece_model.proto, ModelProto.SentencePiece.Type
-# One word, one number of up to three digits (one digit for Qwen2), or one run of signs: the split of byte-level BPE tokenizers.
+# One word, one number of up to three digits (one digit for Qwen2), or one run of signs: the split of byte-level BPE
+# tokenizers.
 _SPLIT = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 
 
@@ -78,7 +80,7 @@ def _write_internlm2(directory: Path) -> None:
         num_threads=1,
         minloglevel=2,
     )
-    proto = sentencepiece_model_pb2.ModelProto.FromString(model_bytes.getvalue())  # type: ignore[attr-defined]
+    proto = sentencepiece_model_pb2.ModelProto.FromString(model_bytes.getvalue())
     controls: dict[str, int] = {}
     for piece, content in _CONTROL_PIECES.items():
         controls[content] = len(proto.pieces)

@@ -1,7 +1,8 @@
 """Write a random checkpoint directory: config.json, tokenizer files, safetensors (one file or shards with an index).
 
-Tensors are generated and written a chunk at a time, so an 8 B checkpoint needs no more memory than a small one. The container
-is written here rather than by the ``safetensors`` library, whose writers take whole tensors; tests read it back with the library.
+Tensors are generated and written a chunk at a time, so an 8 B checkpoint needs no more memory than a small one. The
+container is written here rather than by the ``safetensors`` library, whose writers take whole tensors; tests read it
+back with the library.
 """
 
 from __future__ import annotations
@@ -42,8 +43,8 @@ _TOKENIZER_FILES = (
 def write_random_checkpoint(directory: Path, spec: CheckpointSpec) -> Path:
     """Create ``directory`` with the checkpoint that ``spec`` describes and return it.
 
-    Raises FileExistsError where the directory has files already, ValueError where ``spec.vocab_size`` is smaller than the
-    tokenizer's vocabulary.
+    Raises FileExistsError where the directory has files already, ValueError where ``spec.vocab_size`` is smaller than
+    the tokenizer's vocabulary.
     """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)

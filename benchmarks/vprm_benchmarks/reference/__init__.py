@@ -1,7 +1,9 @@
-"""The PyTorch reference: transformers' native InternVL on the same checkpoint directory, written as the model card does it.
+"""The PyTorch reference: transformers' native InternVL on the same checkpoint directory, written as the model card
+does it.
 
-It shares no code with the runtime or the exporter, on purpose: tiles by Pillow and torch, the prompt as one string that is
-tokenised whole, score positions found by matching, so that a comparison with the bundle can fail. No remote code is run.
+It shares no code with the runtime or the exporter, on purpose: tiles by Pillow and torch, the prompt as one string
+that is tokenised whole, score positions found by matching, so that a comparison with the bundle can fail. No remote
+code is run.
 
     images.py      picture files -> tiles -> pixel values
     prompt.py      question and steps -> one string; token ids -> score positions

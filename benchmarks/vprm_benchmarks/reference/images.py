@@ -1,4 +1,5 @@
-"""Pictures to tiles and pixel values, by the steps of the VisualPRM model card (OpenGVLab/VisualPRM-8B, InternVL @2410d1d).
+"""Pictures to tiles and pixel values, by the steps of the VisualPRM model card (OpenGVLab/VisualPRM-8B, InternVL
+@2410d1d).
 
 Deliberately simple: floats, lists and Pillow calls in the order of the description, with torch for the normalisation.
 """
@@ -17,11 +18,12 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 def tile_grid(width_px: int, height_px: int, tile_px: int, min_tiles: int, max_tiles: int) -> tuple[int, int]:
-    """The (columns, rows) whose ratio is nearest to the picture's, among all with min_tiles <= columns*rows <= max_tiles.
+    """The (columns, rows) whose ratio is nearest to the picture's, among all with min_tiles <= columns*rows <=
+    max_tiles.
 
-    Grids are tried in the order of their area; on an exact tie the later one wins only if the picture has more than half of that
-    grid's pixels. Grids of one area are tried in the iteration order of a Python set of pairs, as the original does; which of
-    them comes first can matter only for a tie between equal areas.
+    Grids are tried in the order of their area; on an exact tie the later one wins only if the picture has more than
+    half of that grid's pixels. Grids of one area are tried in the iteration order of a Python set of pairs, as the
+    original does; which of them comes first can matter only for a tie between equal areas.
     """
     shapes = {
         (columns, rows)
@@ -42,7 +44,8 @@ def tile_grid(width_px: int, height_px: int, tile_px: int, min_tiles: int, max_t
 
 
 def load_tiles(image: Path | Image.Image, tile_px: int, min_tiles: int, max_tiles: int) -> list[Image.Image]:
-    """Cut a picture into RGB tiles of tile_px x tile_px, row by row, and add the whole picture when there are several."""
+    """Cut a picture into RGB tiles of tile_px x tile_px, row by row, and add the whole picture when there are
+    several."""
     picture = (Image.open(image) if isinstance(image, Path) else image).convert("RGB")
     columns, rows = tile_grid(picture.width, picture.height, tile_px, min_tiles, max_tiles)
     resized = picture.resize((tile_px * columns, tile_px * rows))  # Pillow's default for RGB is bicubic
@@ -62,7 +65,8 @@ def tiles_to_array(tiles: list[Image.Image]) -> NDArray[np.uint8]:
 
 
 def pixel_values_from_tiles(tiles: list[Image.Image]) -> torch.Tensor:
-    """Tiles as float32 [n, 3, tile_px, tile_px]: divided by 255, minus the ImageNet mean, over its standard deviation."""
+    """Tiles as float32 [n, 3, tile_px, tile_px]: divided by 255, minus the ImageNet mean, over its standard
+    deviation."""
     mean = torch.tensor(IMAGENET_MEAN).view(3, 1, 1)
     std = torch.tensor(IMAGENET_STD).view(3, 1, 1)
     values = []

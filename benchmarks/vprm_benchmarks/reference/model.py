@@ -1,7 +1,8 @@
 """config.json and weights to transformers' native ``InternVLForConditionalGeneration``; no remote code.
 
-transformers with a Llama text model reproduces the original InternVL + InternLM2 code exactly (logits equal in float32). What the
-native model lacks is added here: ``ps_version`` v1, which leaves the shuffled tokens of a tile transposed.
+transformers with a Llama text model reproduces the original InternVL + InternLM2 code exactly (logits equal in
+float32). What the native model lacks is added here: ``ps_version`` v1, which leaves the shuffled tokens of a tile
+transposed.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Question and steps to the one string that the model reads, and the places in its token ids where scores are read.
 
-VisualPRM (its hub file ``modeling_internvl_chat.py``, class ``InternVLRewardModel``): every step is a user turn, answered by '+'.
-MM-PRM (ModalMinds/MM-PRM @3b52c1e, ``InternVLChatModel.prm`` and ``data_pipeline/traverse.py``): an empty user turn, then one
-assistant turn with question and steps, each step closed by ``<prm>``. Template internvl2_5 (OpenGVLab/InternVL @2410d1d
-``conversation.py``): a turn whose text is empty is written as its header alone.
+VisualPRM (its hub file ``modeling_internvl_chat.py``, class ``InternVLRewardModel``): every step is a user turn,
+answered by '+'. MM-PRM (ModalMinds/MM-PRM @3b52c1e, ``InternVLChatModel.prm`` and ``data_pipeline/traverse.py``): an
+empty user turn, then one assistant turn with question and steps, each step closed by ``<prm>``. Template internvl2_5
+(OpenGVLab/InternVL @2410d1d ``conversation.py``): a turn whose text is empty is written as its header alone.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ def default_system_message() -> str:
 
 
 def split_steps(response: str | Sequence[str], max_steps: int | None = None) -> list[str]:
-    """A response's steps: given as a list, or split on blank lines; more than ``max_steps`` are joined in equal groups."""
+    """A response's steps: given as a list, or split on blank lines; more than ``max_steps`` are joined in equal
+    groups."""
     steps = response.split("\n\n") if isinstance(response, str) else list(response)
     if max_steps is None or len(steps) <= max_steps:
         return steps
@@ -38,7 +39,8 @@ def split_steps(response: str | Sequence[str], max_steps: int | None = None) -> 
 def conversation_text(
     rule: ReferenceRule, system: str, question: str, steps: Sequence[str], image_texts: Sequence[str]
 ) -> str:
-    """The whole prompt as one string; ``image_texts`` (``<img>...</img>``, one a picture) replace ``<image>`` in order."""
+    """The whole prompt as one string; ``image_texts`` (``<img>...</img>``, one a picture) replace ``<image>`` in
+    order."""
     if image_texts and "<image>" not in question and rule == "visualprm":
         question = "<image>\n" * len(image_texts) + question
     turns: list[tuple[str, str]]
@@ -62,7 +64,8 @@ def conversation_text(
 
 
 def find_score_positions(rule: ReferenceRule, token_ids: Sequence[int], tokenizer: ReferenceTokenizer) -> list[int]:
-    """Indices into ``token_ids`` whose logits give the scores, one a step, found by searching for the tokens around them."""
+    """Indices into ``token_ids`` whose logits give the scores, one a step, found by searching for the tokens around
+    them."""
     if rule == "mm-prm":
         marker = tokenizer.token_id("<prm>")
         return [index for index, token in enumerate(token_ids) if token == marker]

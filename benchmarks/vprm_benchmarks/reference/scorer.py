@@ -1,8 +1,9 @@
 """Score a solution with the reference model in the three ways people do it.
 
-``per-step``     one forward pass for every step over the conversation so far, vision encoder included (as first shipped)
-``one-pass``     one forward pass over the whole conversation; all steps' logits are read from it
-``prefix-reuse`` the tokens that all candidates share run once into a KV cache, each candidate's rest follows from there
+``per-step``     one forward pass for every step over the conversation so far, vision encoder included (as first
+shipped) ``one-pass``     one forward pass over the whole conversation; all steps' logits are read from it
+``prefix-reuse`` the tokens that all candidates share run once into a KV cache, each candidate's rest follows from
+there
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -64,22 +65,19 @@ class ReferenceScorer:
         self,
         model: InternVLForConditionalGeneration,
         tokenizer: ReferenceTokenizer,
-        config: dict[str, object],
+        config: dict[str, Any],
         system_message: str,
         rule: ReferenceRule,
     ) -> None:
         vision = config["vision_config"]
-        assert isinstance(vision, dict)  # narrowing only: load_model has read it
         self.model = model
         self.tokenizer = tokenizer
         self.system_message = system_message
         self.rule = rule
-        self.tile_px = int(str(config.get("force_image_size") or vision["image_size"]))
-        self.min_tiles = int(str(config.get("min_dynamic_patch", 1)))
-        self.max_tiles = int(str(config.get("max_dynamic_patch", 12)))
-        self.tokens_per_tile = tokens_per_tile(
-            self.tile_px, vision["patch_size"], float(str(config["downsample_ratio"]))
-        )
+        self.tile_px = int(config.get("force_image_size") or vision["image_size"])
+        self.min_tiles = int(config.get("min_dynamic_patch", 1))
+        self.max_tiles = int(config.get("max_dynamic_patch", 12))
+        self.tokens_per_tile = tokens_per_tile(self.tile_px, vision["patch_size"], config["downsample_ratio"])
         self.transposed = config.get("ps_version", "v1") == "v1"
         self.image_token = tokenizer.token_id("<IMG_CONTEXT>")
         self.candidates = candidate_ids(rule, tokenizer)

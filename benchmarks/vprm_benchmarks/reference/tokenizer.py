@@ -1,8 +1,9 @@
 """The checkpoint's own tokenizer, as a function from one string to token ids.
 
-InternLM2 checkpoints bring a SentencePiece model: the text is cut at every added token (longest first), the pieces between are
-encoded with the ``sentencepiece`` library, and ``<s>`` goes in front (InternLM/InternEvo @c628a8c ``InternLM2Tokenizer``). Others
-bring ``tokenizer.json``, which the ``tokenizers`` library runs, post-processor included.
+InternLM2 checkpoints bring a SentencePiece model: the text is cut at every added token (longest first), the pieces
+between are encoded with the ``sentencepiece`` library, and ``<s>`` goes in front (InternLM/InternEvo @c628a8c
+``InternLM2Tokenizer``). Others bring ``tokenizer.json``, which the ``tokenizers`` library runs, post-processor
+included.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ class ReferenceTokenizer(Protocol):
     """Text to token ids."""
 
     def encode(self, text: str, add_bos: bool = True) -> list[int]:
-        """Token ids of ``text`` in which control tokens are written out; with ``add_bos``, whatever the model puts in front."""
+        """Token ids of ``text`` in which control tokens are written out; with ``add_bos``, whatever the model puts in
+        front."""
         ...
 
     def token_id(self, token: str) -> int:

@@ -1,4 +1,5 @@
-"""Checkpoint tensors to a transformers state dict: names changed, packed attention projections taken apart, values untouched."""
+"""Checkpoint tensors to a transformers state dict: names changed, packed attention projections taken apart, values
+untouched."""
 
 from __future__ import annotations
 
@@ -10,11 +11,12 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 
+_VISION_EMBEDDINGS = "model.vision_tower.embeddings"
 _TOP = {
-    "vision_model.embeddings.class_embedding": "model.vision_tower.embeddings.cls_token",
-    "vision_model.embeddings.position_embedding": "model.vision_tower.embeddings.position_embeddings",
-    "vision_model.embeddings.patch_embedding.weight": "model.vision_tower.embeddings.patch_embeddings.projection.weight",
-    "vision_model.embeddings.patch_embedding.bias": "model.vision_tower.embeddings.patch_embeddings.projection.bias",
+    "vision_model.embeddings.class_embedding": f"{_VISION_EMBEDDINGS}.cls_token",
+    "vision_model.embeddings.position_embedding": f"{_VISION_EMBEDDINGS}.position_embeddings",
+    "vision_model.embeddings.patch_embedding.weight": f"{_VISION_EMBEDDINGS}.patch_embeddings.projection.weight",
+    "vision_model.embeddings.patch_embedding.bias": f"{_VISION_EMBEDDINGS}.patch_embeddings.projection.bias",
     "language_model.model.tok_embeddings.weight": "model.language_model.embed_tokens.weight",
     "language_model.model.embed_tokens.weight": "model.language_model.embed_tokens.weight",
     "language_model.model.norm.weight": "model.language_model.norm.weight",
@@ -88,7 +90,8 @@ def _vision_layer(layer: str, rest: str, tensor: torch.Tensor) -> dict[str, torc
 def _llm_layer(layer: str, rest: str, tensor: torch.Tensor, heads: int, kv_heads: int) -> dict[str, torch.Tensor]:
     role, kind = rest.rsplit(".", 1)
     if role == "attention.wqkv":
-        # Rows by group of one key-value head: its query heads, then the key, then the value (InternLM2Attention.forward).
+        # Rows by group of one key-value head: its query heads, then the key, then the value
+        # (InternLM2Attention.forward).
         per_group = heads // kv_heads + 2
         columns = tensor.shape[1:]
         grouped = tensor.view(kv_heads, per_group, -1, *columns)  # [kv_heads, queries + 2, head_dim, hidden]
