@@ -95,7 +95,8 @@ th, td {{ text-align: left; padding: .35rem .6rem; border-bottom: 1px solid #d9d
 against <code>{html.escape(report.checkpoint)}</code>:
 {report.cases} cases, {report.candidates} candidates, {report.steps} steps.</p>
 <table><thead><tr><th>stage</th><th></th><th>values</th><th>mean</th><th>p99</th>
-<th>max = smallest tolerance that passes</th><th>allowed</th><th>unit</th><th>why this much</th></tr></thead><tbody>{rows}</tbody></table>
+<th>max = smallest tolerance that passes</th><th>allowed</th><th>unit</th><th>why this much</th></tr></thead>
+<tbody>{rows}</tbody></table>
 <div class="plots">{_scatter_svg(report)}{_histogram_svg(report)}</div>
 </body></html>
 """
