@@ -1,0 +1,39 @@
+"""vprm: fast, exact step scores from visual process reward models, without PyTorch.
+
+from vprm_runtime import StepScorer
+result = StepScorer.open("bundle").score("figure.png", "Find m \\\\angle 3.", ["first step\\n\\nsecond step"])
+"""
+
+from vprm_runtime.aggregate import Aggregate
+from vprm_runtime.best_of_n import select_best_response
+from vprm_runtime.bundle import Bundle
+from vprm_runtime.errors import (
+    BundleError,
+    CheckpointError,
+    EngineError,
+    InputError,
+    MissingExtraError,
+    UnsupportedError,
+    VprmError,
+)
+from vprm_runtime.results import CandidateScore, ScoreResult, StepScore
+from vprm_runtime.scorer import ScoreOptions, Session, StepScorer
+
+__all__ = [
+    "Aggregate",
+    "Bundle",
+    "BundleError",
+    "CandidateScore",
+    "CheckpointError",
+    "EngineError",
+    "InputError",
+    "MissingExtraError",
+    "ScoreOptions",
+    "ScoreResult",
+    "Session",
+    "StepScore",
+    "StepScorer",
+    "UnsupportedError",
+    "VprmError",
+    "select_best_response",
+]

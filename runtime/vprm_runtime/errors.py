@@ -1,0 +1,45 @@
+"""Every error that this package raises on purpose.
+
+    VprmError
+    ├── BundleError (ValueError)         a bundle directory that is missing, damaged or of another version
+    ├── CheckpointError (ValueError)     a checkpoint directory with missing, misshapen or unknown content
+    ├── UnsupportedError (ValueError)    a model option that is understood but not supported
+    ├── InputError (ValueError)          an image, question, response or row that cannot be scored
+    ├── EngineError (RuntimeError)       an inference engine that could not be opened or failed while running
+    └── MissingExtraError (ImportError)  an optional dependency that is not installed
+
+Each is also the builtin that a caller who does not know the package would catch. Messages say what happened, what was
+expected and how to mend it.
+"""
+
+
+class VprmError(Exception):
+    """Base of all errors that this package raises on purpose."""
+
+
+class BundleError(VprmError, ValueError):
+    """A bundle directory is missing, damaged or of another version."""
+
+
+class CheckpointError(VprmError, ValueError):
+    """A checkpoint directory has missing, misshapen or unknown content."""
+
+
+class UnsupportedError(VprmError, ValueError):
+    """A model option is understood but not supported."""
+
+
+class InputError(VprmError, ValueError):
+    """An image, question, response or input row cannot be scored."""
+
+
+class EngineError(VprmError, RuntimeError):
+    """An inference engine could not be opened or failed while running."""
+
+
+class MissingExtraError(VprmError, ImportError):
+    """An optional dependency is not installed."""
+
+    def __init__(self, need: str, extra: str) -> None:
+        super().__init__(f"{need} needs an optional dependency: run  pip install 'vprm[{extra}]'")
+        self.extra = extra

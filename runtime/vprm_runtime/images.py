@@ -1,0 +1,50 @@
+"""Opening images the way the original does: RGB, no EXIF rotation, no alpha blending."""
+
+import io
+import warnings
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from vprm_runtime.errors import InputError
+
+ImageInput = str | Path | bytes | Image.Image | NDArray[np.uint8]
+
+MAX_IMAGE_PIXELS = 89_478_485  # Pillow's own warning limit: a quarter of a GiB of RGB
+
+
+def load_image(image: ImageInput) -> Image.Image:
+    """Decode to RGB.
+
+    Takes a path, the bytes of an image file, a Pillow image, or a uint8 array [H, W, 3]. Raises InputError where it
+    cannot be read, has no area, or has more than MAX_IMAGE_PIXELS pixels.
+    """
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
+            raise InputError(f"an image array must be uint8 [H, W, 3], got {image.dtype} {list(image.shape)}")
+        return Image.fromarray(image)
+    name = str(image) if isinstance(image, str | Path) else "image"
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            opened = image if isinstance(image, Image.Image) else _open(image)
+            if opened.width * opened.height > MAX_IMAGE_PIXELS:
+                raise Image.DecompressionBombError
+            warnings.simplefilter("ignore", UserWarning)  # palette transparency: dropped, as in the original
+            return opened.convert("RGB")
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise InputError(f"{name} has more than {MAX_IMAGE_PIXELS:,} pixels: scale it down first") from error
+    except UnidentifiedImageError as error:
+        raise InputError(f"{name} is not an image that Pillow can read: convert it to PNG or JPEG") from error
+    except FileNotFoundError as error:
+        raise InputError(
+            f"no image file at {name}: check the path (rows: relative to the file, or --image-root)"
+        ) from error
+    except (OSError, SyntaxError, ValueError) as error:  # what Pillow's decoders raise on damaged files
+        raise InputError(f"{name} cannot be decoded ({error}): the file is damaged or not readable") from error
+
+
+def _open(image: str | Path | bytes) -> Image.Image:
+    return Image.open(io.BytesIO(image) if isinstance(image, bytes) else image)

@@ -1,0 +1,36 @@
+"""Plain text to token ids. Control tokens never come out of here: the prompt builder emits them by id."""
+
+from pathlib import Path
+
+from tokenizers import Tokenizer
+
+from vprm_runtime.errors import BundleError, InputError
+from vprm_runtime.manifest import ControlTokens
+
+
+class TextTokenizer:
+    """Encodes text in which `<|im_end|>`, `<image>`, `<IMG_CONTEXT>` and their like are ordinary characters."""
+
+    def __init__(self, path: Path, control: ControlTokens) -> None:
+        try:
+            self._tokenizer = Tokenizer.from_file(str(path))
+        except Exception as error:
+            raise BundleError(f"{path} cannot be read ({error}): export the bundle again") from error
+        self._tokenizer.encode_special_tokens = True
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        ids = (control.im_start, control.im_end, control.img_start, control.img_end, control.img_context)
+        self._control_ids = frozenset(ids) | ({control.bos} if control.bos is not None else set())
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of `text`, without BOS. Raises InputError where text is not valid Unicode."""
+        try:
+            ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        except UnicodeEncodeError as error:
+            raise InputError(
+                f"the text has characters that are not valid Unicode ({error.reason}): clean it"
+            ) from error
+        forged = self._control_ids.intersection(ids)
+        if forged:
+            raise InputError(f"the text would become control tokens {sorted(forged)}: remove them from the text")
+        return ids
