@@ -16,9 +16,9 @@ from vprm_benchmarks.reference.images import tile_grid, tiles_to_array
 
 @dataclass
 class CandidateObservation:
-    """One candidate of K steps."""
+    """One candidate of K steps. Ids end with the last score position: what follows it changes no score."""
 
-    token_ids: NDArray[np.int64]  # [tokens]
+    token_ids: NDArray[np.int64]  # [last score position + 1]
     score_positions: NDArray[np.int64]  # [K], indices into token_ids
     logits: NDArray[np.float32]  # [K, C]
     scores: NDArray[np.float64]  # [K]
@@ -64,9 +64,7 @@ class ReferenceObserver:
             observation.embeddings = encoded.embeddings.float().cpu().numpy()
         candidates = [split_steps(response, case.max_steps) for response in case.responses]
         for result in scorer.score(case.images, case.question, candidates, max_tiles=case.max_tiles):
-            observation.candidates.append(
-                CandidateObservation(
-                    result.token_ids, result.score_positions, result.logits, result.scores.astype(np.float64)
-                )
-            )
+            ids = result.token_ids[: result.score_positions[-1] + 1]
+            scores = result.scores.astype(np.float64)
+            observation.candidates.append(CandidateObservation(ids, result.score_positions, result.logits, scores))
         return observation
