@@ -12,7 +12,15 @@ import torch
 
 from vprm_benchmarks.parity.cases import ParityCase, built_in_cases, make_picture
 from vprm_benchmarks.random_checkpoint import LlmFamily, tiny_spec, write_random_checkpoint
-from vprm_benchmarks.reference import ReferenceScorer, conversation_text, load_tiles, split_steps, tile_grid
+from vprm_benchmarks.reference import (
+    MM_PRM,
+    VISUALPRM,
+    ReferenceScorer,
+    conversation_text,
+    load_tiles,
+    split_steps,
+    tile_grid,
+)
 from vprm_benchmarks.reference.weights import convert_tensor
 
 TEST_DATA = Path(__file__).parents[1] / "data"
@@ -110,7 +118,7 @@ def test_steps_are_split_and_grouped() -> None:
 
 
 def test_conversation_of_visualprm() -> None:
-    text = conversation_text("visualprm", "S", "Q?", ["one", "", "two"], ["<img>x</img>"])
+    text = conversation_text(VISUALPRM, "S", "Q?", ["one", "", "two"], ["<img>x</img>"])
     assert text == (
         "<|im_start|>system\nS<|im_end|>\n"
         "<|im_start|>user\n### Question:\n<img>x</img>\nQ?\n\n### Solution Process:\none<|im_end|>\n"
@@ -121,7 +129,7 @@ def test_conversation_of_visualprm() -> None:
 
 
 def test_conversation_of_mm_prm() -> None:
-    text = conversation_text("mm-prm", "S", "Q?", ["one", "two"], ["<img>x</img>"])
+    text = conversation_text(MM_PRM, "S", "Q?", ["one", "two"], ["<img>x</img>"])
     assert text == (
         "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\n<|im_start|>assistant\n"
         "<img>x</img>\nQuestion: Q?\nProcess: one<prm>\n\ntwo<prm><|im_end|>\n"

@@ -6,6 +6,7 @@ that is tokenised whole, score positions found by matching, so that a comparison
 code is run.
 
     images.py      picture files -> tiles -> pixel values
+    rule.py        how the model is asked, and where its answer is read
     prompt.py      question and steps -> one string; token ids -> score positions
     tokenizer.py   string -> token ids, from the checkpoint's own tokenizer files
     weights.py     checkpoint names -> transformers names
@@ -14,15 +15,19 @@ code is run.
 """
 
 from vprm_benchmarks.reference.images import load_tiles, pixel_values_from_tiles, tile_grid
-from vprm_benchmarks.reference.prompt import ReferenceRule, conversation_text, split_steps
+from vprm_benchmarks.reference.prompt import conversation_text, split_steps
+from vprm_benchmarks.reference.rule import MM_PRM, VISUALPRM, ReferenceRule, load_rule
 from vprm_benchmarks.reference.scorer import Method, ReferenceScorer, ReferenceScores
 
 __all__ = [
+    "MM_PRM",
+    "VISUALPRM",
     "Method",
     "ReferenceRule",
     "ReferenceScorer",
     "ReferenceScores",
     "conversation_text",
+    "load_rule",
     "load_tiles",
     "pixel_values_from_tiles",
     "split_steps",

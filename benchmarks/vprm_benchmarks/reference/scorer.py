@@ -23,12 +23,12 @@ from transformers import DynamicCache, InternVLForConditionalGeneration
 from vprm_benchmarks.reference.images import load_tiles, pixel_values_from_tiles
 from vprm_benchmarks.reference.model import AttentionKind, load_model, tokens_per_tile
 from vprm_benchmarks.reference.prompt import (
-    ReferenceRule,
     candidate_ids,
     conversation_text,
     default_system_message,
     find_score_positions,
 )
+from vprm_benchmarks.reference.rule import VISUALPRM, ReferenceRule
 from vprm_benchmarks.reference.tokenizer import ReferenceTokenizer, load_tokenizer
 
 Method = Literal["per-step", "one-pass", "prefix-reuse"]
@@ -40,7 +40,7 @@ class ReferenceScores:
 
     token_ids: NDArray[np.int64]  # [tokens]
     score_positions: NDArray[np.int64]  # [K], indices into token_ids
-    logits: NDArray[np.float32]  # [K, 2]: (correct, wrong)
+    logits: NDArray[np.float32]  # [K, C]: a column for each of the rule's candidate tokens
     scores: NDArray[np.float32]  # [K], in 0..1
 
     @property
@@ -91,12 +91,13 @@ class ReferenceScorer:
         device: str = "cpu",
         attention: AttentionKind = "eager",
         system_message: str | None = None,
-        rule: ReferenceRule = "visualprm",
+        rule: ReferenceRule = VISUALPRM,
     ) -> ReferenceScorer:
         """Load a checkpoint; ``system_message`` None takes config.json's, else the template's."""
         config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
         if system_message is None:
-            system_message = config.get("system_message") or default_system_message()
+            from_config = None if rule.default_system else config.get("system_message")
+            system_message = default_system_message() if from_config is None else from_config
         model = load_model(directory, dtype, device, attention)
         return cls(model, load_tokenizer(directory), config, system_message, rule)
 
@@ -188,13 +189,14 @@ class ReferenceScorer:
         return embeds
 
     def _candidate_logits(self, hidden: torch.Tensor) -> NDArray[np.float32]:
-        """[K, hidden] -> [K, 2]: the whole vocabulary's logits, then the two that matter."""
-        logits = self.model.lm_head(hidden).float()[:, list(self.candidates)]
+        """[K, hidden] -> [K, C]: the whole vocabulary's logits, then those that matter."""
+        logits = self.model.lm_head(hidden).float()[:, self.candidates]
         return np.asarray(logits.cpu().numpy(), dtype=np.float32)
 
     def _result(self, ids: list[int], logits: NDArray[np.float32]) -> ReferenceScores:
         positions = find_score_positions(self.rule, ids, self.tokenizer)
-        scores = torch.from_numpy(logits).softmax(dim=-1)[:, 0].numpy()
+        worth = torch.tensor([weight for _, weight in self.rule.candidates])
+        scores = (torch.from_numpy(logits).softmax(dim=-1) @ worth).numpy()
         return ReferenceScores(np.asarray(ids, dtype=np.int64), np.asarray(positions, dtype=np.int64), logits, scores)
 
 
