@@ -3,7 +3,8 @@
 Source: OpenGVLab/InternVL @2410d1d, template `internvl2_5` of internvl_chat/internvl/conversation.py (MPT style) and
 the InternVLRewardModel published with VisualPRM. There the prompt is one string, tokenised whole, and the score
 positions are found in the ids afterwards. Here control tokens are emitted by id and each stretch of text between two
-of them is tokenised alone, which gives the same ids on benign text and cannot be forged by hostile text.
+of them is tokenised alone, which gives the same ids on benign text and cannot be forged by hostile text. Layouts of
+other PRMs: see score_rule.py.
 """
 
 from collections.abc import Sequence
@@ -62,10 +63,11 @@ class PromptBuilder:
         self._rule = score_rule
         self._tokens_per_tile = tokens_per_tile
         self._newline = self._encode("\n")
-        self._reply = [candidate.id for candidate in score_rule.candidates if candidate.text == score_rule.reply]
+        self._reply = self._encode(score_rule.reply)
         self._assistant_header = [control.im_start, *self._encode("assistant\n")]
         bos = [control.bos] if control.bos is not None else []
         self._system_turn = [*bos, *self._turn("system", [prompt.system_message])]
+        self._marked_start = [*self._system_turn, *self._open_turn("user", [])]  # a rule with a marker: no user text
 
     def prefix(self, question: str, tiles: Sequence[int]) -> list[int]:
         """Ids up to where the first step's text starts: the same for all candidates of an (image, question).
@@ -73,10 +75,13 @@ class PromptBuilder:
         `tiles` has the number of tiles of each image. The first step may merge with the prefix's last characters
         into other tokens, so what two prompts really share is their common prefix of ids.
         """
-        return [*self._system_turn, *self._open_turn("user", self._first_turn(question, "", tiles))]
+        start, role = (self._system_turn, "user") if self._rule.marker_id is None else (self._marked_start, "assistant")
+        return [*start, *self._open_turn(role, self._first_turn(question, "", tiles))]
 
     def build(self, question: str, tiles: Sequence[int], steps: Sequence[str]) -> TokenisedPrompt:
         """The whole prompt of one candidate. Raises InputError on a blank question or too few image placeholders."""
+        if self._rule.marker_id is not None:
+            return self._build_marked(question, tiles, steps, self._rule.marker_id)
         ids = list(self._system_turn)
         score_positions = []
         for number, step in enumerate(steps):
@@ -87,20 +92,32 @@ class PromptBuilder:
             ids += [*self._reply, self._control.im_end, *self._newline]
         return TokenisedPrompt(tuple(ids), tuple(score_positions))
 
+    def _build_marked(
+        self, question: str, tiles: Sequence[int], steps: Sequence[str], marker_id: int
+    ) -> TokenisedPrompt:
+        """One assistant turn with question and steps, a marker behind each step."""
+        ids = [*self._marked_start, *self._open_turn("assistant", self._first_turn(question, steps[0], tiles))]
+        score_positions = []
+        for number, step in enumerate(steps):
+            ids += self._encode(self._rule.step_joiner + step) if number else []
+            score_positions.append(len(ids))
+            ids.append(marker_id)
+        return TokenisedPrompt((*ids, self._control.im_end, *self._newline), tuple(score_positions))
+
     def _first_turn(self, question: str, step: str, tiles: Sequence[int]) -> list[str | int]:
         """Text and, for each image, its number of tiles."""
         if not question.strip():
             raise InputError("the question is empty: give the text that the responses answer")
-        if tiles and IMAGE_PLACEHOLDER not in question:
-            question = f"{IMAGE_PLACEHOLDER}\n" * len(tiles) + question
-        if tiles and question.count(IMAGE_PLACEHOLDER) < len(tiles):
+        in_front = "" if IMAGE_PLACEHOLDER in question else f"{IMAGE_PLACEHOLDER}\n" * len(tiles)
+        if not in_front and tiles and question.count(IMAGE_PLACEHOLDER) < len(tiles):
             raise InputError(
                 f"the question has {question.count(IMAGE_PLACEHOLDER)} {IMAGE_PLACEHOLDER} placeholders for "
                 f"{len(tiles)} images: give one for each, or none to put all images in front"
             )
-        parts = question.split(IMAGE_PLACEHOLDER, len(tiles))  # later placeholders stay text, as in the original
         head, tail = self._rule.first_turn.split("{question}")
-        parts[0] = head + parts[0]
+        head = head.replace("{images}", in_front) if "{images}" in head else head + in_front
+        # Later placeholders stay text, as in the original.
+        parts = (head + question).split(IMAGE_PLACEHOLDER, len(tiles))
         parts[-1] += tail.removesuffix("{step}") + step
         pieces: list[str | int] = [parts[0]]
         for count, text in zip(tiles, parts[1:], strict=True):

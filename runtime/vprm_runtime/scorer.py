@@ -72,7 +72,7 @@ class StepScorer:
         """
         opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
         manifest = opened.manifest
-        tokenizer = TextTokenizer(opened.tokenizer_path, manifest.tokens)
+        tokenizer = TextTokenizer(opened.tokenizer_path, manifest.tokens, manifest.score_rule.marker_id)
         prompts = PromptBuilder(
             tokenizer, manifest.tokens, manifest.prompt, manifest.score_rule, manifest.model.tokens_per_tile
         )

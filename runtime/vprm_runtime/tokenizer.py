@@ -11,7 +11,7 @@ from vprm_runtime.manifest import ControlTokens
 class TextTokenizer:
     """Encodes text in which `<|im_end|>`, `<image>`, `<IMG_CONTEXT>` and their like are ordinary characters."""
 
-    def __init__(self, path: Path, control: ControlTokens) -> None:
+    def __init__(self, path: Path, control: ControlTokens, marker_id: int | None = None) -> None:
         try:
             self._tokenizer = Tokenizer.from_file(str(path))
         except Exception as error:
@@ -20,7 +20,7 @@ class TextTokenizer:
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         ids = (control.im_start, control.im_end, control.img_start, control.img_end, control.img_context)
-        self._control_ids = frozenset(ids) | ({control.bos} if control.bos is not None else set())
+        self._control_ids = frozenset(ids) | {index for index in (control.bos, marker_id) if index is not None}
 
     def encode(self, text: str) -> list[int]:
         """Token ids of `text`, without BOS. Raises InputError where text is not valid Unicode."""
