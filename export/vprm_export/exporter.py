@@ -1,0 +1,250 @@
+"""The stages of an export, in order: read, build, write, finish.
+
+| stage  | requires                          | ensures                                                        |
+|--------|-----------------------------------|----------------------------------------------------------------|
+| read   | a checkpoint directory            | every header read, architecture known, tokenizer converted     |
+| build  | the above                         | both graphs stand, every tensor found, shaped right and used   |
+| write  | an empty temporary sibling folder | graphs, weights and tokenizer in it, hashed                    |
+| finish | the above                         | manifest written, folder renamed: the bundle exists, whole     |
+
+Nothing is written before everything has been checked, and the bundle's name appears only in the last stage.
+"""
+
+import errno
+import importlib.metadata
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+
+from vprm_export.architecture import Architecture
+from vprm_export.checkpoint import Checkpoint
+from vprm_export.external_data import ExternalData
+from vprm_export.llm_graph import build_llm_graph
+from vprm_export.score_rules import visualprm_rule
+from vprm_export.templates import DEFAULT_SYSTEM_MESSAGES
+from vprm_export.tokenizer_files import BundleTokenizer, load_tokenizer
+from vprm_export.vision_graph import build_vision_graph
+from vprm_export.weights import TensorReader
+from vprm_runtime.bundle import file_info
+from vprm_runtime.errors import BundleError, CheckpointError, VprmError
+from vprm_runtime.graph_io import FloatDType, llm_io, vision_io
+from vprm_runtime.manifest import (
+    MANIFEST_NAME,
+    SCHEMA_VERSION,
+    TOKENIZER_NAME,
+    FileInfo,
+    GraphInfo,
+    GraphsInfo,
+    Manifest,
+    ModelInfo,
+    Precision,
+    PromptInfo,
+    Provenance,
+    TilingInfo,
+)
+
+Progress = Callable[[int, int], None]  # bytes written so far, bytes in all
+_FLOAT_DTYPES: dict[Precision, FloatDType] = {"fp32": "float32", "fp16": "float16"}
+_TOOLS = ("vprm", "onnx-ir", "numpy", "tokenizers")
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """What to make of a checkpoint. `vision_precision` None: as the LLM's; `system_message` None: the model's own."""
+
+    precision: Precision = "fp32"
+    vision_precision: Precision | None = None
+    system_message: str | None = None
+
+
+def export_bundle(
+    checkpoint_path: str | Path,
+    bundle_path: str | Path,
+    options: ExportOptions = ExportOptions(),
+    progress: Progress = lambda written, total: None,
+) -> Manifest:
+    """Export a checkpoint directory to a bundle directory, which must not exist yet.
+
+    Raises CheckpointError or UnsupportedError naming the tensor, key or file, BundleError where the bundle cannot be
+    written (exists already, disk full). On any error nothing is left behind.
+    """
+    target = Path(bundle_path)
+    if target.exists():
+        raise BundleError(f"{target} exists already: remove it or choose another name")
+    with _stage("read"):
+        checkpoint = Checkpoint.open(checkpoint_path)
+        architecture = Architecture.from_config(checkpoint.config, checkpoint.path)
+        tokenizer = load_tokenizer(checkpoint.path)
+    with _stage("build"):
+        plan = _build(checkpoint, architecture, tokenizer, options)
+    with _stage("write"), _temporary_sibling(target, plan.size_bytes) as directory:
+        files = _write(plan, tokenizer, directory, progress)
+        manifest = _manifest(checkpoint, architecture, tokenizer, plan, files)
+        (directory / MANIFEST_NAME).write_text(manifest.to_json(), "utf-8")
+        directory.rename(target)
+    return manifest
+
+
+@dataclass(frozen=True)
+class _BuiltGraph:
+    info: GraphInfo
+    model: ir.Model
+    data: ExternalData
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """Both graphs, built but not yet written."""
+
+    vision: _BuiltGraph
+    llm: _BuiltGraph
+    prompt: PromptInfo
+
+    @property
+    def size_bytes(self) -> int:
+        return self.vision.data.size_bytes + self.llm.data.size_bytes
+
+
+def _build(
+    checkpoint: Checkpoint, architecture: Architecture, tokenizer: BundleTokenizer, options: ExportOptions
+) -> _Plan:
+    vision, llm = architecture.vision, architecture.llm
+    highest = max(tokenizer.control.img_context, tokenizer.tokenizer.get_vocab_size() - 1)
+    if highest >= llm.vocabulary:
+        raise CheckpointError(
+            f"token id {highest} is outside of vocab_size {llm.vocabulary}: tokenizer of another model?"
+        )
+    reader = TensorReader(checkpoint)
+    llm_graph = _graph_info("llm", options.precision)
+    vision_graph = _graph_info("vision", options.vision_precision or options.precision)
+    vision_data, llm_data = ExternalData(f"{vision_graph.file}.data"), ExternalData(f"{llm_graph.file}.data")
+    vision_model = build_vision_graph(
+        vision,
+        llm.hidden_size,
+        reader,
+        vision_io(tile_size_px=vision.image_px, hidden_size=llm.hidden_size, dtype=vision_graph.io_dtype),
+        np.dtype(vision_graph.io_dtype),
+        vision_data,
+    )
+    rule = visualprm_rule(tokenizer)
+    llm_model = build_llm_graph(
+        llm,
+        tokenizer.control.img_context,
+        [candidate.id for candidate in rule.candidates],
+        reader,
+        llm_io(
+            layers=llm.layers,
+            hidden_size=llm.hidden_size,
+            kv_width=llm.kv_heads * llm.head_dim,
+            candidates=len(rule.candidates),
+            dtype=llm_graph.io_dtype,
+        ),
+        np.dtype(llm_graph.io_dtype),
+        llm_data,
+    )
+    reader.check_all_used(architecture.is_idle)
+    system_message = options.system_message
+    if system_message is None:
+        system_message = architecture.system_message
+    if system_message is None:
+        system_message = DEFAULT_SYSTEM_MESSAGES[architecture.template]
+    return _Plan(
+        _BuiltGraph(vision_graph, vision_model, vision_data),
+        _BuiltGraph(llm_graph, llm_model, llm_data),
+        PromptInfo(architecture.template, system_message),
+    )
+
+
+def _graph_info(name: str, precision: Precision) -> GraphInfo:
+    return GraphInfo(f"{name}.onnx", precision, _FLOAT_DTYPES[precision])
+
+
+def _write(plan: _Plan, tokenizer: BundleTokenizer, directory: Path, progress: Progress) -> dict[str, FileInfo]:
+    files: dict[str, FileInfo] = {}
+    (directory / TOKENIZER_NAME).write_text(tokenizer.json_text, "utf-8")
+    done = 0
+
+    def advance(size_bytes: int) -> None:
+        nonlocal done
+        done += size_bytes
+        progress(done, plan.size_bytes)
+
+    for graph in (plan.vision, plan.llm):
+        files[graph.data.file_name] = graph.data.write(directory, advance)
+        ir.save(graph.model, directory / graph.info.file)
+        files[graph.info.file] = file_info(directory / graph.info.file)
+    files[TOKENIZER_NAME] = file_info(directory / TOKENIZER_NAME)
+    return dict(sorted(files.items()))
+
+
+def _manifest(
+    checkpoint: Checkpoint,
+    architecture: Architecture,
+    tokenizer: BundleTokenizer,
+    plan: _Plan,
+    files: dict[str, FileInfo],
+) -> Manifest:
+    vision, llm = architecture.vision, architecture.llm
+    return Manifest(
+        schema_version=SCHEMA_VERSION,
+        model=ModelInfo(
+            name=checkpoint.path.resolve().name,
+            llm_family=llm.family,
+            layers=llm.layers,
+            hidden_size=llm.hidden_size,
+            kv_heads=llm.kv_heads,
+            head_dim=llm.head_dim,
+            max_positions_tokens=llm.max_positions_tokens,
+            tokens_per_tile=vision.tokens_per_tile,
+        ),
+        tokens=tokenizer.control,
+        prompt=plan.prompt,
+        score_rule=visualprm_rule(tokenizer),
+        tiling=TilingInfo(vision.image_px, architecture.min_tiles, architecture.max_tiles, architecture.use_thumbnail),
+        graphs=GraphsInfo(plan.vision.info, plan.llm.info),
+        provenance=Provenance(
+            checkpoint=checkpoint.path.resolve().name,
+            config_sha256=checkpoint.config_sha256,
+            tools={tool: importlib.metadata.version(tool) for tool in _TOOLS},
+        ),
+        files=files,
+    )
+
+
+@contextmanager
+def _stage(name: str) -> Iterator[None]:
+    """Name the stage in errors of this package."""
+    try:
+        yield
+    except VprmError as error:
+        error.add_note(f"(export stage: {name})")
+        raise
+
+
+@contextmanager
+def _temporary_sibling(target: Path, size_bytes: int) -> Iterator[Path]:
+    """A folder beside `target`, gone afterwards unless it was renamed. Disk errors become BundleErrors."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        free_bytes = shutil.disk_usage(target.parent).free
+        if free_bytes < size_bytes:
+            raise BundleError(
+                f"{target.parent} has {free_bytes:,} bytes free, the bundle needs {size_bytes:,}: make room"
+            )
+        directory = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        directory.chmod(0o755)
+    except OSError as error:
+        raise BundleError(f"cannot write beside {target} ({error.strerror}): choose another place") from error
+    try:
+        yield directory
+    except OSError as error:
+        why = "the disk is full: make room" if error.errno == errno.ENOSPC else "check the disk and its permissions"
+        raise BundleError(f"writing {error.filename or target} failed ({error.strerror}); {why}") from error
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)

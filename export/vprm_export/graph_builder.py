@@ -1,0 +1,108 @@
+"""A thin layer over onnx_ir for building one graph: operators by name, constants, weights as external data."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from vprm_export.external_data import ExternalData
+from vprm_export.weights import Weight
+from vprm_runtime.graph_io import GraphIO, TensorSpec
+
+OPSET = 24
+IR_VERSION = 11
+_DTYPES = {
+    "uint8": ir.DataType.UINT8,
+    "int64": ir.DataType.INT64,
+    "bool": ir.DataType.BOOL,
+    "float32": ir.DataType.FLOAT,
+    "float16": ir.DataType.FLOAT16,
+}
+FLOAT32: np.dtype[Any] = np.dtype(np.float32)
+
+
+class GraphBuilder:
+    """Collects nodes and initializers of one graph whose inputs and outputs are given.
+
+    `dtype` is the type of weights and matrix products; norms, softmax, rotations and the residual stream are float32.
+    """
+
+    def __init__(self, name: str, io: GraphIO, dtype: np.dtype[Any], data: ExternalData) -> None:
+        self._name = name
+        self._io = io
+        self._data = data
+        self._tape = ir.tape.Tape()
+        self._initializers: list[ir.Value] = []
+        self._constants: dict[tuple[bytes, str, tuple[int, ...]], ir.Value] = {}
+        self.dtype = dtype
+        self.inputs = {spec.name: _value(spec) for spec in io.inputs}
+
+    def op(self, op_type: str, *inputs: ir.Value | None, **attributes: Any) -> ir.Value:
+        """One operator with one output."""
+        return self._tape.op(op_type, inputs, attributes)
+
+    def split(self, value: ir.Value, sizes: Sequence[int]) -> Sequence[ir.Value]:
+        """Split along the last axis."""
+        return self._tape.op_multi_out("Split", [value, self.ints(*sizes)], {"axis": -1}, num_outputs=len(sizes))
+
+    def constant(self, values: NDArray[Any]) -> ir.Value:
+        """A small constant, stored inside the graph once however often it is used."""
+        key = (values.tobytes(), str(values.dtype), values.shape)
+        if key not in self._constants:
+            name = f"constant_{len(self._constants)}"
+            tensor = ir.tensor(values, name=name)
+            value = ir.Value(
+                name=name, shape=ir.Shape(values.shape), type=ir.TensorType(tensor.dtype), const_value=tensor
+            )
+            self._constants[key] = value
+            self._initializers.append(value)
+        return self._constants[key]
+
+    def ints(self, *values: int) -> ir.Value:
+        """An int64 vector."""
+        return self.constant(np.array(values, np.int64))
+
+    def weight(self, weight: Weight, dtype: np.dtype[Any] | None = None) -> ir.Value:
+        """A weight as external data; in the graph's dtype unless told otherwise."""
+        value = self._data.add(weight, self.dtype if dtype is None else dtype)
+        self._initializers.append(value)
+        return value
+
+    def reshape(self, value: ir.Value, *shape: int) -> ir.Value:
+        """Reshape; -1 and 0 as in ONNX."""
+        return self.op("Reshape", value, self.ints(*shape))
+
+    def to_weights(self, value: ir.Value) -> ir.Value:
+        """float32 -> the graph's dtype, for a matrix product."""
+        return value if self.dtype == FLOAT32 else self.op("Cast", value, to=ir.DataType.from_numpy(self.dtype).value)
+
+    def to_float32(self, value: ir.Value) -> ir.Value:
+        """The graph's dtype -> float32, for the residual stream."""
+        return value if self.dtype == FLOAT32 else self.op("Cast", value, to=ir.DataType.FLOAT.value)
+
+    def linear(self, value: ir.Value, weight: Weight, bias: Weight | None = None) -> ir.Value:
+        """`value` [N, in] in the graph's dtype times a checkpoint's Linear [out, in], plus its bias."""
+        product = self.op("MatMul", value, self.weight(weight.transposed()))
+        return product if bias is None else self.op("Add", product, self.weight(bias))
+
+    def finish(self, outputs: Sequence[ir.Value]) -> ir.Model:
+        """The model; `outputs` in the order of the declared ones, whose names, types and shapes they take."""
+        for value, spec in zip(outputs, self._io.outputs, strict=True):
+            value.name = spec.name
+            value.type = ir.TensorType(_DTYPES[spec.dtype])
+            value.shape = ir.Shape(spec.shape)
+        graph = ir.Graph(
+            list(self.inputs.values()),
+            outputs,
+            nodes=self._tape.nodes,
+            initializers=self._initializers,
+            opset_imports={"": OPSET},
+            name=self._name,
+        )
+        return ir.Model(graph, ir_version=IR_VERSION, producer_name="vprm")
+
+
+def _value(spec: TensorSpec) -> ir.Value:
+    return ir.Value(name=spec.name, shape=ir.Shape(spec.shape), type=ir.TensorType(_DTYPES[spec.dtype]))

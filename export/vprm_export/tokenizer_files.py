@@ -1,0 +1,168 @@
+"""A checkpoint's tokenizer as one `tokenizer.json` for the `tokenizers` library.
+
+Taken over where the checkpoint has one; else made from SentencePiece files (`tokenizer.model`, `tokenizer_config.json`,
+`added_tokens.json`): BPE with byte fallback, as InternLM2 and Llama have it.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tokenizers import AddedToken, Tokenizer, decoders, normalizers
+from tokenizers.models import BPE
+
+from vprm_runtime.errors import CheckpointError, UnsupportedError
+from vprm_runtime.manifest import ControlTokens
+
+_CONTROL_TEXTS = {
+    "im_start": "<|im_start|>",
+    "im_end": "<|im_end|>",
+    "img_start": "<img>",
+    "img_end": "</img>",
+    "img_context": "<IMG_CONTEXT>",
+}
+_SPACE = "▁"  # SentencePiece writes a space as this sign
+
+
+@dataclass(frozen=True)
+class BundleTokenizer:
+    """The tokenizer of a bundle: its JSON text, control tokens, and the library's object for look-ups."""
+
+    json_text: str
+    control: ControlTokens
+    tokenizer: Tokenizer
+
+    def single_token(self, text: str) -> int:
+        """Id of a text that must be one token. Raises CheckpointError where it is not."""
+        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False).ids
+        if len(ids) != 1:
+            raise CheckpointError(f"{text!r} is {len(ids)} tokens in this tokenizer, a score rule needs it to be one")
+        return ids[0]
+
+
+def load_tokenizer(directory: Path) -> BundleTokenizer:
+    """Read a checkpoint's tokenizer. Raises CheckpointError or UnsupportedError naming the file and what is missing."""
+    config = _read_json(directory / "tokenizer_config.json")
+    if (directory / "tokenizer.json").is_file():
+        tokenizer, bos = _taken_over(directory / "tokenizer.json")
+    elif (directory / "tokenizer.model").is_file():
+        tokenizer = _from_sentencepiece(directory, config)
+        bos_text = config.get("bos_token") or "<s>"
+        bos_text = bos_text["content"] if isinstance(bos_text, dict) else bos_text
+        bos = tokenizer.token_to_id(bos_text) if config.get("add_bos_token", True) else None
+    else:
+        raise CheckpointError(
+            f"{directory} has neither tokenizer.json nor tokenizer.model: copy the tokenizer files too"
+        )
+    ids: dict[str, int] = {}
+    for role, text in _CONTROL_TEXTS.items():
+        index = tokenizer.token_to_id(text)
+        if index is None:
+            raise CheckpointError(f"the tokenizer in {directory} has no token {text!r}: this is no InternVL tokenizer")
+        ids[role] = index
+    control = ControlTokens(bos=bos, **ids)
+    _make_special(tokenizer, control)
+    return BundleTokenizer(tokenizer.to_str(pretty=False), control, tokenizer)
+
+
+def _taken_over(path: Path) -> tuple[Tokenizer, int | None]:
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:
+        raise CheckpointError(f"{path} cannot be read ({error}): copy it again") from error
+    in_front = tokenizer.encode("", add_special_tokens=True).ids
+    if len(in_front) > 1:
+        raise UnsupportedError(f"{path} puts {len(in_front)} tokens around a text; supported is one BOS or none")
+    return tokenizer, in_front[0] if in_front else None
+
+
+def _make_special(tokenizer: Tokenizer, control: ControlTokens) -> None:
+    """Control tokens must be 'special', so that the runtime can encode their text as ordinary characters."""
+    ids = [control.im_start, control.im_end, control.img_start, control.img_end, control.img_context]
+    ids += [control.bos] if control.bos is not None else []
+    tokenizer.add_special_tokens([AddedToken(tokenizer.id_to_token(i), special=True, normalized=False) for i in ids])
+
+
+def _from_sentencepiece(directory: Path, config: dict[str, Any]) -> Tokenizer:
+    """SentencePiece BPE -> tokenizers BPE with the same ids.
+
+    Control, unknown and byte pieces take no part in merges. Pieces that SentencePiece matches whole before BPE
+    ("user defined", such as full-width letters) become added tokens that are matched the same way; the reserved
+    `[UNUSED_TOKEN_n]` among them do not, so that their literal text stays text.
+    """
+    from sentencepiece import sentencepiece_model_pb2 as spm  # protobuf classes only: no model is loaded by it
+
+    path = directory / "tokenizer.model"
+    model = spm.ModelProto()
+    try:
+        model.ParseFromString(path.read_bytes())
+    except Exception as error:  # protobuf's DecodeError has moved between versions
+        raise CheckpointError(f"{path} is not a SentencePiece model ({error}): copy it again") from error
+    _check_kind(model, path)
+    added = _added_tokens(directory, config)
+    renamed = {index: text for text, index in added.items() if index < len(model.pieces)}
+    kinds = model.SentencePiece
+    vocabulary = {renamed.get(i, piece.piece): i for i, piece in enumerate(model.pieces)}
+    if len(vocabulary) != len(model.pieces):
+        raise CheckpointError(
+            f"{path} and the added tokens name a piece twice: the tokenizer files are not one model's"
+        )
+    mergeable = {p.piece: i for i, p in enumerate(model.pieces) if p.type == kinds.NORMAL}
+    unknown = next(piece.piece for piece in model.pieces if piece.type == kinds.UNKNOWN)
+    bpe = BPE(vocabulary, _merges(mergeable), unk_token=unknown, fuse_unk=True, byte_fallback=True)
+    tokenizer = Tokenizer(bpe)
+    tokenizer.normalizer = normalizers.Replace(" ", _SPACE)
+    tokenizer.decoder = decoders.Sequence([decoders.Replace(_SPACE, " "), decoders.ByteFallback(), decoders.Fuse()])
+    whole = [
+        piece.piece
+        for i, piece in enumerate(model.pieces)
+        if piece.type == kinds.USER_DEFINED and i not in renamed and not piece.piece.startswith("[UNUSED_TOKEN")
+    ]
+    tokenizer.add_tokens([AddedToken(text, special=False, normalized=False) for text in whole])
+    for text, index in sorted(added.items(), key=lambda item: item[1]):
+        tokenizer.add_special_tokens([AddedToken(text, special=True, normalized=False)])
+        if tokenizer.token_to_id(text) != index:
+            raise CheckpointError(f"added token {text!r} should have id {index}, got {tokenizer.token_to_id(text)}: "
+                                  f"the tokenizer files in {directory} are not one model's")  # fmt: skip
+    return tokenizer
+
+
+def _check_kind(model: Any, path: Path) -> None:
+    trainer, normalizer = model.trainer_spec, model.normalizer_spec
+    if trainer.model_type != trainer.BPE or not trainer.byte_fallback:
+        raise UnsupportedError(f"{path} is not a BPE model with byte fallback: bring a tokenizer.json beside it")
+    if normalizer.precompiled_charsmap or normalizer.add_dummy_prefix or normalizer.remove_extra_whitespaces:
+        raise UnsupportedError(
+            f"{path} normalises text (dummy prefix, white space or characters): bring a tokenizer.json"
+        )
+
+
+def _merges(pieces: dict[str, int]) -> list[tuple[str, str]]:
+    """BPE merges that give the same pieces: every way to cut a piece in two known ones, in order of the joined id."""
+    merges = []
+    for piece, rank in pieces.items():
+        cuts = ((piece[:i], piece[i:]) for i in range(1, len(piece)))
+        known = [(pieces[a], pieces[b], a, b) for a, b in cuts if a in pieces and b in pieces]
+        merges += [(rank, *cut) for cut in sorted(known)]
+    return [(a, b) for _, _, _, a, b in sorted(merges)]
+
+
+def _added_tokens(directory: Path, config: dict[str, Any]) -> dict[str, int]:
+    """Text -> id of the tokens that the files beside the SentencePiece model add or rename."""
+    added = {entry["content"]: int(index) for index, entry in config.get("added_tokens_decoder", {}).items()}
+    if (directory / "added_tokens.json").is_file():
+        added |= {text: int(index) for text, index in _read_json(directory / "added_tokens.json").items()}
+    return added
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path} is missing: copy the checkpoint's tokenizer files too") from error
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"{path} is not JSON ({error}): copy it again") from error
+    if not isinstance(document, dict):
+        raise CheckpointError(f"{path} should hold a JSON object: copy it again")
+    return document
