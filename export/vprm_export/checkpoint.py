@@ -123,7 +123,8 @@ def _read_header(file: Path) -> dict[str, TensorEntry]:
     for name, info in header.items():
         if info["dtype"] not in _DTYPES:
             raise CheckpointError(
-                f"tensor {name!r} in {file} is {info['dtype']}; supported are {', '.join(_DTYPES)}: convert the checkpoint"
+                f"tensor {name!r} in {file} is {info['dtype']}; supported are {', '.join(_DTYPES)}: "
+                "convert the checkpoint"
             )
         dtype, shape = _DTYPES[info["dtype"]], tuple(info["shape"])
         start, end = info["data_offsets"]

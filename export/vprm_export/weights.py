@@ -61,7 +61,8 @@ class TensorReader:
         if left:
             raise CheckpointError(
                 f"the checkpoint has {len(left)} tensors that this architecture does not use, "
-                f"the first is {left[0]!r}: the model is of another kind (an adapter that was not merged?); refusing to drop weights"
+                f"the first is {left[0]!r}: the model is of another kind "
+                "(an adapter that was not merged?); refusing to drop weights"
             )
 
 

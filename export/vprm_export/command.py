@@ -1,0 +1,51 @@
+"""`vprm export`: a checkpoint directory becomes a bundle directory."""
+
+import argparse
+from pathlib import Path
+from typing import get_args
+
+from rich.markup import escape
+
+from vprm_runtime.cli.common import Subparsers, byte_progress, stderr_console
+from vprm_runtime.errors import InputError
+from vprm_runtime.manifest import Precision
+
+_PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+
+
+def register(subparsers: Subparsers) -> None:
+    """Add the `export` parser."""
+    parser = subparsers.add_parser(
+        "export",
+        help="turn a checkpoint into a bundle",
+        description="Build both ONNX graphs from a checkpoint directory (config.json, safetensors, tokenizer files).",
+    )
+    parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="checkpoint directory")
+    parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="bundle directory to make; must not exist")
+    parser.add_argument("--precision", choices=_PRECISIONS, default="fp32", help="of the LLM (default: fp32)")
+    parser.add_argument("--vision-precision", choices=_PRECISIONS, help="of the vision encoder (default: as the LLM)")
+    parser.add_argument(
+        "--system-message", metavar="TEXT|@FILE", help="instead of the checkpoint's or the template's own"
+    )
+    parser.set_defaults(run=run, extra="export")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Export. Returns the exit code."""
+    from vprm_export.exporter import ExportOptions, export_bundle
+
+    options = ExportOptions(args.precision, args.vision_precision, _text_argument(args.system_message))
+    with byte_progress("exporting") as progress:
+        export_bundle(args.checkpoint, args.bundle, options, progress)
+    stderr_console().print(f"wrote {escape(str(args.bundle))}", highlight=False)
+    return 0
+
+
+def _text_argument(value: str | None) -> str | None:
+    """TEXT, or the content of FILE for @FILE."""
+    if value is None or not value.startswith("@"):
+        return value
+    try:
+        return Path(value[1:]).read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read the system message from {value[1:]}: {error}") from error

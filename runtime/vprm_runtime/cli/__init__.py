@@ -1,0 +1,1 @@
+"""The `vprm` command: one module a subcommand; other rooms add theirs through entry points."""

@@ -1,0 +1,63 @@
+"""What subcommands share: the default bundle, output discipline (JSON on stdout, everything else on stderr)."""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+from vprm_runtime.errors import InputError
+
+Subparsers = Any  # argparse's own type is private
+
+
+def stderr_console() -> Console:
+    """For logs and progress."""
+    return Console(stderr=True)
+
+
+def print_json(document: object) -> None:
+    """The one JSON document of a `--json` run, on stdout."""
+    json.dump(document, sys.stdout, ensure_ascii=False, indent=2, allow_nan=False)
+    sys.stdout.write("\n")
+
+
+def demo_hook(name: str) -> Any:
+    """Something that the demo offers (entry point group vprm.demo): "bundle" or "example"."""
+    for hook in entry_points(group="vprm.demo", name=name):
+        return hook.load()
+    raise InputError("no demo is installed: name a bundle directory (make one with  vprm export CHECKPOINT BUNDLE)")
+
+
+def resolve_bundle(bundle: Path | None) -> Path:
+    """The named bundle, or the demo PRM's, exported once into the user's cache directory."""
+    if bundle is not None:
+        return bundle
+    path: Path = demo_hook("bundle")()
+    return path
+
+
+@contextmanager
+def byte_progress(label: str) -> Iterator[Any]:
+    """A progress bar on stderr; yields a function of (bytes done, bytes in all)."""
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=stderr_console(), transient=True) as bar:
+        task = bar.add_task(label, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def positive_int(text: str) -> int:
+    """An argparse type: an integer of at least 1."""
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not an integer of at least 1")
+    return value

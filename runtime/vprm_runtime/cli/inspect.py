@@ -1,0 +1,66 @@
+"""`vprm inspect`: what a bundle is, and whether its files are whole."""
+
+import argparse
+from dataclasses import asdict
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from vprm_runtime.bundle import Bundle
+from vprm_runtime.cli.common import Subparsers, print_json, resolve_bundle
+
+
+def register(subparsers: Subparsers) -> None:
+    """Add the `inspect` parser."""
+    parser = subparsers.add_parser(
+        "inspect", help="show what a bundle is", description="Show what a bundle is and check its files."
+    )
+    parser.add_argument("bundle", nargs="?", type=Path, metavar="BUNDLE", help="bundle directory (default: demo PRM)")
+    parser.add_argument("--verify", action="store_true", help="check every file's sha256")
+    parser.add_argument("--json", action="store_true", help="print one JSON document on stdout")
+    parser.set_defaults(run=run, extra="cpu")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the manifest; a damaged bundle is a BundleError (exit code 2)."""
+    bundle = Bundle.open(resolve_bundle(args.bundle))
+    if args.verify:
+        bundle.verify()
+    if args.json:
+        print_json({"path": str(bundle.path), "verified": args.verify, "manifest": asdict(bundle.manifest)})
+        return 0
+    _print_bundle(bundle, verified=args.verify)
+    return 0
+
+
+def _print_bundle(bundle: Bundle, verified: bool) -> None:
+    manifest = bundle.manifest
+    model, tiling, graphs = manifest.model, manifest.tiling, manifest.graphs
+    facts = {
+        "bundle": str(bundle.path),
+        "model": f"{model.name} ({model.llm_family}, {model.layers} layers, hidden {model.hidden_size})",
+        "precision": f"LLM {graphs.llm.precision}, vision {graphs.vision.precision}",
+        "tiling": f"{tiling.min_tiles} to {tiling.max_tiles} tiles of {tiling.tile_size_px} px"
+        + (" and a thumbnail" if tiling.use_thumbnail else ""),
+        "image tokens": f"{model.tokens_per_tile} a tile",
+        "prompt limit": f"{model.max_positions_tokens} tokens",
+        "score rule": manifest.score_rule.name
+        + ": "
+        + ", ".join(f"{c.text!r} (id {c.id}) = {c.weight:g}" for c in manifest.score_rule.candidates),
+        "system message": manifest.prompt.system_message,
+        "made from": f"{manifest.provenance.checkpoint}, config sha256 {manifest.provenance.config_sha256[:12]}",
+        "made with": ", ".join(f"{tool} {version}" for tool, version in manifest.provenance.tools.items()),
+    }
+    console = Console(highlight=False)
+    table = Table(show_header=False, show_edge=False, box=None)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, fact in facts.items():
+        table.add_row(name, fact)
+    console.print(table)
+    files = Table("file", "bytes", "sha256", show_edge=False)
+    for name, info in manifest.files.items():
+        files.add_row(name, f"{info.size_bytes:,}", info.sha256[:12])
+    console.print(files)
+    console.print("all hashes agree" if verified else "sizes agree; check hashes with --verify")

@@ -1,0 +1,128 @@
+"""`vprm score`: candidates given as arguments, rows of a file, or the demo's example."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from vprm_runtime.aggregate import AGGREGATES
+from vprm_runtime.cli.common import Subparsers, demo_hook, positive_int, print_json, resolve_bundle, stderr_console
+from vprm_runtime.errors import InputError
+from vprm_runtime.results import ScoreResult
+from vprm_runtime.scorer import ScoreOptions, StepScorer
+
+SURE = 0.8  # VisualPRM's own threshold for a correct step (InternVLRewardModel.check_correctness)
+EVEN = 0.5
+
+
+def register(subparsers: Subparsers) -> None:
+    """Add the `score` parser."""
+    parser = subparsers.add_parser(
+        "score",
+        help="score responses to a question about images, step by step",
+        description="Score responses step by step. Without image, question and responses: the demo's example.",
+    )
+    parser.add_argument("bundle", nargs="?", type=Path, metavar="BUNDLE", help="bundle directory (default: demo PRM)")
+    parser.add_argument("--image", nargs="+", default=[], metavar="FILE", help="image files, in order")
+    parser.add_argument("--question", metavar="TEXT")
+    parser.add_argument(
+        "--response", action="append", default=[], metavar="TEXT", help="a response; steps are split on blank lines"
+    )
+    parser.add_argument("--input", type=Path, metavar="FILE", help="rows to score (jsonl or parquet)")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="where the rows' scores go (jsonl); resumes")
+    parser.add_argument("--image-root", type=Path, metavar="DIR", help="where rows' relative image paths start")
+    parser.add_argument(
+        "--max-tiles", type=positive_int, metavar="N", help="tiles an image at most (default: bundle's)"
+    )
+    parser.add_argument(
+        "--max-steps", type=positive_int, metavar="N", help="join steps to at most N (default: no limit)"
+    )
+    parser.add_argument("--aggregate", choices=AGGREGATES, default="mean", help="response score from step scores")
+    parser.add_argument("--device", default="auto", help="auto or cpu (default: auto)")
+    parser.add_argument("--threads", type=positive_int, metavar="N", help="CPU threads (default: all cores)")
+    parser.add_argument("--json", action="store_true", help="print one JSON document on stdout")
+    parser.set_defaults(run=run, extra="cpu")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Score what the arguments name. Returns the exit code."""
+    options = ScoreOptions(max_steps=args.max_steps, max_tiles=args.max_tiles, aggregate=args.aggregate)
+    given = [name for name in ("image", "question", "response") if getattr(args, name)]
+    if args.input is not None or args.output is not None:
+        return _run_file(args, options, given)
+    if not given:
+        example = demo_hook("example")()
+        images, question, responses = [str(example.image)], example.question, list(example.responses)
+    else:
+        if args.question is None or not args.response:
+            raise InputError("give --question and at least one --response, or --input and --output, or nothing at all")
+        images, question, responses = args.image, args.question, args.response
+    scorer = StepScorer.open(resolve_bundle(args.bundle), args.device, threads=args.threads)
+    result = scorer.score(images, question, responses, options)
+    if args.json:
+        print_json(result.to_dict(0))
+        return 0
+    _print_result(result, question, images, scorer.engine.description)
+    return 0
+
+
+def _run_file(args: argparse.Namespace, options: ScoreOptions, given: Sequence[str]) -> int:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from vprm_runtime.batch import score_file
+
+    if args.input is None or args.output is None or given:
+        raise InputError("for a file of rows give --input and --output, and no --image, --question or --response")
+    scorer = StepScorer.open(resolve_bundle(args.bundle), args.device, threads=args.threads)
+    columns = (
+        TextColumn("scoring"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(), TextColumn("{task.fields[errors]} errors"),
+    )  # fmt: skip
+    with Progress(*columns, console=stderr_console()) as bar:
+        task = bar.add_task("", total=None, errors=0, rate="")
+
+        def advance(done: int, total: int | None, errors: int) -> None:
+            speed = bar.tasks[0].speed
+            bar.update(task, completed=done, total=total, errors=errors, rate=f"{speed:.1f} rows/s" if speed else "")
+
+        summary = score_file(
+            scorer, args.input, args.output, image_root=args.image_root, options=options, progress=advance
+        )
+    if args.json:
+        print_json(summary.to_dict())
+    return 0
+
+
+def _print_result(result: ScoreResult, question: str, images: Sequence[str], engine: str) -> None:
+    console = Console()
+    tiles = ", ".join(f"{Path(image).name} ({count} tiles)" for image, count in zip(images, result.tiles, strict=True))
+    console.print(Text.assemble(("Question  ", "bold"), question))
+    console.print(Text.assemble(("Images    ", "bold"), tiles or "none"))
+    console.print(Text.assemble(("Engine    ", "bold"), engine), highlight=False)
+    for candidate in result.candidates:
+        is_best = candidate.index == result.best
+        title = Text(
+            f"Response {candidate.index + 1}" + ("  ★ best" if is_best else ""), "bold green" if is_best else "bold"
+        )
+        if candidate.score is None:
+            console.print(Text.assemble(title, "  ", (f"not scored: {candidate.error}", "red")))
+            continue
+        table = Table(title=title, title_justify="left", show_edge=False, expand=True)
+        table.add_column("step", width=4, justify="right")
+        table.add_column("text", ratio=1)
+        table.add_column("score", width=7, justify="right")
+        for number, step in enumerate(candidate.steps, 1):
+            table.add_row(
+                str(number), Text(step.text, _colour(step.score)), Text(f"{step.score:.3f}", _colour(step.score))
+            )
+        table.add_section()
+        table.add_row("", Text("response", "bold"), Text(f"{candidate.score:.3f}", f"bold {_colour(candidate.score)}"))
+        console.print()
+        console.print(table)
+
+
+def _colour(score: float) -> str:
+    return "green" if score > SURE else "yellow" if score > EVEN else "red"
