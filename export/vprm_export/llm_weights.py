@@ -52,8 +52,9 @@ class LlmWeights:
 
     def head(self) -> Weight:
         """Output head [vocabulary, hidden]; the embeddings where config.json ties them."""
-        if self._llm.tied_head:
-            return self.embeddings()
+        if self._llm.tied_head:  # under its own name: the graph has both, the head cut to few rows
+            embeddings = self.embeddings()
+            return Weight(f"{_ROOT}.{self._names.head}.weight", embeddings.shape, embeddings.load)
         return self._reader.weight(f"{_ROOT}.{self._names.head}.weight", self._vocabulary_shape)
 
     def final_norm(self) -> Weight:
