@@ -170,17 +170,18 @@ class Session:
         """Run the prefix in blocks; each takes the image rows of the image-context tokens in it."""
         size = self._scorer.max_block_tokens
         context_id = self._scorer.manifest.tokens.img_context
+        expected = self._prefix.count(context_id)
+        if expected != len(embeds):
+            raise EngineError(
+                f"the prompt has {expected} image tokens, the vision graph gave {len(embeds)} rows: "
+                "the bundle's tokens_per_tile does not fit its vision graph; export it again"
+            )
         used = 0
         for start in range(0, len(self._prefix), size):
             ids = self._prefix[start : start + size]
             wanted = ids.count(context_id)
             self._scorer.engine.forward(causal_block(ids, start, embeds[used : used + wanted]), self._cache)
             used += wanted
-        if used != len(embeds):
-            raise EngineError(
-                f"the prompt has {used} image tokens, the vision graph gave {len(embeds)} rows: "
-                "the bundle's tokens_per_tile does not fit its vision graph; export it again"
-            )
 
     def _run_group(self, group: Sequence[Candidate]) -> list[NDArray[np.float64]]:
         """Step scores of each candidate of a group; the cache is as before afterwards."""
