@@ -11,8 +11,9 @@ from vprm_benchmarks.parity.cases import ParityCase, built_in_cases
 from vprm_benchmarks.parity.compare import RankingCollector, StageCollector
 from vprm_benchmarks.parity.observe import CandidateObservation, Observation
 from vprm_benchmarks.parity.run import Comparison, compare_sides
-from vprm_benchmarks.parity.tolerances import STAGES, TOLERANCES, Stage, tolerance
+from vprm_benchmarks.parity.tolerances import PRECISIONS, STAGES, TOLERANCES, Precisions, Stage, tolerance
 
+FP32 = Precisions("fp32", "fp32")
 CASE = ParityCase("case", "Q", ("a\n\nb", "c\n\nd"))
 
 
@@ -36,13 +37,13 @@ def _observation(shift: float = 0.0) -> Observation:
 
 
 def _compare(got: Observation, precision: str = "fp32") -> dict[Stage, bool]:
-    comparison = compare_sides(_Side(_observation()), _Side(got), [CASE], precision)
+    comparison = compare_sides(_Side(_observation()), _Side(got), [CASE], Precisions(precision, precision))
     assert [stage.stage for stage in comparison.stages] == list(STAGES)
     return {stage.stage: stage.passed for stage in comparison.stages}
 
 
 def test_equal_sides_pass_with_zero_needed() -> None:
-    comparison: Comparison = compare_sides(_Side(_observation()), _Side(_observation()), [CASE], "fp32")
+    comparison: Comparison = compare_sides(_Side(_observation()), _Side(_observation()), [CASE], FP32)
     assert all(stage.passed and stage.needed == 0 and stage.worst_case is None for stage in comparison.stages)
     assert comparison.candidates == 2
     assert len(comparison.scores) == 4
@@ -78,7 +79,7 @@ def test_not_a_number_never_passes() -> None:
 
 def test_a_side_that_stops_early_fails_with_its_error() -> None:
     got = Observation(np.array([[1, 1]]), error="no such layer")
-    comparison = compare_sides(_Side(_observation()), _Side(got), [CASE], "fp32")
+    comparison = compare_sides(_Side(_observation()), _Side(got), [CASE], FP32)
     failed = {stage.stage: stage.problems for stage in comparison.stages if not stage.passed}
     assert list(failed) == ["tile_pixels", "token_ids"]
     assert "no such layer" in failed["tile_pixels"][0]
@@ -104,8 +105,8 @@ def test_integers_given_as_floats_are_refused() -> None:
 
 
 def test_every_precision_has_every_row_and_a_reason() -> None:
-    precisions = {precision for _, precision in TOLERANCES}
-    for precision in precisions:
+    assert {precision for _, precision in TOLERANCES} == set(PRECISIONS)
+    for precision in PRECISIONS:
         for stage in STAGES:
             row = tolerance(stage, precision)
             assert row.reason
@@ -117,3 +118,10 @@ def test_built_in_cases_have_their_own_names_and_cover_the_ways() -> None:
     assert len({case.name for case in cases}) == len(cases)
     assert {len(case.images) for case in cases} == {0, 1, 2}
     assert max(len(response) for case in cases for response in case.responses if isinstance(response, tuple)) == 31
+
+
+def test_scores_are_judged_by_the_coarser_graph() -> None:
+    precisions = Precisions(vision="fp16", llm="fp32")
+    assert precisions.of_stage("image_embeddings") == "fp16"
+    assert precisions.of_stage("step_scores") == "fp16"
+    assert Precisions(vision="fp16", llm="w8").of_stage("step_logits") == "w8"

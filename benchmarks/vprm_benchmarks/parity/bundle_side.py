@@ -100,6 +100,7 @@ class BundleObserver:
             recorder.calls = []
             self._checked(session.score([response]).candidates)
             alone.append(recorder.calls)
+        recorder.calls = []
         together = self._checked(session.score(list(case.responses)).candidates)
         for calls, scores in zip(alone, together, strict=True):
             ids, positions = _ids_from_blocks(prefix, [block for block, _ in calls])

@@ -115,7 +115,7 @@ def built_in_cases(tile_px: int) -> list[ParityCase]:
     ]
 
 
-def cases_from_rows(rows: Path, image_root: Path | None = None, limit: int | None = None) -> Iterator[ParityCase]:
+def cases_from_rows(rows: Path, image_root: Path | None = None) -> Iterator[ParityCase]:
     """Cases from a jsonl file of `vprm score` input rows or VisualProcessBench rows.
 
     Relative picture paths are looked up beside the file, or under ``image_root``. ValueError names the line that
@@ -124,8 +124,6 @@ def cases_from_rows(rows: Path, image_root: Path | None = None, limit: int | Non
     base = image_root if image_root is not None else rows.parent
     with rows.open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, start=1):
-            if limit is not None and number > limit:
-                return
             if not line.strip():
                 continue
             try:

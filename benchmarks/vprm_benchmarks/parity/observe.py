@@ -7,11 +7,10 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from vprm_benchmarks.parity.cases import ParityCase
 from vprm_benchmarks.reference import ReferenceScorer, split_steps
-from vprm_benchmarks.reference.images import tile_grid, tiles_to_array
+from vprm_benchmarks.reference.images import open_picture, tile_grid, tiles_to_array
 
 
 @dataclass
@@ -54,7 +53,7 @@ class ReferenceObserver:
         encoded = scorer.encode_images(case.images, case.max_tiles)
         grids = []
         for image in case.images:
-            picture = image if isinstance(image, Image.Image) else Image.open(image)
+            picture = open_picture(image)
             most = case.max_tiles or scorer.max_tiles
             grids.append(tile_grid(picture.width, picture.height, scorer.tile_px, scorer.min_tiles, most))
         tiles = [tile for per_image in encoded.tiles for tile in per_image]

@@ -7,6 +7,7 @@ import html
 import io
 from dataclasses import asdict, dataclass, field
 
+from rich import box
 from rich.table import Table
 
 from vprm_benchmarks.parity.compare import StageResult
@@ -56,21 +57,24 @@ class ParityReport:
 
 def table_from_report(report: ParityReport) -> Table:
     """One row a stage: verdict, errors, the smallest tolerance that would pass, the one allowed, where it was worst."""
-    table = Table(title=f"parity of {report.bundle} ({report.precision}, {report.engine}) with {report.checkpoint}")
-    for name in ("stage", "", "values", "mean", "p99", "max = needed", "allowed", "unit", "worst case"):
-        table.add_column(
-            name, justify="right" if name in ("values", "mean", "p99", "max = needed", "allowed") else "left"
-        )
+    table = Table(
+        title=f"{report.bundle} against {report.checkpoint}",
+        caption=f"{report.engine}; max is the smallest tolerance that passes",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
+    for name in ("stage", "", "values", "mean", "p99", "max", "allowed", "worst case"):
+        numeric = name in ("values", "mean", "p99", "max", "allowed")
+        table.add_column(name, justify="right" if numeric else "left", no_wrap=name != "worst case")
     for stage in report.stages:
         table.add_row(
             stage.stage,
             "[green]ok[/]" if stage.passed else "[bold red]FAILED[/]",
             f"{stage.values:,}",
-            f"{stage.mean:.2e}",
-            f"{stage.p99:.2e}",
-            f"{stage.needed:.2e}",
-            f"{stage.limit:.0e}" if stage.limit else "0",
-            stage.unit,
+            f"{stage.mean:.1e}",
+            f"{stage.p99:.1e}",
+            f"{stage.needed:.1e}",
+            f"{stage.limit:.0e} {stage.unit[:3]}" if stage.limit else "exact",
             stage.worst_case or "",
         )
     return table

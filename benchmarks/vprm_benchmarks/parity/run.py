@@ -11,7 +11,7 @@ import numpy as np
 from vprm_benchmarks.parity.cases import ParityCase
 from vprm_benchmarks.parity.compare import RankingCollector, StageCollector, StageResult
 from vprm_benchmarks.parity.observe import Observation, Observer
-from vprm_benchmarks.parity.tolerances import STAGES, Stage
+from vprm_benchmarks.parity.tolerances import STAGES, Precisions, Stage
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ def compare_sides(
     reference: Observer,
     bundle: Observer,
     cases: Iterable[ParityCase],
-    precision: str,
+    precisions: Precisions,
     on_case: Callable[[ParityCase], None] = lambda case: None,
 ) -> Comparison:
     """Observe every case on both sides and compare what was seen, stage by stage.
@@ -39,9 +39,9 @@ def compare_sides(
     """
     started = time.perf_counter()
     collectors: dict[Stage, StageCollector] = {
-        stage: StageCollector(stage, precision) for stage in STAGES if stage != "ranking"
+        stage: StageCollector(stage, precisions.of_stage(stage)) for stage in STAGES if stage != "ranking"
     }
-    ranking = RankingCollector(precision)
+    ranking = RankingCollector(precisions.of_stage("ranking"))
     scores: list[tuple[float, float]] = []
     count = candidates = 0
     for case in cases:

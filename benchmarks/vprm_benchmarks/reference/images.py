@@ -43,10 +43,18 @@ def tile_grid(width_px: int, height_px: int, tile_px: int, min_tiles: int, max_t
     return best
 
 
+def open_picture(image: Path | Image.Image) -> Image.Image:
+    """A picture as RGB: neither turned by its EXIF orientation nor blended by its alpha channel."""
+    if isinstance(image, Image.Image):
+        return image.convert("RGB")
+    with Image.open(image) as opened:
+        return opened.convert("RGB")
+
+
 def load_tiles(image: Path | Image.Image, tile_px: int, min_tiles: int, max_tiles: int) -> list[Image.Image]:
     """Cut a picture into RGB tiles of tile_px x tile_px, row by row, and add the whole picture when there are
     several."""
-    picture = (Image.open(image) if isinstance(image, Path) else image).convert("RGB")
+    picture = open_picture(image)
     columns, rows = tile_grid(picture.width, picture.height, tile_px, min_tiles, max_tiles)
     resized = picture.resize((tile_px * columns, tile_px * rows))  # Pillow's default for RGB is bicubic
     tiles = []

@@ -1,0 +1,104 @@
+"""``vprm parity``: compare a bundle with the PyTorch reference, stage by stage."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.markup import escape
+
+from vprm_runtime import InputError
+from vprm_runtime.cli.common import Subparsers, positive_int, print_json, resolve_bundle, stderr_console
+
+if TYPE_CHECKING:
+    from vprm_benchmarks.parity.report import ParityReport
+
+
+def register(subparsers: Subparsers) -> None:
+    """Add the `parity` parser. Nothing heavy is imported before it runs."""
+    parser = subparsers.add_parser(
+        "parity",
+        help="prove a bundle equal to a PyTorch reference, stage by stage",
+        description="Score the same questions with a bundle and with a PyTorch reference on the checkpoint it was "
+        "exported from, and compare tiles, token ids, score positions, image embeddings, logits, scores and ranking. "
+        "Exit code 1 when a stage is out of tolerance. Without arguments: the demo PRM.",
+    )
+    parser.add_argument("bundle", nargs="?", type=Path, metavar="BUNDLE", help="bundle directory (default: demo PRM)")
+    parser.add_argument("--checkpoint", type=Path, metavar="DIR", help="what it was exported from (needed with BUNDLE)")
+    parser.add_argument("--data", type=Path, metavar="FILE", help="rows to score, jsonl (default: built-in cases)")
+    parser.add_argument("--image-root", type=Path, metavar="DIR", help="where rows' relative image paths start")
+    parser.add_argument("--limit", type=positive_int, metavar="N", help="take only the first N cases or rows")
+    parser.add_argument("--system-message", metavar="TEXT|@FILE", help="the reference's (default: the model's)")
+    parser.add_argument("--score-rule", metavar="RULE", help="visualprm, mm-prm or FILE.json (default: by name)")
+    parser.add_argument("--reference-device", default="cpu", metavar="DEVICE", help="PyTorch device (default: cpu)")
+    parser.add_argument("--device", default="auto", help="device of the bundle's engine (default: auto)")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="also write a page with plots")
+    parser.add_argument("--json", action="store_true", help="print one JSON document on stdout")
+    parser.set_defaults(run=run, extra="reference")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the comparison and write what was asked for; 0 when every stage passes, else 1."""
+    from vprm_benchmarks.parity.prove import ParityOptions, run_parity
+    from vprm_benchmarks.parity.report import html_from_report, table_from_report
+
+    options = ParityOptions(
+        data=args.data,
+        image_root=args.image_root,
+        limit=args.limit,
+        system_message=_text_or_file(args.system_message),
+        score_rule=args.score_rule,
+        reference_device=args.reference_device,
+        device=args.device,
+    )
+    with _case_names() as show:
+        report = run_parity(resolve_bundle(args.bundle), _checkpoint(args), options, on_case=show)
+    if args.html is not None:
+        args.html.write_text(html_from_report(report), encoding="utf-8")
+    if args.json:
+        print_json(report.to_json())
+    else:
+        console = Console()
+        console.print(table_from_report(report))
+        console.print(_verdict(report))
+    return 0 if report.passed else 1
+
+
+def _checkpoint(args: argparse.Namespace) -> Path:
+    if args.checkpoint is not None:
+        checkpoint: Path = args.checkpoint
+        return checkpoint
+    if args.bundle is not None:
+        raise InputError("give --checkpoint DIR, the directory that the bundle was exported from")
+    from vprm_demo import checkpoint_dir
+
+    return checkpoint_dir()
+
+
+def _verdict(report: ParityReport) -> str:
+    what = f"{report.cases} cases, {report.candidates} candidates, {report.steps} steps"
+    failed = [stage for stage in report.stages if not stage.passed]
+    if not failed:
+        return f"{what}: [green]every stage within its tolerance[/]"
+    problems = [f"{stage.stage}: {escape(problem)}" for stage in failed for problem in stage.problems[:3]]
+    return "\n".join([f"{what}: [bold red]out of tolerance:[/] {', '.join(s.stage for s in failed)}", *problems])
+
+
+def _text_or_file(value: str | None) -> str | None:
+    if value is None or not value.startswith("@"):
+        return value
+    try:
+        return Path(value[1:]).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"system message file {value[1:]} cannot be read ({error}): check the path") from error
+
+
+@contextmanager
+def _case_names() -> Iterator[Any]:
+    """Show the case at work on stderr; yields a function of its name."""
+    with stderr_console().status("loading both sides") as status:
+        yield lambda name: status.update(f"case {escape(name)}")

@@ -1,0 +1,83 @@
+"""`vprm parity` as users run it: exit codes, JSON alone on stdout, a page that needs nothing else, own rows."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import pytest
+
+from vprm_benchmarks.parity import command
+from vprm_benchmarks.parity.cases import make_picture
+from vprm_runtime import CheckpointError, InputError
+
+
+def _run(*arguments: str | Path) -> int:
+    parser = argparse.ArgumentParser()
+    command.register(parser.add_subparsers())
+    args = parser.parse_args(["parity", *map(str, arguments)])
+    return int(args.run(args))
+
+
+def test_json_is_one_document_with_every_stage(
+    tiny_bundle: Path, tiny_checkpoint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _run(tiny_bundle, "--checkpoint", tiny_checkpoint, "--limit", "2", "--json") == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["passed"] is True
+    assert document["cases"] == 2
+    names = [stage["stage"] for stage in document["stages"]]
+    assert names[0] == "tile_grid"
+    assert names[-1] == "ranking"
+    scores = document["stages"][names.index("step_scores")]
+    assert 0 < scores["mean"] <= scores["p99"] <= scores["max"] == scores["needed"] < scores["limit"]
+
+
+def test_another_checkpoint_fails_with_exit_code_1(
+    tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from dataclasses import replace
+
+    from vprm_benchmarks.random_checkpoint import tiny_spec, write_random_checkpoint
+
+    other = write_random_checkpoint(tmp_path / "other", replace(tiny_spec(), seed=1))
+    page = tmp_path / "parity.html"
+    assert _run(tiny_bundle, "--checkpoint", other, "--limit", "2", "--html", page) == 1
+    out = capsys.readouterr().out
+    assert "FAILED" in out
+    assert "out of tolerance" in out
+    text = page.read_text(encoding="utf-8")
+    assert text.count("<svg") == 2
+    assert 'class="failed"' in text
+    assert "<script" not in text
+    assert "src=" not in text
+
+
+def test_rows_of_ones_own(tiny_bundle: Path, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "pictures").mkdir()
+    make_picture(80, 50, 3).save(tmp_path / "pictures" / "a.png")
+    rows = [
+        {"id": 7, "image": "a.png", "question": "What is it?", "responses": ["A shape.", ["It is", "blue."]]},
+        {"question": "2 + 2?", "responses": ["4"]},
+        {"image": ["a.png"], "question": "Which?", "response": {"steps": ["This.", "That."]}},
+    ]
+    file = tmp_path / "rows.jsonl"
+    file.write_text("\n".join(map(json.dumps, rows)) + "\n\n", encoding="utf-8")
+    arguments = (tiny_bundle, "--checkpoint", tiny_checkpoint, "--data", file, "--image-root", tmp_path / "pictures")
+    assert _run(*arguments) == 0
+
+
+def test_unusable_input_says_what_to_do(tiny_bundle: Path, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="give --checkpoint"):
+        _run(tiny_bundle)
+    with pytest.raises(CheckpointError, match="reference cannot load"):
+        _run(tiny_bundle, "--checkpoint", tmp_path)
+    bad = tmp_path / "bad.jsonl"
+    bad.write_text('{"question": "no responses"}\n', encoding="utf-8")
+    with pytest.raises(InputError, match="line 1"):
+        _run(tiny_bundle, "--checkpoint", tiny_checkpoint, "--data", bad)
+    with pytest.raises(InputError, match="cannot be read"):
+        _run(tiny_bundle, "--checkpoint", tiny_checkpoint, "--system-message", f"@{tmp_path / 'none'}")
+    with pytest.raises(CheckpointError, match="no score rule"):
+        _run(tiny_bundle, "--checkpoint", tiny_checkpoint, "--score-rule", "other")
