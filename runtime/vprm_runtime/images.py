@@ -29,11 +29,10 @@ def load_image(image: ImageInput) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            opened = image if isinstance(image, Image.Image) else _open(image)
-            if opened.width * opened.height > MAX_IMAGE_PIXELS:
-                raise Image.DecompressionBombError
-            warnings.simplefilter("ignore", UserWarning)  # palette transparency: dropped, as in the original
-            return opened.convert("RGB")
+            if isinstance(image, Image.Image):
+                return _to_rgb(image)
+            with Image.open(io.BytesIO(image) if isinstance(image, bytes) else image) as opened:
+                return _to_rgb(opened)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise InputError(f"{name} has more than {MAX_IMAGE_PIXELS:,} pixels: scale it down first") from error
     except UnidentifiedImageError as error:
@@ -46,5 +45,8 @@ def load_image(image: ImageInput) -> Image.Image:
         raise InputError(f"{name} cannot be decoded ({error}): the file is damaged or not readable") from error
 
 
-def _open(image: str | Path | bytes) -> Image.Image:
-    return Image.open(io.BytesIO(image) if isinstance(image, bytes) else image)
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.width * image.height > MAX_IMAGE_PIXELS:
+        raise Image.DecompressionBombError
+    warnings.simplefilter("ignore", UserWarning)  # palette transparency: dropped, as in the original
+    return image.convert("RGB")

@@ -66,7 +66,7 @@ class PromptBuilder:
         self._reply = self._encode(score_rule.reply)
         self._assistant_header = [control.im_start, *self._encode("assistant\n")]
         bos = [control.bos] if control.bos is not None else []
-        self._system_turn = [*bos, *self._turn("system", [prompt.system_message])]
+        self._system_turn = [*bos, *self._closed(self._open_turn("system", [prompt.system_message]))]
         self._marked_start = [*self._system_turn, *self._open_turn("user", [])]  # a rule with a marker: no user text
 
     def prefix(self, question: str, tiles: Sequence[int]) -> list[int]:
@@ -128,7 +128,10 @@ class PromptBuilder:
         """A closed turn. One without text has the role header alone: the original takes '' for "no message yet"."""
         if list(pieces) == [""]:
             return self._open_turn(role, pieces)
-        return [*self._open_turn(role, pieces), self._control.im_end, *self._newline]
+        return self._closed(self._open_turn(role, pieces))
+
+    def _closed(self, ids: Sequence[int]) -> list[int]:
+        return [*ids, self._control.im_end, *self._newline]
 
     def _open_turn(self, role: str, pieces: Sequence[str | int]) -> list[int]:
         """Role header and content, no end: stretches of text between control tokens are tokenised whole."""

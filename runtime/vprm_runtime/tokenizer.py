@@ -25,11 +25,12 @@ class TextTokenizer:
     def encode(self, text: str) -> list[int]:
         """Token ids of `text`, without BOS. Raises InputError where text is not valid Unicode."""
         try:
-            ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+            text.encode("utf-8")  # lone surrogates: the library's own error does not say so
         except UnicodeEncodeError as error:
             raise InputError(
                 f"the text has characters that are not valid Unicode ({error.reason}): clean it"
             ) from error
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
         forged = self._control_ids.intersection(ids)
         if forged:
             raise InputError(f"the text would become control tokens {sorted(forged)}: remove them from the text")

@@ -1,0 +1,240 @@
+"""Checkpoints that are incomplete, damaged or of another kind: an error that names the culprit, and no half bundle."""
+
+from __future__ import annotations
+
+import errno
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
+
+from vprm_benchmarks.random_checkpoint import tiny_spec, write_random_checkpoint
+from vprm_export import ExportOptions, export_bundle
+from vprm_export.checkpoint import INDEX_NAME, SINGLE_NAME, Checkpoint
+from vprm_export.external_data import ExternalData
+from vprm_runtime import BundleError, CheckpointError, StepScorer, UnsupportedError
+from vprm_runtime.bundle import Bundle
+
+
+@pytest.fixture
+def checkpoint(random_checkpoint: Callable[[str], Path], tmp_path: Path) -> Path:
+    """A copy that a test may damage: one file, float32."""
+    return Path(shutil.copytree(random_checkpoint("internlm2"), tmp_path / "checkpoint"))
+
+
+def refused(checkpoint: Path, error: type[Exception], *words: str, **options: Any) -> None:
+    """Exporting raises `error` with all of `words`, and leaves nothing behind."""
+    target = checkpoint.parent / "out" / "bundle"
+    with pytest.raises(error) as caught:
+        export_bundle(checkpoint, target, ExportOptions(**options))
+    for word in words:
+        assert word in str(caught.value), str(caught.value)
+    assert not target.parent.exists() or list(target.parent.iterdir()) == []
+
+
+def edit_config(checkpoint: Path, section: str | None, **values: object) -> None:
+    path = checkpoint / "config.json"
+    config = json.loads(path.read_text())
+    part = config if section is None else config[section]
+    part.update(values)
+    path.write_text(json.dumps(config))
+
+
+def edit_tensors(checkpoint: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    tensors = load_file(checkpoint / SINGLE_NAME)
+    change(tensors)
+    save_file(tensors, checkpoint / SINGLE_NAME)
+
+
+WQKV = "language_model.model.layers.1.attention.wqkv.weight"
+
+
+def test_missing_tensor(checkpoint: Path) -> None:
+    edit_tensors(checkpoint, lambda tensors: tensors.pop(WQKV))
+    refused(checkpoint, CheckpointError, WQKV, "incomplete")
+
+
+def test_misshapen_tensor(checkpoint: Path) -> None:
+    edit_tensors(checkpoint, lambda tensors: tensors.update({WQKV: tensors[WQKV][:-1].copy()}))
+    refused(checkpoint, CheckpointError, WQKV, "[127, 64]", "[128, 64]")
+
+
+def test_unexpected_tensor(checkpoint: Path) -> None:
+    edit_tensors(checkpoint, lambda tensors: tensors.update({"lora_A.weight": np.zeros((2, 2), np.float32)}))
+    refused(checkpoint, CheckpointError, "lora_A.weight", "refusing to drop weights")
+
+
+def test_integer_tensor(checkpoint: Path) -> None:
+    edit_tensors(checkpoint, lambda tensors: tensors.update({WQKV: tensors[WQKV].astype(np.int8)}))
+    refused(checkpoint, CheckpointError, WQKV, "I8", "BF16, F16, F32")
+
+
+def test_truncated_shard(checkpoint: Path) -> None:
+    file = checkpoint / SINGLE_NAME
+    content = file.read_bytes()
+    for keep in (len(content) - 1, 1000, 7, 0):
+        file.write_bytes(content[:keep])
+        refused(checkpoint, CheckpointError, SINGLE_NAME, "copy it again")
+    file.unlink()
+    refused(checkpoint, CheckpointError, SINGLE_NAME, INDEX_NAME)
+
+
+def test_missing_shard_and_wrong_index(tmp_path: Path) -> None:
+    sharded = write_random_checkpoint(tmp_path / "sharded", tiny_spec().__class__(max_shard_bytes=200_000))
+    index = json.loads((sharded / INDEX_NAME).read_text())
+    assert len(set(index["weight_map"].values())) > 1
+    export_bundle(sharded, tmp_path / "whole")
+    first, *_, last = sorted(set(index["weight_map"].values()))
+    name = next(tensor for tensor, file in index["weight_map"].items() if file == first)
+    moved = {**index, "weight_map": {**index["weight_map"], name: last}}
+    (sharded / INDEX_NAME).write_text(json.dumps(moved))
+    refused(sharded, CheckpointError, last, name)
+    (sharded / INDEX_NAME).write_text(json.dumps(index))
+    (sharded / last).unlink()
+    refused(sharded, CheckpointError, last, "missing")
+
+
+@pytest.mark.parametrize(
+    ("section", "values", "words"),
+    [
+        (None, {"template": "vicuna_v1"}, ("template", "vicuna_v1", "internvl2_5")),
+        (None, {"model_type": "llava"}, ("model_type", "llava")),
+        (None, {"architectures": ["PhiReward"]}, ("PhiReward",)),
+        (None, {"ps_version": "v3"}, ("ps_version", "v3")),
+        (None, {"downsample_ratio": 0.3}, ("downsample_ratio",)),
+        (None, {"select_layer": -9}, ("select_layer",)),
+        ("llm_config", {"model_type": "phi3"}, ("llm_config", "phi3", "internlm2")),
+        ("llm_config", {"hidden_act": "gelu"}, ("hidden_act", "silu")),
+        ("llm_config", {"rope_scaling": {"type": "yarn", "factor": 4.0}}, ("rope_scaling", "yarn")),
+        ("llm_config", {"num_hidden_layers": 0}, ("num_hidden_layers", "at least 1")),
+        ("llm_config", {"hidden_size": "64"}, ("hidden_size", "'64'")),
+        ("vision_config", {"norm_type": "batch_norm"}, ("norm_type", "batch_norm")),
+    ],
+)
+def test_unsupported_configurations_name_the_key(
+    checkpoint: Path, section: str | None, values: dict[str, object], words: tuple[str, ...]
+) -> None:
+    edit_config(checkpoint, section, **values)
+    refused(checkpoint, (UnsupportedError, CheckpointError), "config.json", *words)  # type: ignore[arg-type]
+
+
+def test_configuration_of_another_size(checkpoint: Path) -> None:
+    edit_config(checkpoint, "llm_config", intermediate_size=256)
+    refused(checkpoint, CheckpointError, "feed_forward", "config.json and weights are not of the same model")
+
+
+def test_files_that_are_not_there_or_not_json(checkpoint: Path, tmp_path: Path) -> None:
+    refused(tmp_path / "nowhere", CheckpointError, "nowhere")
+    for name in ("config.json", "tokenizer_config.json"):
+        text = (checkpoint / name).read_text()
+        (checkpoint / name).write_text("{broken")
+        refused(checkpoint, CheckpointError, name, "not JSON")
+        (checkpoint / name).unlink()
+        refused(checkpoint, CheckpointError, name, "missing")
+        (checkpoint / name).write_text(text)
+    (checkpoint / "tokenizer.model").write_bytes(b"no protobuf")
+    refused(checkpoint, CheckpointError, "tokenizer.model")
+    (checkpoint / "tokenizer.model").unlink()
+    refused(checkpoint, CheckpointError, "neither tokenizer.json nor tokenizer.model")
+
+
+def test_values_that_float16_cannot_hold(checkpoint: Path) -> None:
+    def enlarge(tensors: dict[str, Any]) -> None:
+        tensors[WQKV][3, 5] = 1e6
+
+    edit_tensors(checkpoint, enlarge)
+    refused(checkpoint, UnsupportedError, "float16", "--precision fp32", precision="fp16")
+    export_bundle(checkpoint, checkpoint.parent / "fp32")
+
+
+def test_full_disk(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = shutil.disk_usage(checkpoint)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=10))
+    refused(checkpoint, BundleError, "10 bytes free", "make room")
+    monkeypatch.undo()
+
+    def no_space(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "llm.onnx.data")
+
+    monkeypatch.setattr(ExternalData, "write", no_space)
+    refused(checkpoint, BundleError, "llm.onnx.data", "the disk is full")
+
+
+def test_an_existing_target_is_not_touched(checkpoint: Path, tmp_path: Path) -> None:
+    target = tmp_path / "existing"
+    target.mkdir()
+    (target / "precious.txt").write_text("keep me")
+    with pytest.raises(BundleError, match="exists already"):
+        export_bundle(checkpoint, target)
+    assert (target / "precious.txt").read_text() == "keep me"
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
+def test_tensor_dtypes_read_exactly(tmp_path: Path, dtype: str) -> None:
+    spec = tiny_spec()
+    path = write_random_checkpoint(tmp_path / "checkpoint", type(spec)(llm=spec.llm, vision=spec.vision, dtype=dtype))  # type: ignore[arg-type]
+    ours = Checkpoint.open(path)
+    with safe_open(path / SINGLE_NAME, framework="np") as theirs:
+        assert set(theirs.keys()) == set(ours.tensors)
+        for name in ours.tensors:
+            values = ours.read(name)
+            assert values.dtype == (ml_dtypes.bfloat16 if dtype == "bfloat16" else np.dtype(dtype))
+            np.testing.assert_array_equal(values.astype(np.float32), theirs.get_tensor(name).astype(np.float32))
+
+
+def test_bundles_that_are_damaged(demo_bundle: Path, tmp_path: Path) -> None:
+    bundle = Path(shutil.copytree(demo_bundle, tmp_path / "bundle"))
+    Bundle.open(bundle).verify()
+    data = bundle / "llm.onnx.data"
+    content = bytearray(data.read_bytes())
+    content[len(content) // 2] ^= 1
+    data.write_bytes(content)
+    with pytest.raises(BundleError, match=r"llm\.onnx\.data"):
+        Bundle.open(bundle).verify()
+    data.write_bytes(content[:-1])
+    with pytest.raises(BundleError, match="incomplete or damaged"):
+        StepScorer.open(bundle)
+    data.unlink()
+    with pytest.raises(BundleError, match="missing"):
+        StepScorer.open(bundle)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda manifest: manifest.update(schema_version=99), "schema_version 99"),
+        (lambda manifest: manifest.pop("tiling"), "tiling"),
+        (lambda manifest: manifest.update(extra=1), "extra"),
+        (lambda manifest: manifest["model"].update(layers="3"), "layers is '3'"),
+        (lambda manifest: manifest["tiling"].update(use_thumbnail=1), "use_thumbnail"),
+        (lambda manifest: manifest["files"].update({"../secret": {"size_bytes": 1, "sha256": ""}}), "outside"),
+    ],
+)
+def test_manifests_that_are_wrong(
+    demo_bundle: Path, tmp_path: Path, change: Callable[[dict[str, Any]], Any], message: str
+) -> None:
+    bundle = Path(shutil.copytree(demo_bundle, tmp_path / "bundle"))
+    manifest = json.loads((bundle / "manifest.json").read_text("utf-8"))
+    change(manifest)
+    (bundle / "manifest.json").write_text(json.dumps(manifest), "utf-8")
+    with pytest.raises(BundleError, match=message):
+        Bundle.open(bundle)
+
+
+def test_directories_that_are_no_bundle(random_checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="vprm export"):
+        Bundle.open(tmp_path / "nowhere")
+    with pytest.raises(BundleError, match="not a bundle"):
+        Bundle.open(tmp_path)
+    with pytest.raises(BundleError, match="a checkpoint; export it first"):
+        Bundle.open(random_checkpoint("internlm2"))
+    (tmp_path / "manifest.json").write_text("{")
+    with pytest.raises(BundleError, match="not JSON"):
+        Bundle.open(tmp_path)

@@ -1,0 +1,92 @@
+"""The exported graphs: their declared inputs and outputs, bundle contents, and scores equal to transformers' own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from PIL import Image
+
+from vprm_benchmarks.reference.scorer import ReferenceScorer
+from vprm_export.interpolate import bicubic_resize
+from vprm_runtime import StepScorer
+from vprm_runtime.bundle import Bundle, file_info
+from vprm_runtime.graph_io import llm_io, vision_io
+
+RESPONSES = [["Two bars.", "The red one is 4.", "So 4."], ["Three."]]
+
+
+@pytest.mark.parametrize("family", ["internlm2", "qwen2", "llama"])
+def test_step_scores_equal_transformers(
+    family: str,
+    random_checkpoint: Callable[[str], Path],
+    random_scorer: Callable[[str], StepScorer],
+    picture: Callable[..., Image.Image],
+) -> None:
+    image = picture(120, 60)
+    reference = ReferenceScorer.load(random_checkpoint(family))
+    result = random_scorer(family).score(image, "How high is the red bar?", RESPONSES)
+    spread = []
+    for response, candidate in zip(RESPONSES, result.candidates, strict=True):
+        expected = reference.score([image], "How high is the red bar?", [response])[0].scores
+        np.testing.assert_allclose([step.score for step in candidate.steps], expected, rtol=0, atol=1e-5)
+        spread += expected.tolist()
+    assert max(spread) - min(spread) > 0.01
+
+
+@pytest.mark.parametrize("family", ["internlm2", "qwen2"])
+def test_graphs_declare_the_documented_inputs_and_outputs(
+    random_scorer: Callable[[str], StepScorer], family: str
+) -> None:
+    scorer = random_scorer(family)
+    model, tiling = scorer.manifest.model, scorer.manifest.tiling
+    engine = scorer.engine
+    llm = llm_io(
+        layers=model.layers, hidden_size=model.hidden_size, kv_width=model.kv_width, candidates=2, dtype="float32"
+    )
+    vision = vision_io(tile_size_px=tiling.tile_size_px, hidden_size=model.hidden_size, dtype="float32")
+    for session, io in ((engine._llm, llm), (engine._vision, vision)):  # type: ignore[attr-defined]
+        for declared, specs in ((session.get_inputs(), io.inputs), (session.get_outputs(), io.outputs)):
+            assert [(d.name, tuple(d.shape)) for d in declared] == [(s.name, s.shape) for s in specs]
+            short = {"float32": "float"}
+            assert [d.type for d in declared] == [f"tensor({short.get(s.dtype, s.dtype)})" for s in specs]
+
+
+def test_graphs_pass_the_onnx_checker_and_use_standard_operators(demo_bundle: Path) -> None:
+    for name in ("vision.onnx", "llm.onnx"):
+        onnx.checker.check_model(str(demo_bundle / name), full_check=True)
+        model = onnx.load(demo_bundle / name, load_external_data=False)
+        assert {node.domain for node in model.graph.node} == {""}
+        assert [(o.domain, o.version) for o in model.opset_import] == [("", 24)]
+
+
+def test_a_bundle_lists_every_file(demo_bundle: Path) -> None:
+    manifest = Bundle.open(demo_bundle).manifest
+    assert {path.name for path in demo_bundle.iterdir()} == {*manifest.files, "manifest.json"}
+    assert all(file_info(demo_bundle / name) == info for name, info in manifest.files.items())
+    document = json.loads((demo_bundle / "manifest.json").read_text("utf-8"))
+    assert document["graphs"]["llm"]["precision"] == "fp32"
+    assert str(demo_bundle.parent) not in json.dumps(document)
+
+
+def test_the_head_has_candidate_tokens_only(demo_bundle: Path) -> None:
+    model = onnx.load(demo_bundle / "llm.onnx", load_external_data=False)
+    output = model.graph.output[0]
+    assert [dim.dim_param or dim.dim_value for dim in output.type.tensor_type.shape.dim] == ["K", 2]
+    head = next(t for t in model.graph.initializer if t.name == "language_model.output.weight")
+    assert head.dims[1] == 2
+
+
+@pytest.mark.parametrize(("source", "target"), [(16, 32), (32, 16), (7, 11)])
+def test_bicubic_resize_equals_torch(source: int, target: int) -> None:
+    grid = np.random.default_rng(0).standard_normal((source, source, 3)).astype(np.float32)
+    image = torch.from_numpy(grid).permute(2, 0, 1)[None]
+    expected = torch.nn.functional.interpolate(image, size=(target, target), mode="bicubic", align_corners=False)
+    np.testing.assert_allclose(
+        bicubic_resize(grid, target, target), expected[0].permute(1, 2, 0).numpy(), rtol=0, atol=2e-6
+    )

@@ -1,0 +1,177 @@
+"""Scoring: sharing the prefix changes nothing, bad candidates carry their error, results keep their order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vprm_runtime import EngineError, InputError, ScoreOptions, StepScorer, select_best_response
+from vprm_runtime.aggregate import aggregate_scores
+from vprm_runtime.results import CandidateScore, ScoreResult
+
+RESPONSES = [
+    "Two bars.\n\nThe red one is 4.\n\nSo 4.",
+    ["Three bars.", "", "So 5."],
+    " starts with a space",
+    "\n\nstarts with an empty step",
+    "+",
+    "Two bars.\n\nThe red one is 4.\n\nSo 4.",
+]
+CLOSE = 2e-6  # float32 rounding of differently shaped matrix products, at test width
+
+
+def step_scores(result: ScoreResult) -> list[list[float]]:
+    return [[step.score for step in candidate.steps] for candidate in result.candidates]
+
+
+@pytest.fixture
+def scorer(random_scorer: Callable[[str], StepScorer]) -> StepScorer:
+    return random_scorer("internlm2")
+
+
+def whole_prompt_scores(scorer: StepScorer, image: Image.Image, question: str, response: object) -> list[float]:
+    """One causal pass over the whole prompt, without session, cache or packing."""
+    from vprm_runtime.packing import causal_block
+    from vprm_runtime.prompt import split_steps
+    from vprm_runtime.tiling import tile_image
+
+    tiles = tile_image(image, scorer.manifest.tiling)
+    prompt = scorer.prepare(question, [len(tiles)], split_steps(response, scorer.manifest.score_rule))
+    block = causal_block(prompt.ids, 0, scorer.engine.encode_tiles(tiles), prompt.score_positions)
+    logits = scorer.engine.forward(block, scorer.engine.new_cache(len(prompt.ids))).astype(np.float64)
+    return list(1 / (1 + np.exp(logits[:, 1] - logits[:, 0])))
+
+
+@pytest.mark.parametrize("max_block_tokens", [7, 33, 512])
+def test_packed_and_cached_equals_one_plain_pass(
+    scorer: StepScorer, picture: Callable[..., Image.Image], max_block_tokens: int
+) -> None:
+    scorer = replace_block_size(scorer, max_block_tokens)
+    image = picture(120, 60)
+    result = scorer.score(image, "How high is the red bar?", RESPONSES)
+    assert result.tiles == (3,)
+    for response, candidate in zip(RESPONSES, result.candidates, strict=True):
+        expected = whole_prompt_scores(scorer, image, "How high is the red bar?", response)
+        np.testing.assert_allclose([step.score for step in candidate.steps], expected, rtol=0, atol=CLOSE)
+        assert candidate.score == pytest.approx(np.mean(expected), abs=CLOSE)
+
+
+def replace_block_size(scorer: StepScorer, max_block_tokens: int) -> StepScorer:
+    return StepScorer(scorer.manifest, scorer._prompts, scorer.engine, max_block_tokens)
+
+
+def test_scores_depend_on_picture_question_and_steps(scorer: StepScorer, picture: Callable[..., Image.Image]) -> None:
+    base = scorer.score(picture(), "How many?", ["One.\n\nTwo."])
+    for other in (
+        scorer.score(picture(seed=1), "How many?", ["One.\n\nTwo."]),
+        scorer.score(picture(), "How many bars?", ["One.\n\nTwo."]),
+        scorer.score(picture(), "How many?", ["Six.\n\nTwo."]),
+        scorer.score(None, "How many?", ["One.\n\nTwo."]),
+    ):
+        assert abs(other.candidates[0].steps[1].score - base.candidates[0].steps[1].score) > 1e-4
+
+
+def test_several_images_text_only_and_tile_limits(scorer: StepScorer, picture: Callable[..., Image.Image]) -> None:
+    assert scorer.score([picture(120, 60), picture(60, 60)], "Which?", ["One."]).tiles == (3, 1)
+    assert scorer.score([], "Which?", ["One."]).tiles == ()
+    assert scorer.score(picture(120, 60), "Which?", ["One."], ScoreOptions(max_tiles=1)).tiles == (1,)
+
+
+def test_one_bad_candidate_does_not_spoil_the_others(scorer: StepScorer, picture: Callable[..., Image.Image]) -> None:
+    alone = scorer.score(picture(), "How many?", ["One.", "Two."])
+    mixed = scorer.score(picture(), "How many?", ["One.", "word " * 100_000, [], ["One.", 7], "Two."])  # type: ignore[list-item]
+    errors = [candidate.error for candidate in mixed.candidates]
+    assert errors[0] is None and errors[4] is None
+    assert "tokens, the model's limit is" in str(errors[1])
+    assert "no steps" in str(errors[2])
+    assert "step of int" in str(errors[3])
+    assert [mixed.candidates[i].score for i in (1, 2, 3)] == [None] * 3
+    assert mixed.best in (0, 4)
+    for ours, theirs in ((0, 0), (4, 1)):
+        assert mixed.candidates[ours].score == pytest.approx(alone.candidates[theirs].score, abs=CLOSE)
+
+
+def test_unusable_calls_are_refused(scorer: StepScorer, picture: Callable[..., Image.Image]) -> None:
+    with pytest.raises(InputError, match="question is empty"):
+        scorer.score(picture(), "  ", ["One."])
+    with pytest.raises(InputError, match="at least one response"):
+        scorer.score(picture(), "How many?", [])
+    with pytest.raises(InputError, match="at least one response"):
+        scorer.score(picture(), "How many?", "One.")
+    with pytest.raises(InputError, match="max_tiles"):
+        ScoreOptions(max_tiles=0)
+    with pytest.raises(InputError, match="unknown aggregate"):
+        ScoreOptions(aggregate="median")  # type: ignore[arg-type]
+
+
+def test_unknown_devices_are_refused(demo_bundle: Path) -> None:
+    with pytest.raises(InputError, match="unknown device 'abacus'"):
+        StepScorer.open(demo_bundle, "abacus")
+
+
+def test_a_session_scores_again_and_again(scorer: StepScorer, picture: Callable[..., Image.Image]) -> None:
+    session = scorer.session(picture(), "How many?")
+    first = session.score(["One.", "Two."])
+    session.score(["Something else.\n\nEntirely."])
+    assert session.score(["One.", "Two."]) == first
+
+
+def test_logits_that_are_not_finite_are_an_error(scorer: StepScorer) -> None:
+    class Overflowing:
+        description = "logits of a graph that overflowed"
+        encode_tiles = staticmethod(scorer.engine.encode_tiles)
+        new_cache = staticmethod(scorer.engine.new_cache)
+
+        @staticmethod
+        def forward(block: object, cache: object) -> object:
+            return scorer.engine.forward(block, cache) * np.float32("nan")  # type: ignore[arg-type]
+
+    broken = StepScorer(scorer.manifest, scorer._prompts, Overflowing())  # type: ignore[arg-type]
+    with pytest.raises(EngineError, match="not finite"):
+        broken.score(None, "How many?", ["One."])
+
+
+def test_a_bundle_whose_image_tokens_do_not_fit_is_an_error(
+    scorer: StepScorer, picture: Callable[..., Image.Image]
+) -> None:
+    from vprm_runtime.prompt import PromptBuilder
+
+    prompts = scorer._prompts
+    wrong = PromptBuilder.__new__(PromptBuilder)
+    wrong.__dict__.update(prompts.__dict__)
+    wrong._tokens_per_tile = prompts._tokens_per_tile - 1
+    with pytest.raises(EngineError, match="image tokens"):
+        StepScorer(scorer.manifest, wrong, scorer.engine).score(picture(), "How many?", ["One."])
+
+
+def test_select_best_response_has_the_model_cards_semantics(
+    scorer: StepScorer, picture: Callable[..., Image.Image]
+) -> None:
+    responses = ["One.", "Two.\n\nThree.", "One.", ["Four", "five"]]
+    scores = [candidate.score for candidate in scorer.score(picture(), "How many?", responses).candidates]
+    pairs = select_best_response(scorer, "How many?", responses, picture(), return_scores=True)
+    assert [score for _, score in pairs] == sorted(scores, reverse=True)  # type: ignore[type-var]
+    assert select_best_response(scorer, "How many?", responses, picture()) == [response for response, _ in pairs]
+    assert len(pairs) == 4
+    with pytest.raises(InputError, match="response 1 cannot be ranked"):
+        select_best_response(scorer, "How many?", ["One.", []], picture())
+
+
+@pytest.mark.parametrize(
+    ("how", "expected"), [("mean", 0.5), ("min", 0.2), ("last", 0.5), ("product", 0.08), ("max", 0.8)]
+)
+def test_aggregates(how: str, expected: float) -> None:
+    assert aggregate_scores([0.2, 0.8, 0.5], how) == pytest.approx(expected)  # type: ignore[arg-type]
+
+
+def test_ranking_keeps_input_order_among_equals() -> None:
+    made = [CandidateScore(i, score, ()) for i, score in enumerate([0.5, None, 0.7, 0.5, 0.7])]
+    result = ScoreResult((), tuple(replace(c, error="x") if c.score is None else c for c in made))
+    assert result.ranking == [2, 4, 0, 3]
+    assert result.best == 2
+    assert ScoreResult((), (CandidateScore(0, None, (), "x"),)).best is None

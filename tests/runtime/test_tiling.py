@@ -1,0 +1,91 @@
+"""Grids and pixels of the tiles."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vprm_runtime import InputError
+from vprm_runtime.images import load_image
+from vprm_runtime.manifest import TilingInfo
+from vprm_runtime.tiling import tile_grid, tile_image
+
+GOLDEN = json.loads((Path(__file__).parent.parent / "data" / "tiling_golden.json").read_text("utf-8"))
+
+
+@pytest.mark.parametrize("case", GOLDEN, ids=lambda case: f"{case['width']}x{case['height']}-{case['max_num']}")
+def test_golden_grids(case: dict[str, int]) -> None:
+    tiling = TilingInfo(case["image_size"], case["min_num"], case["max_num"], bool(case["use_thumbnail"]))
+    columns, rows = tile_grid(case["width"], case["height"], tiling)
+    assert [columns, rows] == case["grid"]
+    thumbnail = 1 if tiling.use_thumbnail and columns * rows > 1 else 0
+    assert columns * rows + thumbnail == case["tiles"]
+
+
+def test_tiles_are_row_major_crops_then_the_thumbnail(picture: Callable[..., Image.Image]) -> None:
+    image = picture(300, 200)
+    tiles = tile_image(image, TilingInfo(56, 1, 6, True))
+    resized = image.resize((3 * 56, 2 * 56), Image.Resampling.BICUBIC)
+    crops = [resized.crop((x, y, x + 56, y + 56)) for y in (0, 56) for x in (0, 56, 112)]
+    crops.append(image.resize((56, 56), Image.Resampling.BICUBIC))
+    assert tiles.dtype == np.uint8
+    assert tiles.shape == (7, 56, 56, 3)
+    for tile, crop in zip(tiles, crops, strict=True):
+        np.testing.assert_array_equal(tile, np.asarray(crop))
+
+
+def test_without_thumbnail_or_with_one_tile_there_is_none(picture: Callable[..., Image.Image]) -> None:
+    assert len(tile_image(picture(112, 56), TilingInfo(56, 1, 6, False))) == 2
+    assert len(tile_image(picture(56, 56), TilingInfo(56, 1, 6, True))) == 1
+
+
+def test_every_way_to_hand_over_an_image_gives_the_same_pixels(
+    picture: Callable[..., Image.Image], tmp_path: Path
+) -> None:
+    image = picture()
+    path = tmp_path / "image.png"
+    image.save(path)
+    expected = np.asarray(image)
+    for given in (image, path, str(path), path.read_bytes(), expected):
+        np.testing.assert_array_equal(np.asarray(load_image(given)), expected)
+
+
+def test_exif_rotation_and_alpha_are_ignored(picture: Callable[..., Image.Image], tmp_path: Path) -> None:
+    rotated, alpha = tmp_path / "rotated.png", tmp_path / "alpha.png"
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture().save(rotated, exif=exif)
+    transparent = picture().copy()
+    transparent.putalpha(0)
+    transparent.save(alpha)
+    for path in (rotated, alpha):
+        np.testing.assert_array_equal(np.asarray(load_image(path)), np.asarray(picture()))
+
+
+def test_images_that_cannot_be_read_say_what_to_do(picture: Callable[..., Image.Image], tmp_path: Path) -> None:
+    truncated = tmp_path / "truncated.png"
+    picture(200, 200).save(truncated)
+    truncated.write_bytes(truncated.read_bytes()[:5000])
+    text = tmp_path / "text.png"
+    text.write_text("not an image")
+    bomb = tmp_path / "bomb.png"
+    Image.new("1", (20000, 20000)).save(bomb)
+    half_bomb = tmp_path / "half_bomb.png"
+    Image.new("1", (10000, 10000)).save(half_bomb)
+    for path, message in (
+        (truncated, "damaged"),
+        (text, "convert it to PNG or JPEG"),
+        (bomb, "scale it down"),
+        (half_bomb, "scale it down"),
+        (tmp_path / "absent.png", "check the path"),
+        (tmp_path, "not readable"),
+        (np.zeros((3, 4), np.uint8), "uint8 [H, W, 3]"),
+    ):
+        with pytest.raises(InputError) as caught:
+            load_image(path)
+        assert message in str(caught.value)
