@@ -27,6 +27,9 @@ def register(subparsers: Subparsers) -> None:
     parser.add_argument(
         "--system-message", metavar="TEXT|@FILE", help="instead of the checkpoint's or the template's own"
     )
+    parser.add_argument(
+        "--score-rule", metavar="RULE", default="visualprm", help="visualprm, mm-prm or FILE.json (default: visualprm)"
+    )
     parser.set_defaults(run=run, extra="export")
 
 
@@ -34,7 +37,8 @@ def run(args: argparse.Namespace) -> int:
     """Export. Returns the exit code."""
     from vprm_export.exporter import ExportOptions, export_bundle
 
-    options = ExportOptions(args.precision, args.vision_precision, _text_argument(args.system_message))
+    system_message = _text_argument(args.system_message)
+    options = ExportOptions(args.precision, args.vision_precision, system_message, args.score_rule)
     with byte_progress("exporting") as progress:
         export_bundle(args.checkpoint, args.bundle, options, progress)
     stderr_console().print(f"wrote {escape(str(args.bundle))}", highlight=False)

@@ -26,7 +26,7 @@ from vprm_export.architecture import Architecture
 from vprm_export.checkpoint import Checkpoint
 from vprm_export.external_data import ExternalData
 from vprm_export.llm_graph import build_llm_graph
-from vprm_export.score_rules import visualprm_rule
+from vprm_export.score_rules import RuleText, find_score_rule
 from vprm_export.templates import DEFAULT_SYSTEM_MESSAGES
 from vprm_export.tokenizer_files import BundleTokenizer, load_tokenizer
 from vprm_export.vision_graph import build_vision_graph
@@ -48,6 +48,7 @@ from vprm_runtime.manifest import (
     Provenance,
     TilingInfo,
 )
+from vprm_runtime.score_rule import ScoreRule
 
 Progress = Callable[[int, int], None]  # bytes written so far, bytes in all
 _FLOAT_DTYPES: dict[Precision, FloatDType] = {"fp32": "float32", "fp16": "float16"}
@@ -56,11 +57,14 @@ _TOOLS = ("vprm", "onnx-ir", "numpy", "tokenizers")
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """What to make of a checkpoint. `vision_precision` None: as the LLM's; `system_message` None: the model's own."""
+    """What to make of a checkpoint. `vision_precision` None: as the LLM's; `system_message` None: the model's own;
+    `score_rule`: a name of vprm_export.score_rules.SCORE_RULES, or the path of a rule file.
+    """
 
     precision: Precision = "fp32"
     vision_precision: Precision | None = None
     system_message: str | None = None
+    score_rule: str = "visualprm"
 
 
 def export_bundle(
@@ -80,9 +84,12 @@ def export_bundle(
     with _stage("read"):
         checkpoint = Checkpoint.open(checkpoint_path)
         architecture = Architecture.from_config(checkpoint.config, checkpoint.path)
+        rule = find_score_rule(options.score_rule)
         tokenizer = load_tokenizer(checkpoint.path)
+        if rule.marker is not None:
+            tokenizer = tokenizer.with_special(rule.marker)
     with _stage("build"):
-        plan = _build(checkpoint, architecture, tokenizer, options)
+        plan = _build(checkpoint, architecture, tokenizer, rule, options)
     with _stage("write"), _temporary_sibling(target, plan.size_bytes) as directory:
         files = _write(plan, tokenizer, directory, progress)
         manifest = _manifest(checkpoint, architecture, tokenizer, plan, files)
@@ -105,6 +112,7 @@ class _Plan:
     vision: _BuiltGraph
     llm: _BuiltGraph
     prompt: PromptInfo
+    score_rule: ScoreRule
 
     @property
     def size_bytes(self) -> int:
@@ -112,7 +120,11 @@ class _Plan:
 
 
 def _build(
-    checkpoint: Checkpoint, architecture: Architecture, tokenizer: BundleTokenizer, options: ExportOptions
+    checkpoint: Checkpoint,
+    architecture: Architecture,
+    tokenizer: BundleTokenizer,
+    rule_text: RuleText,
+    options: ExportOptions,
 ) -> _Plan:
     vision, llm = architecture.vision, architecture.llm
     highest = max(tokenizer.control.img_context, tokenizer.tokenizer.get_vocab_size() - 1)
@@ -132,7 +144,7 @@ def _build(
         np.dtype(vision_graph.io_dtype),
         vision_data,
     )
-    rule = visualprm_rule(tokenizer)
+    rule = rule_text.with_ids(tokenizer)
     llm_model = build_llm_graph(
         llm,
         tokenizer.control.img_context,
@@ -150,7 +162,7 @@ def _build(
     )
     reader.check_all_used(architecture.is_idle)
     system_message = options.system_message
-    if system_message is None:
+    if system_message is None and not rule_text.default_system_message:
         system_message = architecture.system_message
     if system_message is None:
         system_message = DEFAULT_SYSTEM_MESSAGES[architecture.template]
@@ -158,6 +170,7 @@ def _build(
         _BuiltGraph(vision_graph, vision_model, vision_data),
         _BuiltGraph(llm_graph, llm_model, llm_data),
         PromptInfo(architecture.template, system_message),
+        rule,
     )
 
 
@@ -205,7 +218,7 @@ def _manifest(
         ),
         tokens=tokenizer.control,
         prompt=plan.prompt,
-        score_rule=visualprm_rule(tokenizer),
+        score_rule=plan.score_rule,
         tiling=TilingInfo(vision.image_px, architecture.min_tiles, architecture.max_tiles, architecture.use_thumbnail),
         graphs=GraphsInfo(plan.vision.info, plan.llm.info),
         provenance=Provenance(

@@ -40,6 +40,20 @@ class BundleTokenizer:
             raise CheckpointError(f"{text!r} is {len(ids)} tokens in this tokenizer, a score rule needs it to be one")
         return ids[0]
 
+    def token(self, text: str) -> int:
+        """Id of an added token by its text. Raises CheckpointError where the tokenizer has none."""
+        index = self.tokenizer.token_to_id(text)
+        if index is None:
+            raise CheckpointError(f"the tokenizer has no token {text!r}: the score rule is of another model")
+        return int(index)
+
+    def with_special(self, text: str) -> "BundleTokenizer":
+        """The same, but the token cannot come out of plain text: the runtime alone may put it into a prompt."""
+        self.token(text)
+        copy = Tokenizer.from_str(self.json_text)
+        copy.add_special_tokens([AddedToken(text, special=True, normalized=False)])
+        return BundleTokenizer(copy.to_str(pretty=False), self.control, copy)
+
 
 def load_tokenizer(directory: Path) -> BundleTokenizer:
     """Read a checkpoint's tokenizer. Raises CheckpointError or UnsupportedError naming the file and what is missing."""
