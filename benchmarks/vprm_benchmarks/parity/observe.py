@@ -61,7 +61,7 @@ class ReferenceObserver:
         if encoded.embeddings is not None:
             observation.tiles = tiles_to_array(tiles)
             observation.embeddings = encoded.embeddings.float().cpu().numpy()
-        candidates = [split_steps(response, case.max_steps) for response in case.responses]
+        candidates = [split_steps(response, case.max_steps, scorer.rule.step_joiner) for response in case.responses]
         for result in scorer.score(case.images, case.question, candidates, max_tiles=case.max_tiles):
             ids = result.token_ids[: result.score_positions[-1] + 1]
             scores = result.scores.astype(np.float64)

@@ -22,13 +22,13 @@ def default_system_message() -> str:
     return file.read_text(encoding="utf-8")
 
 
-def split_steps(response: str | Sequence[str], max_steps: int | None = None) -> list[str]:
+def split_steps(response: str | Sequence[str], max_steps: int | None = None, joiner: str = "\n\n") -> list[str]:
     """A response's steps: given as a list, or split on blank lines; too many are joined in groups of equal length."""
-    steps = response.split("\n\n") if isinstance(response, str) else list(response)
+    steps = response.split(joiner) if isinstance(response, str) else list(response)
     if max_steps is None or len(steps) <= max_steps:
         return steps
     group = math.ceil(len(steps) / max_steps)
-    return ["\n\n".join(steps[start : start + group]) for start in range(0, len(steps), group)]
+    return [joiner.join(steps[start : start + group]) for start in range(0, len(steps), group)]
 
 
 def conversation_text(
@@ -36,7 +36,10 @@ def conversation_text(
 ) -> str:
     """The whole prompt as one string; ``image_texts`` (``<img>...</img>``, one a picture) replace ``<image>``s."""
     in_front = "" if "<image>" in question else "<image>\n" * len(image_texts)
-    opening = rule.first_turn.removesuffix("{step}").replace("{images}", in_front).replace("{question}", question)
+    opening = rule.first_turn.removesuffix("{step}")
+    if "{images}" not in opening:
+        opening = opening.replace("{question}", "{images}{question}")
+    opening = opening.replace("{images}", in_front).replace("{question}", question)
     turns: list[tuple[str, str]] = []
     if rule.marker is None:
         for number, step in enumerate(steps):
