@@ -26,7 +26,7 @@ def failure(capfd: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
     out, err = capfd.readouterr()
     assert out == ""
     assert "Traceback" not in err
-    assert err.startswith("error:")
+    assert err.lstrip().startswith("error:")
     return " ".join(err.split())
 
 

@@ -1,0 +1,84 @@
+"""What users see of the project from outside: public names, command-line help in the docs, links, wheel contents."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+import vprm_runtime
+from vprm_runtime.cli.main import build_parser
+
+ROOT = Path(__file__).parent.parent
+HELP = ROOT / "docs" / "cli.md"
+
+
+def test_public_names_are_these() -> None:
+    assert sorted(vprm_runtime.__all__) == [
+        "Aggregate",
+        "Bundle",
+        "BundleError",
+        "CandidateScore",
+        "CheckpointError",
+        "EngineError",
+        "InputError",
+        "MissingExtraError",
+        "ScoreOptions",
+        "ScoreResult",
+        "Session",
+        "StepScore",
+        "StepScorer",
+        "UnsupportedError",
+        "VprmError",
+        "select_best_response",
+    ]
+
+
+def help_pages(parser: argparse.ArgumentParser) -> dict[str, str]:
+    """Help texts of a parser and all parsers below it, by command."""
+    pages = {parser.prog: parser.format_help()}
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for name in sorted(action.choices):
+                pages |= help_pages(action.choices[name])
+    return pages
+
+
+def test_the_documented_help_is_current(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run the tests with UPDATE_DOCS=1 to write it anew."""
+    monkeypatch.setenv("COLUMNS", "100")
+    sections = [f"## {name}\n\n```\n{text}```\n" for name, text in help_pages(build_parser()).items()]
+    text = "# Command line\n\nExit codes: 0 done, 1 a check failed, 2 usage or input.\n\n" + "\n".join(sections)
+    if os.environ.get("UPDATE_DOCS"):
+        HELP.write_text(text, "utf-8")
+    assert HELP.read_text("utf-8") == text
+
+
+@pytest.mark.parametrize("page", ["README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))])
+def test_links_between_documents_lead_somewhere(page: str) -> None:
+    text = (ROOT / page).read_text("utf-8")
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", text):
+        if "://" not in target:
+            assert ((ROOT / page).parent / target).exists(), f"{page} links to {target}"
+
+
+def test_the_wheel_holds_the_five_packages_and_nothing_else(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)], cwd=ROOT, check=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+    tops = {name.split("/")[0] for name in names if ".dist-info" not in name.split("/")[0]}
+    assert tops == {"vprm_runtime", "vprm_export", "vprm_calibration", "vprm_benchmarks", "vprm_demo"}
+    for needed in (
+        "vprm_demo/checkpoint/config.json",
+        "vprm_demo/checkpoint/tokenizer.model",
+        "vprm_demo/checkpoint/model.safetensors.index.json",
+        "vprm_runtime/py.typed",
+    ):
+        assert needed in names
+    assert not [name for name in names if "__pycache__" in name or name.endswith(".pyc")]
