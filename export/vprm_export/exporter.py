@@ -180,7 +180,8 @@ def _graph_info(name: str, precision: Precision) -> GraphInfo:
 
 def _write(plan: _Plan, tokenizer: BundleTokenizer, directory: Path, progress: Progress) -> dict[str, FileInfo]:
     files: dict[str, FileInfo] = {}
-    (directory / TOKENIZER_NAME).write_text(tokenizer.json_text, "utf-8")
+    with _naming(TOKENIZER_NAME):
+        (directory / TOKENIZER_NAME).write_text(tokenizer.json_text, "utf-8")
     done = 0
 
     def advance(size_bytes: int) -> None:
@@ -189,8 +190,10 @@ def _write(plan: _Plan, tokenizer: BundleTokenizer, directory: Path, progress: P
         progress(done, plan.size_bytes)
 
     for graph in (plan.vision, plan.llm):
-        files[graph.data.file_name] = graph.data.write(directory, advance)
-        ir.save(graph.model, directory / graph.info.file)
+        with _naming(graph.data.file_name):
+            files[graph.data.file_name] = graph.data.write(directory, advance)
+        with _naming(graph.info.file):
+            ir.save(graph.model, directory / graph.info.file)
         files[graph.info.file] = file_info(directory / graph.info.file)
     files[TOKENIZER_NAME] = file_info(directory / TOKENIZER_NAME)
     return dict(sorted(files.items()))
@@ -237,6 +240,16 @@ def _stage(name: str) -> Iterator[None]:
         yield
     except VprmError as error:
         error.add_note(f"(export stage: {name})")
+        raise
+
+
+@contextmanager
+def _naming(file_name: str) -> Iterator[None]:
+    """Put the file's name in an error of the disk: a failing write does not know it."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or file_name
         raise
 
 

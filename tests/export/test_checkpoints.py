@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import resource
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -161,10 +162,20 @@ def test_full_disk(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
 
     def no_space(*_: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device", "llm.onnx.data")
+        raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(ExternalData, "write", no_space)
-    refused(checkpoint, BundleError, "llm.onnx.data", "the disk is full")
+    refused(checkpoint, BundleError, "vision.onnx.data", "the disk is full")
+
+
+def test_a_write_that_fails_half_way(checkpoint: Path) -> None:
+    """The kernel refuses files above 100 kB: a real failure in the middle of a weight."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        refused(checkpoint, BundleError, "onnx.data", "File too large")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_an_existing_target_is_not_touched(checkpoint: Path, tmp_path: Path) -> None:
