@@ -40,7 +40,8 @@ def checkpoint_dir() -> Path:
 
 
 def example() -> Example:
-    """The model card's example: a right angle split into 39 degrees and angle 3; the first response is right, the second wrong."""
+    """The model card's example: a right angle split into 39 degrees and angle 3; the first response is right, the
+    second wrong."""
     right = ("A right angle is split in two.", "The marked angle is 39°.", "So 90 - 39 = 51.", "So m \\angle 3 = 51°.")
     wrong = ("A right angle is split in two.", "The marked angle is 48°.", "So 90 - 48 = 42.", "So m \\angle 3 = 42°.")
     return Example(
@@ -55,24 +56,29 @@ def held_out_rows(n: int = 1000, *, seed: int = 0, cache_dir: Path | None = None
     """A jsonl file of `n` VisualProcessBench rows that share no font, palette or number combination with training."""
     _check_positive("n", n)
     variation = Variation(held_out=True)
-    return _rows.write_rows(f"held-out-{n}-{seed}", lambda: _rows.labelled_rows("held_out", n, seed, variation), cache_dir)
+    return _rows.write_rows(
+        f"held-out-{n}-{seed}", lambda: _rows.labelled_rows("held_out", n, seed, variation), cache_dir
+    )
 
 
 def best_of_n_rows(n: int = 200, *, n_responses: int = 8, seed: int = 0, cache_dir: Path | None = None) -> Path:
     """A jsonl file of `n` held-out questions with `n_responses` solutions each.
 
-    A row: `{"id", "image": [...], "question", "answer", "responses": [[step]], "correct": [bool], "process_correctness": [[1|0|-1]],
-    "data_source"}`.
+    A row: `{"id", "image": [...], "question", "answer", "responses": [[step]], "correct": [bool],
+    "process_correctness": [[1|0|-1]], "data_source"}`.
     """
     _check_positive("n", n)
     if n_responses < 2:
-        raise ValueError(f"n_responses must be at least 2, got {n_responses}: a choice needs a right and a wrong solution")
+        raise ValueError(
+            f"n_responses must be at least 2, got {n_responses}: a choice needs a right and a wrong solution"
+        )
     name = f"best-of-{n_responses}-{n}-{seed}"
     return _rows.write_rows(name, lambda: _rows.best_of_n(n, n_responses, seed), cache_dir)
 
 
 def example_variant_rows(n: int = 100, *, seed: int = 0, cache_dir: Path | None = None) -> Path:
-    """A jsonl file of `n` variants of `example()` with other numbers and pictures, in the format of `best_of_n_rows`."""
+    """A jsonl file of `n` variants of `example()` with other numbers and pictures, in the format of
+    `best_of_n_rows`."""
     _check_positive("n", n)
     return _rows.write_rows(f"example-variants-{n}-{seed}", lambda: _rows.example_variants(n, seed), cache_dir)
 

@@ -1,7 +1,7 @@
 """Rows on disk: pictures and JSON lines in VisualProcessBench's format, best-of-N sets and the model card's example.
 
-A file is written into a temporary folder beside its place and renamed when whole, so that what exists is complete. The folder's name
-holds the generator's version and every parameter.
+A file is written into a temporary folder beside its place and renamed when whole, so that what exists is complete.
+The folder's name holds the generator's version and every parameter.
 """
 
 from __future__ import annotations
@@ -48,7 +48,10 @@ def process_row(made: Scene, solution: Solution, question: str, answer: str, ima
         "image": [image],
         "question": question,
         "answer": answer,
-        "response": {"steps": [step.text for step in solution.steps], "process_correctness": [step.label for step in solution.steps]},
+        "response": {
+            "steps": [step.text for step in solution.steps],
+            "process_correctness": [step.label for step in solution.steps],
+        },
         "policy_model": "vprm-demo-generator",
         "data_source": made.family,
     }
@@ -92,7 +95,8 @@ def best_of_n(n: int, n_responses: int, seed: int) -> Iterator[tuple[Row, Image.
 
 
 def example_variants(n: int, seed: int) -> Iterator[tuple[Row, Image.Image]]:
-    """Variants of the model card's example: a right angle split in two, one right and one wrong response in either order."""
+    """Variants of the model card's example: a right angle split in two, one right and one wrong response in either
+    order."""
     for index in range(n):
         rng = row_rng("example", seed, index)
         while True:

@@ -1,6 +1,7 @@
 """Angle figures: a right angle or a straight angle split in two, and triangles with two known angles.
 
-One angle is marked with a number's name (1 to 4) and asked for: `Find m \\angle 3.`; the others show their size in degrees.
+One angle is marked with a number's name (1 to 4) and asked for: `Find m \\angle 3.`; the others show their size in
+degrees.
 """
 
 from __future__ import annotations
@@ -29,7 +30,11 @@ WHOLE: Templates = (
     ("Together they make a ", 0, " angle."),
     ("A ", 0, " angle is split in two."),
 )
-CORNER: Templates = (("Angle ", 0, " is ", 1, "°."), ("The angle at ", 0, " is ", 1, "°."), ("At corner ", 0, " we read ", 1, "°."))
+CORNER: Templates = (
+    ("Angle ", 0, " is ", 1, "°."),
+    ("The angle at ", 0, " is ", 1, "°."),
+    ("At corner ", 0, " we read ", 1, "°."),
+)
 SUM: Templates = (("The angles of a triangle add up to ", 0, "°."), ("In a triangle the angles sum to ", 0, "°."))
 ANSWER: Templates = (("So m \\angle ", 0, " = ", 1, "°."), ("Angle ", 0, " is ", 1, "°."), ("The answer is ", 1, "°."))
 

@@ -54,7 +54,9 @@ def bar_chart(rng: Random, variation: Variation) -> Scene:
     return Scene("bars", image, regions, facts, weights, problems)
 
 
-def _draw(rng: Random, variation: Variation, letters: list[str], values: list[int]) -> tuple[Image.Image, tuple[Region, ...]]:
+def _draw(
+    rng: Random, variation: Variation, letters: list[str], values: list[int]
+) -> tuple[Image.Image, tuple[Region, ...]]:
     """The picture, and one region a bar: from above its value to below its letter."""
     width, height = picture_size(rng, variation.shape)
     canvas = Canvas(width, height, Look.draw(rng, variation.held_out))
@@ -72,7 +74,9 @@ def _draw(rng: Random, variation: Variation, letters: list[str], values: list[in
         bar_top = bottom - max(2.0, scale * value)
         half = slot * rng.uniform(0.25, 0.36)
         colour = canvas.look.palette.bars[0 if one_colour else index % 3]
-        canvas.draw.rectangle((centre - half, bar_top, centre + half, bottom), fill=colour, outline=canvas.look.palette.ink)
+        canvas.draw.rectangle(
+            (centre - half, bar_top, centre + half, bottom), fill=colour, outline=canvas.look.palette.ink
+        )
         canvas.text(str(value), (centre, bar_top - 0.72 * type_px), type_px, 0.94 * slot)
         canvas.text(letter, (centre, bottom + 0.78 * type_px), type_px)
         attributes = {
@@ -83,7 +87,7 @@ def _draw(rng: Random, variation: Variation, letters: list[str], values: list[in
             "count_b": str(order.index(value) + 1),
         }
         box = ((centre - slot / 2) / width, (bar_top - 1.5 * type_px) / height, (centre + slot / 2) / width, 1.0)
-        regions.append(Region(box, attributes, 0.4))
+        regions.append(Region(box, attributes, 0.7))
         focus = (box[0], box[1], box[2], (bar_top - 0.1 * type_px) / height)
         regions.append(Region(focus, attributes, 2.0))
     canvas.draw.line((left, bottom, right, bottom), fill=canvas.look.palette.ink, width=canvas.look.line_px)
@@ -116,7 +120,11 @@ def _problems(letters: list[str], values: list[int], i: int, j: int, extras: tup
 
     def reading(index: int) -> Reading:
         true = values[index]
-        return Reading(lambda rng, stated: say_value(letters[index], true, rng, stated), true, lambda rng: misread(rng, true, LOW, HIGH))
+        return Reading(
+            lambda rng, stated: say_value(letters[index], true, rng, stated),
+            true,
+            lambda rng: misread(rng, true, LOW, HIGH),
+        )
 
     readings = (reading(i), reading(j))
     total = Recipe(

@@ -1,7 +1,7 @@
 """Fonts, palettes and a canvas. Everything here is available offline with NumPy and Pillow alone.
 
-Three kinds of type: Pillow's built-in scalable font (upright, bold, slanted), its old bitmap font enlarged, and letters drawn
-from line strokes. The slanted style and the last palette are kept out of training.
+Three kinds of type: Pillow's built-in scalable font (upright, bold, slanted), its old bitmap font enlarged, and
+letters drawn from line strokes. The slanted style and the last palette are kept out of training.
 """
 
 from __future__ import annotations
@@ -23,16 +23,24 @@ _STROKES: dict[str, tuple[tuple[tuple[float, float], ...], ...]] = {
     "0": (((1, 0), (3, 0), (4, 1.5), (4, 4.5), (3, 6), (1, 6), (0, 4.5), (0, 1.5), (1, 0)),),
     "1": (((0.8, 1.2), (2.2, 0), (2.2, 6)), ((0.8, 6), (3.6, 6))),
     "2": (((0, 1.2), (1, 0), (3, 0), (4, 1.2), (4, 2.3), (0, 6), (4, 6)),),
-    "3": (((0, 0.6), (1.2, 0), (3, 0), (4, 1), (4, 2), (3, 2.9), (1.5, 2.9)), ((3, 2.9), (4, 3.8), (4, 5), (3, 6), (1, 6), (0, 5.3))),
+    "3": (
+        ((0, 0.6), (1.2, 0), (3, 0), (4, 1), (4, 2), (3, 2.9), (1.5, 2.9)),
+        ((3, 2.9), (4, 3.8), (4, 5), (3, 6), (1, 6), (0, 5.3)),
+    ),
     "4": (((3, 6), (3, 0), (0, 4.2), (4, 4.2)),),
     "5": (((3.8, 0), (0.4, 0), (0.2, 2.6), (2.8, 2.4), (4, 3.4), (4, 4.8), (3, 6), (1, 6), (0, 5.2)),),
     "6": (((3.5, 0), (1.5, 0.6), (0, 3), (0, 4.8), (1, 6), (3, 6), (4, 4.9), (4, 3.9), (3, 2.9), (1, 2.9), (0, 3.9)),),
     "7": (((0, 0), (4, 0), (1.4, 6)),),
-    "8": (((1, 0), (3, 0), (3.8, 0.8), (3.8, 2), (3, 2.8), (1, 2.8), (0.2, 2), (0.2, 0.8), (1, 0)),
-          ((1, 2.8), (0, 3.8), (0, 5), (1, 6), (3, 6), (4, 5), (4, 3.8), (3, 2.8))),
+    "8": (
+        ((1, 0), (3, 0), (3.8, 0.8), (3.8, 2), (3, 2.8), (1, 2.8), (0.2, 2), (0.2, 0.8), (1, 0)),
+        ((1, 2.8), (0, 3.8), (0, 5), (1, 6), (3, 6), (4, 5), (4, 3.8), (3, 2.8)),
+    ),
     "9": (((0.5, 6), (2.5, 5.4), (4, 3), (4, 1.2), (3, 0), (1, 0), (0, 1.1), (0, 2.1), (1, 3.1), (3, 3.1), (4, 2.1)),),
     "A": (((0, 6), (2, 0), (4, 6)), ((0.8, 3.8), (3.2, 3.8))),
-    "B": (((0, 0), (0, 6), (3, 6), (4, 5), (4, 3.8), (3, 2.9), (0, 2.9)), ((3, 2.9), (3.7, 2), (3.7, 0.9), (2.8, 0), (0, 0))),
+    "B": (
+        ((0, 0), (0, 6), (3, 6), (4, 5), (4, 3.8), (3, 2.9), (0, 2.9)),
+        ((3, 2.9), (3.7, 2), (3.7, 0.9), (2.8, 0), (0, 0)),
+    ),
     "C": (((4, 1), (3, 0), (1, 0), (0, 1.5), (0, 4.5), (1, 6), (3, 6), (4, 5)),),
     "D": (((0, 0), (0, 6), (2.5, 6), (4, 4.5), (4, 1.5), (2.5, 0), (0, 0)),),
     "E": (((4, 0), (0, 0), (0, 6), (4, 6)), ((0, 2.9), (3, 2.9))),
@@ -68,7 +76,9 @@ TRAINING_PALETTES = (
     Palette((242, 242, 242), (60, 20, 20), ((120, 190, 120), (200, 160, 110), (130, 130, 200)), _NAMED),
     Palette((255, 250, 250), (0, 50, 40), ((170, 200, 230), (240, 170, 170), (180, 210, 160)), _NAMED_DEEP),
 )
-HELD_OUT_PALETTE = Palette((236, 246, 234), (52, 30, 70), ((210, 170, 120), (130, 180, 170), (180, 160, 210)), _NAMED_HELD_OUT)
+HELD_OUT_PALETTE = Palette(
+    (236, 246, 234), (52, 30, 70), ((210, 170, 120), (130, 180, 170), (180, 160, 210)), _NAMED_HELD_OUT
+)
 
 
 @lru_cache(maxsize=16384)
@@ -82,7 +92,9 @@ def text_mask(text: str, style: str, height_px: int, tilt_degrees: int) -> Image
         ImageDraw.Draw(small).text((1, 1), text, fill=255, font=font)
         small = small.crop(small.getbbox())
         scale = height_px / 8
-        mask = small.resize((max(1, round(small.width * scale)), max(1, round(small.height * scale))), Image.Resampling.BICUBIC)
+        mask = small.resize(
+            (max(1, round(small.width * scale)), max(1, round(small.height * scale))), Image.Resampling.BICUBIC
+        )
     else:
         font_px = round(height_px / 0.72)
         scalable = ImageFont.load_default(font_px)
@@ -90,7 +102,9 @@ def text_mask(text: str, style: str, height_px: int, tilt_degrees: int) -> Image
         mask = Image.new("L", (font_px * (len(text) + 1), 2 * font_px))
         ImageDraw.Draw(mask).text((font_px // 2, font_px // 4), text, fill=255, font=scalable, stroke_width=weight)
         if style == "slanted":
-            mask = mask.transform(mask.size, Image.Transform.AFFINE, (1, 0.22, -0.22 * font_px, 0, 1, 0), Image.Resampling.BICUBIC)
+            mask = mask.transform(
+                mask.size, Image.Transform.AFFINE, (1, 0.22, -0.22 * font_px, 0, 1, 0), Image.Resampling.BICUBIC
+            )
         mask = mask.crop(mask.getbbox())
     if tilt_degrees:
         mask = mask.rotate(tilt_degrees, Image.Resampling.BICUBIC, expand=True)
@@ -143,7 +157,9 @@ class Canvas:
         self.look = look
         self.width_px, self.height_px = width_px, height_px
 
-    def text(self, text: str, centre: tuple[float, float], height_px: float, fit_px: float | None = None) -> tuple[int, int]:
+    def text(
+        self, text: str, centre: tuple[float, float], height_px: float, fit_px: float | None = None
+    ) -> tuple[int, int]:
         """Write `text` around `centre`, at most `fit_px` wide; returns the ink's (width, height) in pixels."""
         mask = text_mask(text, self.look.style, max(8, round(height_px)), self.look.tilt_degrees)
         if fit_px is not None and mask.width > fit_px:

@@ -118,7 +118,9 @@ def _draw(
     return canvas.finish(rng), tuple(regions)
 
 
-def draw_shape(canvas: Canvas, kind: str, centre: tuple[float, float], radius: float, fill_colour: Colour, turn: float) -> None:
+def draw_shape(
+    canvas: Canvas, kind: str, centre: tuple[float, float], radius: float, fill_colour: Colour, turn: float
+) -> None:
     """One filled, outlined shape; `turn` in degrees."""
     x, y = centre
     ink = canvas.look.palette.ink

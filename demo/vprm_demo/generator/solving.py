@@ -1,7 +1,8 @@
 """Writes step-by-step solutions, right and wrong, for problems made of readings and a calculation.
 
-Where a solution goes wrong is chosen first (a misreading, a wrong method, a slip of arithmetic); the steps after it carry the
-wrong value on, correctly. Wrong values come from the distribution of right ones, so that a text by itself gives nothing away.
+Where a solution goes wrong is chosen first (a misreading, a wrong method, a slip of arithmetic); the steps after it
+carry the wrong value on, correctly. Wrong values come from the distribution of right ones, so that a text by itself
+gives nothing away.
 """
 
 from __future__ import annotations
@@ -45,7 +46,8 @@ def misread(rng: Random, true: int, low: int, high: int) -> int:
 
 @dataclass(frozen=True)
 class Reading:
-    """A value to be read from the picture: how it is said (with a stated value), what is true, and how it is misread."""
+    """A value to be read from the picture: how it is said (with a stated value), what is true, and how it is
+    misread."""
 
     say: Callable[[Random, int], Step]
     true: int
@@ -56,9 +58,9 @@ class Reading:
 class Recipe:
     """How a question is answered.
 
-    `combine` maps the values read to calculation lines `(template parts, result)`; `method` states the way to go, wrongly when
-    asked to (None: it goes without saying); `accept` refuses misreadings that would look odd; `swap` is the calculation
-    that a wrong method leads to.
+    `combine` maps the values read to calculation lines `(template parts, result)`; `method` states the way to go,
+    wrongly when asked to (None: it goes without saying); `accept` refuses misreadings that would look odd; `swap` is
+    the calculation that a wrong method leads to.
     """
 
     question: str
@@ -73,7 +75,12 @@ class Recipe:
     extras: tuple[FactMaker, ...] = ()
 
 
-COMPUTE_WORDINGS: Templates = ((0, " = ", 1, "."), ("So ", 0, " = ", 1, "."), ("We get ", 0, " = ", 1, "."), ("This gives ", 0, " = ", 1, "."))
+COMPUTE_WORDINGS: Templates = (
+    (0, " = ", 1, "."),
+    ("So ", 0, " = ", 1, "."),
+    ("We get ", 0, " = ", 1, "."),
+    ("This gives ", 0, " = ", 1, "."),
+)
 
 
 def slip(rng: Random, true: int) -> int:
@@ -105,7 +112,9 @@ def _attempt(recipe: Recipe, answer: int, rng: Random, n_errors: int) -> Solutio
     while len(wrong) < min(n_errors, len(set(sites))):
         wrong.add(rng.choice(sites))
 
-    values = [reading.misread(rng) if f"read{i}" in wrong else reading.true for i, reading in enumerate(recipe.readings)]
+    values = [
+        reading.misread(rng) if f"read{i}" in wrong else reading.true for i, reading in enumerate(recipe.readings)
+    ]
     if not recipe.accept(values):
         return None
     observations = [reading.say(rng, value) for reading, value in zip(recipe.readings, values, strict=True)]
@@ -126,7 +135,9 @@ def _attempt(recipe: Recipe, answer: int, rng: Random, n_errors: int) -> Solutio
     return Solution(tuple(steps), str(reached), reached == answer)
 
 
-def _calculate(recipe: Recipe, values: Sequence[int], swapped: bool, slipped: bool, rng: Random) -> tuple[list[Step], int]:
+def _calculate(
+    recipe: Recipe, values: Sequence[int], swapped: bool, slipped: bool, rng: Random
+) -> tuple[list[Step], int]:
     """The calculation's steps and what they arrive at; a slip happens in one line and is carried on."""
     combine = recipe.swap if swapped and recipe.swap is not None else recipe.combine
     lines = combine(values)
@@ -157,7 +168,11 @@ def minus(values: Sequence[int]) -> list[tuple[str, int]]:
     return [(f"{values[0]} - {values[1]}", values[0] - values[1])]
 
 
-METHOD_WORDINGS: Templates = (("We ", 0, " the two values."), ("Here we have to ", 0, "."), ("The question asks us to ", 0, "."))
+METHOD_WORDINGS: Templates = (
+    ("We ", 0, " the two values."),
+    ("Here we have to ", 0, "."),
+    ("The question asks us to ", 0, "."),
+)
 
 
 def say_method(true: str, false: str) -> Callable[[Random, bool], Step]:
@@ -183,7 +198,8 @@ def held_out_pair(first: int, second: int) -> bool:
 
 
 def pick_pair(rng: Random, values: Sequence[int], held_out: bool) -> tuple[int, int] | None:
-    """Two different positions whose values are a held-out combination, or are not one; None if there are no such two."""
+    """Two different positions whose values are a held-out combination, or are not one; None if there are no such
+    two."""
     pairs = [
         (i, j)
         for i, first in enumerate(values)

@@ -89,7 +89,12 @@ def _draw(
                 "ones": str(value % 10),
                 "count_a": str(len(rows)),
             }
-            box = ((x - step_x / 2) / width, (y - step_y / 2) / height, (x + step_x / 2) / width, (y + step_y / 2) / height)
+            box = (
+                (x - step_x / 2) / width,
+                (y - step_y / 2) / height,
+                (x + step_x / 2) / width,
+                (y + step_y / 2) / height,
+            )
             regions.append(Region(box, attributes))
     return canvas.finish(rng), tuple(regions)
 
@@ -118,7 +123,9 @@ def _problems(values: dict[Cell, int], first: Cell, second: Cell, extras: tuple[
 
     def reading(cell: Cell) -> Reading:
         true = values[cell]
-        return Reading(lambda rng, stated: say_value(cell, true, rng, stated), true, lambda rng: misread(rng, true, LOW, HIGH))
+        return Reading(
+            lambda rng, stated: say_value(cell, true, rng, stated), true, lambda rng: misread(rng, true, LOW, HIGH)
+        )
 
     readings = (reading(first), reading(second))
     names = [f"row {cell[0]}, column {cell[1]}" for cell in (first, second)]

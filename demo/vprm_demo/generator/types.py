@@ -1,7 +1,7 @@
 """Values that the generator passes around: claims, steps, problems and pictures with their facts.
 
-A step's label is derived, never written by hand: a step is text with *claims* in it, each holding what is stated and what is
-true, and the step is wrong exactly if some claim states something else than the truth.
+A step's label is derived, never written by hand: a step is text with *claims* in it, each holding what is stated and
+what is true, and the step is wrong exactly if some claim states something else than the truth.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ class Step:
 class Region:
     """A box of a picture and what can be seen there: the dense targets of the vision stage.
 
-    `box` is (left, top, right, bottom) as fractions of the picture's width and height. `attributes` maps a head's name (see
-    `ATTRIBUTE_CLASSES`) to a class name of that head; `weight` is what a cell of it counts in the loss.
+    `box` is (left, top, right, bottom) as fractions of the picture's width and height. `attributes` maps a head's
+    name (see `ATTRIBUTE_CLASSES`) to a class name of that head; `weight` is what a cell of it counts in the loss.
     """
 
     box: tuple[float, float, float, float]
@@ -92,7 +92,8 @@ class Solution:
 
 @dataclass(frozen=True)
 class Problem:
-    """A question about a picture. `solve(rng, n_errors)` writes a solution with that many mistakes (0 = a right one)."""
+    """A question about a picture. `solve(rng, n_errors)` writes a solution with that many mistakes (0 = a right
+    one)."""
 
     question: str
     answer: str
@@ -114,9 +115,11 @@ class Scene:
 
 @dataclass(frozen=True)
 class Variation:
-    """What kind of pictures to draw. `held_out` uses the font style, palette and number combinations kept out of training.
+    """What kind of pictures to draw. `held_out` uses the font style, palette and number combinations kept out of
+    training.
 
-    `shape` is "tile" (one tile), "wide", "tall" (two tiles and a thumbnail), "large" (2 x 2 tiles and a thumbnail) or "mixed".
+    `shape` is "tile" (one tile), "wide", "tall" (two tiles and a thumbnail), "large" (2 x 2 tiles and a thumbnail) or
+    "mixed".
     """
 
     held_out: bool = False

@@ -16,7 +16,8 @@ BACKGROUND_WEIGHT = 0.05
 
 
 def targets_from_regions(regions: tuple[Region, ...], side: int) -> np.ndarray:
-    """Class of each head in each of side x side cells of the whole picture, 0 = nothing: uint8 [side * side, heads + 1].
+    """Class of each head in each of side x side cells of the whole picture, 0 = nothing: uint8 [side * side, heads +
+    1].
 
     The last column is the cell's weight in tenths.
     """
@@ -25,7 +26,9 @@ def targets_from_regions(regions: tuple[Region, ...], side: int) -> np.ndarray:
         left, top, right, bottom = (edge * side for edge in region.box)
         classes = [_INDEX[head][region.attributes[head]] if head in region.attributes else 0 for head in HEADS]
         classes.append(round(10 * region.weight))
-        columns = [c for c in range(side) if left <= c + 0.5 <= right] or [min(side - 1, max(0, int((left + right) / 2)))]
+        columns = [c for c in range(side) if left <= c + 0.5 <= right] or [
+            min(side - 1, max(0, int((left + right) / 2)))
+        ]
         rows = [r for r in range(side) if top <= r + 0.5 <= bottom] or [min(side - 1, max(0, int((top + bottom) / 2)))]
         for row in rows:
             grid[row, columns[0] : columns[-1] + 1] = classes
@@ -40,11 +43,12 @@ class DenseHead(nn.Module):
         self.linear = nn.Linear(width, sum(SIZES))
 
     def loss(self, embeddings: Tensor, targets: Tensor) -> tuple[Tensor, dict[str, float]]:
-        """Mean cross-entropy over heads for embeddings [N, cells, width] and targets [N, cells, heads + 1]; recall by head.
+        """Mean cross-entropy over heads for embeddings [N, cells, width] and targets [N, cells, heads + 1]; recall by
+        head.
 
         Cells with nothing count little; recall is over cells with something.
         """
-        logits = self.linear(embeddings).float().flatten(0, 1)
+        logits = self.linear(embeddings.float()).flatten(0, 1)
         wanted = targets.flatten(0, 1).long()
         cell_weight = wanted[:, -1] / 10
         total = logits.new_zeros(())

@@ -77,7 +77,9 @@ def config_document(config: ModelConfig) -> dict[str, object]:
 def save_checkpoint(model: DemoPrm, folder: Path) -> None:
     """Write config, shards (float16) and index; tokenizer files are written by `tokenizer.write_tokenizer`."""
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {name: tensor.detach().to("cpu", torch.float16).contiguous() for name, tensor in model.state_dict().items()}
+    tensors = {
+        name: tensor.detach().to("cpu", torch.float16).contiguous() for name, tensor in model.state_dict().items()
+    }
     total = sum(tensor.numel() * 2 for tensor in tensors.values())
     shards: list[dict[str, Tensor]] = [{}]
     filled = 0
@@ -87,7 +89,7 @@ def save_checkpoint(model: DemoPrm, folder: Path) -> None:
             filled = 0
         shards[-1][name] = tensor
         filled += tensor.numel() * 2
-    weight_map = {}
+    weight_map: dict[str, str] = {}
     for number, shard in enumerate(shards, start=1):
         file_name = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
         save_file(shard, folder / file_name, metadata={"format": "pt"})

@@ -1,9 +1,11 @@
-"""The demo PRM as a PyTorch module whose parameter names and maths are those of InternVL with an InternLM2 language model.
+"""The demo PRM as a PyTorch module whose parameter names and maths are those of InternVL with an InternLM2 language
+model.
 
-Sources of the maths: OpenGVLab/InternVL @2410d1d, `internvl_chat/internvl/model/` (`internvl_chat/modeling_intern_vit.py`,
-`modeling_internvl_chat.py`, `internlm2/modeling_internlm2.py`). Deliberate differences: attention is written as two matrix
-products and a softmax (faster to train on a CPU than the fused kernel), and `forward` also returns middle states for the
-auxiliary losses. Dynamic rope scaling starts beyond `max_position_embeddings`, which training never reaches.
+Sources of the maths: OpenGVLab/InternVL @2410d1d, `internvl_chat/internvl/model/`
+(`internvl_chat/modeling_intern_vit.py`, `modeling_internvl_chat.py`, `internlm2/modeling_internlm2.py`). Deliberate
+differences: attention is written as two matrix products and a softmax (faster to train on a CPU than the fused
+kernel), and `forward` also returns middle states for the auxiliary losses. Dynamic rope scaling starts beyond
+`max_position_embeddings`, which training never reaches.
 """
 
 from __future__ import annotations
@@ -71,7 +73,9 @@ class VisionAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         batch, length, width = x.shape
         qkv = self.qkv(x).view(batch, length, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
-        return self.proj(attend(qkv[0], qkv[1], qkv[2], None).transpose(1, 2).reshape(batch, length, width))
+        mixed = attend(qkv[0], qkv[1], qkv[2], None)
+        result: Tensor = self.proj(mixed.transpose(1, 2).reshape(batch, length, width))
+        return result
 
 
 class VisionMlp(nn.Module):
@@ -83,7 +87,8 @@ class VisionMlp(nn.Module):
         self.fc2 = nn.Linear(ffn, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(functional.gelu(self.fc1(x)))
+        result: Tensor = self.fc2(functional.gelu(self.fc1(x)))
+        return result
 
 
 class VisionLayer(nn.Module):
@@ -101,7 +106,8 @@ class VisionLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.ls1 * self.attn(self.norm1(x))
-        return x + self.ls2 * self.mlp(self.norm2(x))
+        hidden: Tensor = self.mlp(self.norm2(x))
+        return x + self.ls2 * hidden
 
 
 class VisionEmbeddings(nn.Module):
@@ -119,7 +125,9 @@ class VisionEmbeddings(nn.Module):
         """pixels float [N, 3, S, S] -> [N, 1 + patches**2, width]."""
         side, patch = self.config.patches, self.config.patch_size
         batch = pixels.shape[0]
-        columns = pixels.view(batch, 3, side, patch, side, patch).permute(0, 2, 4, 1, 3, 5).reshape(batch, side * side, -1)
+        columns = (
+            pixels.view(batch, 3, side, patch, side, patch).permute(0, 2, 4, 1, 3, 5).reshape(batch, side * side, -1)
+        )
         patches = functional.linear(columns, self.patch_embedding.weight.flatten(1), self.patch_embedding.bias)
         tokens = torch.cat([self.class_embedding.expand(batch, -1, -1).to(patches.dtype), patches], dim=1)
         return tokens + self.position_embedding
@@ -181,7 +189,8 @@ class Attention(nn.Module):
         query, key = rotate(query, cosine, sine), rotate(key, cosine, sine)
         key, value = (t.repeat_interleave(group, dim=1) for t in (key, value))
         mixed = attend(query, key, value.to(query.dtype), mask)
-        return self.wo(mixed.transpose(1, 2).reshape(batch, length, config.width))
+        result: Tensor = self.wo(mixed.transpose(1, 2).reshape(batch, length, config.width))
+        return result
 
 
 class FeedForward(nn.Module):
@@ -194,7 +203,8 @@ class FeedForward(nn.Module):
         self.w2 = nn.Linear(config.ffn, config.width, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.w2(functional.silu(self.w1(x)) * self.w3(x))
+        result: Tensor = self.w2(functional.silu(self.w1(x)) * self.w3(x))
+        return result
 
 
 class DecoderLayer(nn.Module):
@@ -209,7 +219,8 @@ class DecoderLayer(nn.Module):
 
     def forward(self, x: Tensor, cosine: Tensor, sine: Tensor, mask: Tensor) -> Tensor:
         x = x + self.attention(self.attention_norm(x), cosine, sine, mask)
-        return x + self.feed_forward(self.ffn_norm(x))
+        hidden: Tensor = self.feed_forward(self.ffn_norm(x))
+        return x + hidden
 
 
 class LanguageModel(nn.Module):
@@ -222,6 +233,17 @@ class LanguageModel(nn.Module):
         self.model.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.layers))
         self.model.norm = RmsNorm(config.width, config.rms_eps)
         self.output = nn.Linear(config.width, config.vocab_size, bias=False)
+
+
+def sine_positions(side: int, width: int) -> Tensor:
+    """Two-dimensional sine and cosine positions [side * side, width]: a start from which neighbours find each other
+    soon."""
+    rates = 1.6 * (1 / 25) ** (torch.arange(width // 4) / (width // 4))
+    angles = torch.arange(side)[:, None] * rates
+    line = torch.cat([angles.sin(), angles.cos()], dim=-1)  # (side, width / 2)
+    down = line[:, None].expand(side, side, -1)
+    across = line[None].expand(side, side, -1)
+    return torch.cat([down, across], dim=-1).reshape(side * side, width)
 
 
 class DemoPrm(nn.Module):
@@ -241,13 +263,17 @@ class DemoPrm(nn.Module):
     def _initialise(self) -> None:
         """Small normal weights; the outputs of blocks scaled down with depth."""
         for name, parameter in self.named_parameters():
-            if parameter.dim() < 2 or "embedding" in name and "patch" not in name:
+            if parameter.dim() < 2 or ("embedding" in name and "patch" not in name):
                 if name.endswith("bias"):
                     nn.init.zeros_(parameter)
                 continue
             nn.init.normal_(parameter, std=1.0 / math.sqrt(parameter[0].numel()))
             if name.endswith(("attn.proj.weight", "fc2.weight", "wo.weight", "w2.weight")):
                 parameter.data.mul_(0.3)
+        embeddings = self.vision_model.embeddings
+        filters = embeddings.patch_embedding.weight.data
+        filters -= filters.mean(dim=(1, 2, 3), keepdim=True)  # an even background starts out as nothing
+        embeddings.position_embedding.data[0, 1:] = 0.7 * sine_positions(self.config.patches, self.config.vision_width)
         nn.init.normal_(self.language_model.model.tok_embeddings.weight, std=0.5)  # type: ignore[union-attr, arg-type]
 
     def image_embeddings(self, tiles: Tensor) -> Tensor:
@@ -262,9 +288,11 @@ class DemoPrm(nn.Module):
         return projected
 
     def hidden_states(self, ids: Tensor, images: Tensor, image_slots: Tensor) -> list[Tensor]:
-        """Token ids int64 [B, T], image rows [R, width] for flat positions `image_slots` int64 [R] -> states after each layer.
+        """Token ids int64 [B, T], image rows [R, width] for flat positions `image_slots` int64 [R] -> states after
+        each layer.
 
-        The last entry is normalised, ready for the output matrix; the others are [B, T, width] as they leave their layer.
+        The last entry is normalised, ready for the output matrix; the others are [B, T, width] as they leave their
+        layer.
         """
         llm = self.language_model.model
         x: Tensor = llm.tok_embeddings(ids)  # type: ignore[operator]

@@ -12,16 +12,21 @@ class Optimisers:
     """Two optimisers stepped together; `set_progress` sets the learning rates."""
 
     def __init__(self, modules: list[nn.Module], peak_lr: float, weight_decay: float = 0.01) -> None:
-        matrices, others = [], []
+        matrices: list[nn.Parameter] = []
+        others: list[nn.Parameter] = []
         for module in modules:
             for name, parameter in module.named_parameters():
                 hidden = parameter.dim() == 2 and (".layers." in name or name.startswith("mlp1"))
                 (matrices if hidden else others).append(parameter)
         self.peak_lr = peak_lr
         self.parameters = matrices + others
-        self.all: list[torch.optim.Optimizer] = [torch.optim.AdamW(others, lr=peak_lr, betas=(0.9, 0.98), weight_decay=weight_decay)]
+        self.all: list[torch.optim.Optimizer] = [
+            torch.optim.AdamW(others, lr=peak_lr, betas=(0.9, 0.98), weight_decay=weight_decay)
+        ]
         if matrices:
-            muon = torch.optim.Muon(matrices, lr=peak_lr, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw", ns_steps=4)
+            muon = torch.optim.Muon(
+                matrices, lr=peak_lr, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw", ns_steps=4
+            )
             self.all.append(muon)
 
     def set_progress(self, progress: float, warmup: float, floor: float) -> float:

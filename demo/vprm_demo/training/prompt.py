@@ -1,6 +1,8 @@
-"""Token ids of scoring prompts, with the places where losses are taken. The format is InternVL's `internvl2_5` template.
+"""Token ids of scoring prompts, with the places where losses are taken. The format is InternVL's `internvl2_5`
+template.
 
-Source: OpenGVLab/InternVL @2410d1d, `internvl_chat/internvl/conversation.py` and the `InternVLRewardModel` file of the hub models.
+Source: OpenGVLab/InternVL @2410d1d, `internvl_chat/internvl/conversation.py` and the `InternVLRewardModel` file of
+the hub models.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from pathlib import Path
 
 import sentencepiece
 
-from ..generator.types import Claim, Step
+from ..generator.types import Step
 from .tokenizer import ADDED_TOKENS, CONTROL_TOKENS, SYSTEM_MESSAGE
 
 _DIGIT = re.compile(r"(\d)")

@@ -26,7 +26,14 @@ def scatter(rng: Random) -> Scene:
         if kind == "shape":
             colour, shape = rng.choice(COLOUR_NAMES), rng.choice(SHAPE_NAMES)
             radius = rng.uniform(0.3, 0.44) * min(pitch_x, pitch_y)
-            draw_shape(canvas, shape, (x, y), radius, canvas.look.palette.named[COLOUR_NAMES.index(colour)], rng.uniform(-15, 15))
+            draw_shape(
+                canvas,
+                shape,
+                (x, y),
+                radius,
+                canvas.look.palette.named[COLOUR_NAMES.index(colour)],
+                rng.uniform(-15, 15),
+            )
             half, attributes = (radius, radius), {"name": colour, "second": shape}
         else:
             if kind == "letter":

@@ -1,7 +1,8 @@
 """The demo PRM's tokenizer: SentencePiece BPE of InternLM2's kind, trained on generated text, and its companion files.
 
-Layout as InternLM2's (InternLM/InternEvo @c628a8c): unk 0, `<s>` 1, `</s>` 2, the bytes, the pieces, then reserved pieces
-`[UNUSED_TOKEN_n]` of which the last are renamed to chat control tokens, then InternVL's added tokens beyond the model's vocabulary.
+Layout as InternLM2's (InternLM/InternEvo @c628a8c): unk 0, `<s>` 1, `</s>` 2, the bytes, the pieces, then reserved
+pieces `[UNUSED_TOKEN_n]` of which the last are renamed to chat control tokens, then InternVL's added tokens beyond
+the model's vocabulary.
 """
 
 from __future__ import annotations
@@ -78,7 +79,13 @@ def _piece_message(piece: str) -> bytes:
 
 
 def _token(content: str, special: bool | None = None) -> dict[str, object]:
-    entry: dict[str, object] = {"content": content, "lstrip": False, "normalized": False, "rstrip": False, "single_word": False}
+    entry: dict[str, object] = {
+        "content": content,
+        "lstrip": False,
+        "normalized": False,
+        "rstrip": False,
+        "single_word": False,
+    }
     return entry if special is None else {**entry, "special": special}
 
 
@@ -91,7 +98,8 @@ def write_tokenizer(folder: Path, model: bytes) -> int:
     special = [*reversed(CONTROL_TOKENS), *ADDED_TOKENS]
     roles = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "</s>", "unk_token": "<unk>"}
     template = (
-        "{{ bos_token }}{% for message in messages %}{{'<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + '\\n'}}"
+        "{{ bos_token }}{% for message in messages %}"
+        "{{'<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + '\\n'}}"
         "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
     )
     config = {
