@@ -17,7 +17,8 @@ from vprm_runtime.errors import (
     VprmError,
 )
 from vprm_runtime.results import CandidateScore, ScoreResult, StepScore
-from vprm_runtime.scorer import ScoreOptions, Session, StepScorer
+from vprm_runtime.scorer import ScoreOptions, StepScorer
+from vprm_runtime.session import Session
 
 __all__ = [
     "Aggregate",

@@ -5,7 +5,8 @@ from typing import Literal, overload
 
 from vprm_runtime.errors import InputError
 from vprm_runtime.images import ImageInput
-from vprm_runtime.scorer import Response, ScoreOptions, StepScorer
+from vprm_runtime.prompt import Response
+from vprm_runtime.scorer import ScoreOptions, StepScorer
 
 
 @overload

@@ -8,9 +8,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from vprm_runtime.engines.base import Block, FloatArray
+from vprm_runtime.engines.base import Block, FloatArray, Int64Array
 from vprm_runtime.prompt import TokenisedPrompt
 
 
@@ -50,10 +49,16 @@ def groups(candidates: Sequence[Candidate], max_block_tokens: int) -> Iterator[l
         yield group
 
 
-def packed_block(group: Sequence[Candidate], prefix_tokens: int, no_embeds: FloatArray) -> Block:
-    """One block for a whole group behind `prefix_tokens` cached rows; score positions in group and step order."""
+def packed_block(
+    group: Sequence[Candidate], past_tokens: int, no_embeds: FloatArray, past_rows: Int64Array | None = None
+) -> Block:
+    """One block for a whole group behind `past_tokens` cached rows; score positions in group and step order.
+
+    `past_rows` are the cached rows of the group's common past, in order of its ids; None: all of them.
+    """
+    rows_of_past = np.arange(past_tokens) if past_rows is None else past_rows
     lengths = [candidate.new_tokens for candidate in group]
-    mask = np.zeros((sum(lengths), prefix_tokens + sum(lengths)), np.bool_)
+    mask = np.zeros((sum(lengths), past_tokens + sum(lengths)), np.bool_)
     ids, positions, score_positions = [], [], []
     start = 0
     for candidate, length in zip(group, lengths, strict=True):
@@ -62,8 +67,8 @@ def packed_block(group: Sequence[Candidate], prefix_tokens: int, no_embeds: Floa
         positions.append(np.arange(shared, shared + length))
         score_positions += [start + position - shared for position in candidate.prompt.score_positions]
         rows = slice(start, start + length)
-        mask[rows, :shared] = True
-        mask[rows, prefix_tokens + start : prefix_tokens + start + length] = np.tri(length, dtype=np.bool_)
+        mask[rows, rows_of_past[:shared]] = True
+        mask[rows, past_tokens + start : past_tokens + start + length] = np.tri(length, dtype=np.bool_)
         start += length
     return Block(
         input_ids=np.concatenate(ids).astype(np.int64),
@@ -75,18 +80,25 @@ def packed_block(group: Sequence[Candidate], prefix_tokens: int, no_embeds: Floa
 
 
 def causal_block(
-    ids: Sequence[int], past_tokens: int, image_embeds: FloatArray, score_positions: Sequence[int] = ()
+    ids: Sequence[int],
+    past_tokens: int,
+    image_embeds: FloatArray,
+    score_positions: Sequence[int] = (),
+    past_rows: Int64Array | None = None,
 ) -> Block:
-    """A block of consecutive tokens behind `past_tokens` cached rows, each seeing all rows before it and itself.
+    """A block of consecutive tokens behind `past_tokens` cached rows, each seeing its past, those before it and itself.
 
-    `score_positions` are rows of this block.
+    `past_rows` are the cached rows of that past, in order; None: all of them. `score_positions` are rows of this block.
     """
-    tokens = len(ids)
-    mask: NDArray[np.bool_] = np.tri(tokens, past_tokens + tokens, past_tokens, dtype=np.bool_)
+    rows_of_past = np.arange(past_tokens) if past_rows is None else past_rows
+    tokens, first_position = len(ids), len(rows_of_past)
+    mask = np.zeros((tokens, past_tokens + tokens), np.bool_)
+    mask[:, rows_of_past] = True
+    mask[:, past_tokens:] = np.tri(tokens, dtype=np.bool_)
     return Block(
         input_ids=np.array(ids, np.int64),
         image_embeds=image_embeds,
-        position_ids=np.arange(past_tokens, past_tokens + tokens, dtype=np.int64),
+        position_ids=np.arange(first_position, first_position + tokens, dtype=np.int64),
         attention_mask=mask,
         score_positions=np.array(score_positions, np.int64),
     )

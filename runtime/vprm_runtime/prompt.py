@@ -16,6 +16,7 @@ from vprm_runtime.manifest import ControlTokens, PromptInfo
 from vprm_runtime.score_rule import ScoreRule
 from vprm_runtime.tokenizer import TextTokenizer
 
+Response = str | Sequence[str]  # text that is split into steps, or the steps
 IMAGE_PLACEHOLDER = "<image>"
 
 
@@ -27,7 +28,7 @@ class TokenisedPrompt:
     score_positions: tuple[int, ...]
 
 
-def split_steps(response: str | Sequence[str], score_rule: ScoreRule, max_steps: int | None = None) -> list[str]:
+def split_steps(response: Response, score_rule: ScoreRule, max_steps: int | None = None) -> list[str]:
     """Steps of a response: a list is taken as it is, a string splits on the rule's joiner.
 
     With `max_steps` m and n > m steps, groups of ceil(n/m) consecutive steps are joined again. Raises InputError on an

@@ -26,7 +26,8 @@ from pathlib import Path
 from typing import Any
 
 from vprm_runtime.errors import InputError
-from vprm_runtime.scorer import Response, ScoreOptions
+from vprm_runtime.prompt import Response
+from vprm_runtime.scorer import ScoreOptions
 
 Record = Mapping[str, Any]
 RowImage = Path | bytes

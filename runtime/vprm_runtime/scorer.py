@@ -8,22 +8,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
-from vprm_runtime.aggregate import AGGREGATES, Aggregate, aggregate_scores
+from vprm_runtime.aggregate import AGGREGATES, Aggregate
 from vprm_runtime.bundle import Bundle
 from vprm_runtime.engines import Engine, open_engine
-from vprm_runtime.engines.base import FloatArray
-from vprm_runtime.errors import EngineError, InputError
+from vprm_runtime.errors import InputError
 from vprm_runtime.images import ImageInput, load_image
 from vprm_runtime.manifest import Manifest, TilingInfo
-from vprm_runtime.packing import Candidate, causal_block, common_prefix_tokens, groups, packed_block
-from vprm_runtime.prompt import PromptBuilder, TokenisedPrompt, split_steps
-from vprm_runtime.results import CandidateScore, ScoreResult, StepScore
+from vprm_runtime.prefix_cache import PrefixCache, prefix_key
+from vprm_runtime.prompt import PromptBuilder, Response, TokenisedPrompt, split_steps
+from vprm_runtime.results import ScoreResult
+from vprm_runtime.session import Session
 from vprm_runtime.tiling import tile_image
 from vprm_runtime.tokenizer import TextTokenizer
 
-Response = str | Sequence[str]
 MAX_TILES_LIMIT = 256  # far above any trained setting; a guard against typing errors
 
 
@@ -51,20 +49,35 @@ class StepScorer:
     """Scores step-by-step solutions with one bundle on one engine. Not safe for concurrent calls: use one a thread.
 
     `max_block_tokens` bounds the tokens of one engine call, and with it the memory for attention.
+    `prefix_cache_bytes` is what `score` may keep of earlier calls' prefixes (keys and values, least recently used go
+    first), so that the same images and question need not be run again; 0 keeps none.
     """
 
-    def __init__(self, manifest: Manifest, prompts: PromptBuilder, engine: Engine, max_block_tokens: int = 512) -> None:
+    def __init__(
+        self,
+        manifest: Manifest,
+        prompts: PromptBuilder,
+        engine: Engine,
+        max_block_tokens: int = 512,
+        prefix_cache_bytes: int = 0,
+    ) -> None:
         if max_block_tokens < 1:
             raise InputError(f"max_block_tokens must be at least 1, got {max_block_tokens}")
         self.manifest = manifest
         self.engine = engine
         self.max_block_tokens = max_block_tokens
-        self._prompts = prompts
-        self._no_embeds = np.zeros((0, manifest.model.hidden_size), manifest.graphs.llm.io_dtype)
+        self.prompts = prompts
+        self._kept = PrefixCache(prefix_cache_bytes)
+        self.no_embeds = np.zeros((0, manifest.model.hidden_size), manifest.graphs.llm.io_dtype)
 
     @staticmethod
     def open(
-        bundle: str | Path | Bundle, device: str = "auto", *, threads: int | None = None, max_block_tokens: int = 512
+        bundle: str | Path | Bundle,
+        device: str = "auto",
+        *,
+        threads: int | None = None,
+        max_block_tokens: int = 512,
+        prefix_cache_bytes: int = 0,
     ) -> "StepScorer":
         """Open a bundle directory on a device ("auto", "cpu").
 
@@ -76,7 +89,7 @@ class StepScorer:
         prompts = PromptBuilder(
             tokenizer, manifest.tokens, manifest.prompt, manifest.score_rule, manifest.model.tokens_per_tile
         )
-        return StepScorer(manifest, prompts, open_engine(opened, device, threads), max_block_tokens)
+        return StepScorer(manifest, prompts, open_engine(opened, device, threads), max_block_tokens, prefix_cache_bytes)
 
     def score(
         self,
@@ -92,11 +105,11 @@ class StepScorer:
         """
         if isinstance(responses, str) or not responses:
             raise InputError("responses must be a list with at least one response")
-        return self.session(images, question, options).score(responses)
+        return self._session_for_score(_as_list(images), question, options).score(responses)
 
     def session(
         self, images: ImageInput | Sequence[ImageInput] | None, question: str, options: ScoreOptions = DEFAULT_OPTIONS
-    ) -> "Session":
+    ) -> Session:
         """Encode the images and run the prefix; then score any number of responses against it."""
         tiling = self._tiling(options)
         tiles = [tile_image(load_image(image), tiling) for image in _as_list(images)]
@@ -106,7 +119,20 @@ class StepScorer:
         self, question: str, tiles: Sequence[int], response: Response, max_steps: int | None = None
     ) -> TokenisedPrompt:
         """Token ids and score positions of one candidate, as scoring uses them."""
-        return self._prompts.build(question, tiles, split_steps(response, self.manifest.score_rule, max_steps))
+        return self.prompts.build(question, tiles, split_steps(response, self.manifest.score_rule, max_steps))
+
+    def _session_for_score(self, images: list[ImageInput], question: str, options: ScoreOptions) -> Session:
+        """A kept session of the same content, or a new one."""
+        if self._kept.budget_bytes == 0:
+            return self.session(images, question, options)
+        key = prefix_key(images, question, options)
+        session = self._kept.get(key)
+        if session is None:
+            session = self.session(images, question, options)
+            model, row_dtype = self.manifest.model, np.dtype(self.manifest.graphs.llm.io_dtype)
+            row_bytes = 2 * model.layers * model.kv_width * row_dtype.itemsize
+            self._kept.put(key, session, session.prefix_tokens * row_bytes)
+        return session
 
     def _tiling(self, options: ScoreOptions) -> TilingInfo:
         tiling = self.manifest.tiling
@@ -115,119 +141,6 @@ class StepScorer:
         return TilingInfo(
             tiling.tile_size_px, min(tiling.min_tiles, options.max_tiles), options.max_tiles, tiling.use_thumbnail
         )
-
-
-class Session:
-    """One (images, question): its prefix stands in the engine's cache, candidates are scored against it."""
-
-    def __init__(
-        self, scorer: StepScorer, tiles: Sequence[NDArray[np.uint8]], question: str, options: ScoreOptions
-    ) -> None:
-        self._scorer = scorer
-        self._question = question
-        self._options = options
-        self.tiles = tuple(len(image) for image in tiles)
-        self._prefix = scorer._prompts.prefix(question, self.tiles)
-        self._check_length(len(self._prefix), "the question and its images take")
-        embeds = scorer.engine.encode_tiles(np.concatenate(tiles)) if tiles else scorer._no_embeds
-        self._cache = scorer.engine.new_cache(len(self._prefix) + scorer.max_block_tokens)
-        self._run_prefix(embeds)
-
-    @property
-    def prefix_tokens(self) -> int:
-        """Number of cached prefix tokens."""
-        return len(self._prefix)
-
-    def score(self, responses: Sequence[Response]) -> ScoreResult:
-        """Score responses; results in input order, each alone in what it sees."""
-        results: dict[int, CandidateScore] = {}
-        steps: dict[int, list[str]] = {}
-        candidates = []
-        for index, response in enumerate(responses):
-            try:
-                steps[index] = split_steps(response, self._scorer.manifest.score_rule, self._options.max_steps)
-                candidates.append(self._candidate(index, steps[index]))
-            except InputError as error:
-                results[index] = CandidateScore(index, None, (), str(error))
-        for group in groups(candidates, self._scorer.max_block_tokens):
-            for candidate, scores in zip(group, self._run_group(group), strict=True):
-                results[candidate.index] = self._result(candidate.index, steps[candidate.index], scores)
-        return ScoreResult(self.tiles, tuple(results[index] for index in range(len(responses))))
-
-    def _candidate(self, index: int, steps: Sequence[str]) -> Candidate:
-        prompt = self._scorer._prompts.build(self._question, self.tiles, steps)
-        self._check_length(len(prompt.ids), "the response and its question take")
-        return Candidate(index, prompt, common_prefix_tokens(self._prefix, prompt.ids))
-
-    def _check_length(self, tokens: int, what: str) -> None:
-        limit = self._scorer.manifest.model.max_positions_tokens
-        if tokens > limit:
-            raise InputError(
-                f"{what} {tokens} tokens, the model's limit is {limit}: shorten the text or use fewer tiles"
-            )
-
-    def _run_prefix(self, embeds: FloatArray) -> None:
-        """Run the prefix in blocks; each takes the image rows of the image-context tokens in it."""
-        size = self._scorer.max_block_tokens
-        context_id = self._scorer.manifest.tokens.img_context
-        expected = self._prefix.count(context_id)
-        if expected != len(embeds):
-            raise EngineError(
-                f"the prompt has {expected} image tokens, the vision graph gave {len(embeds)} rows: "
-                "the bundle's tokens_per_tile does not fit its vision graph; export it again"
-            )
-        used = 0
-        for start in range(0, len(self._prefix), size):
-            ids = self._prefix[start : start + size]
-            wanted = ids.count(context_id)
-            self._scorer.engine.forward(causal_block(ids, start, embeds[used : used + wanted]), self._cache)
-            used += wanted
-
-    def _run_group(self, group: Sequence[Candidate]) -> list[NDArray[np.float64]]:
-        """Step scores of each candidate of a group; the cache is as before afterwards."""
-        try:
-            if len(group) == 1:
-                logits = self._run_alone(group[0])
-            else:
-                block = packed_block(group, self.prefix_tokens, self._scorer._no_embeds)
-                logits = self._scorer.engine.forward(block, self._cache)
-        finally:
-            self._cache.truncate(self.prefix_tokens)
-        counts = [len(candidate.prompt.score_positions) for candidate in group]
-        return np.split(self._probabilities(logits), np.cumsum(counts)[:-1])
-
-    def _run_alone(self, candidate: Candidate) -> NDArray[np.float32]:
-        """One candidate, in as many blocks as it needs. The rows of the prefix that it does not share are hidden."""
-        size, shared = self._scorer.max_block_tokens, candidate.shared_tokens
-        ids = candidate.prompt.ids[: shared + candidate.new_tokens]
-        hidden = slice(shared, self.prefix_tokens)
-        logits = []
-        for start in range(shared, len(ids), size):
-            stop = min(start + size, len(ids))
-            score_positions = [p - start for p in candidate.prompt.score_positions if start <= p < stop]
-            past = self._cache.length_tokens
-            block = causal_block(ids[start:stop], past, self._scorer._no_embeds, score_positions)
-            block.attention_mask[:, hidden] = False
-            block.position_ids[:] = np.arange(start, stop)
-            logits.append(self._scorer.engine.forward(block, self._cache))
-        return np.concatenate(logits)
-
-    def _probabilities(self, logits: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Scores [K] from candidate-token logits [K, C]: softmax in float64, weighted. Raises EngineError on NaN."""
-        if not np.isfinite(logits).all():
-            raise EngineError(
-                "the LLM graph gave logits that are not finite: its precision overflows on this input; "
-                "export the checkpoint as fp32"
-            )
-        shifted = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
-        weights = np.array([candidate.weight for candidate in self._scorer.manifest.score_rule.candidates])
-        scores: NDArray[np.float64] = shifted @ weights / shifted.sum(axis=1)
-        return scores
-
-    def _result(self, index: int, steps: Sequence[str], scores: NDArray[np.float64]) -> CandidateScore:
-        step_scores = tuple(StepScore(text, float(score)) for text, score in zip(steps, scores, strict=True))
-        response_score = aggregate_scores([step.score for step in step_scores], self._options.aggregate)
-        return CandidateScore(index, response_score, step_scores)
 
 
 def _as_list(images: ImageInput | Sequence[ImageInput] | None) -> list[ImageInput]:

@@ -17,7 +17,7 @@ def candidate(index: int, ids: str, scores: list[int], shared: int) -> Candidate
 def test_packed_candidates_see_their_prefix_and_themselves() -> None:
     first = candidate(0, "PQRab", [3, 4], shared=3)
     second = candidate(1, "PQxyzt", [4], shared=2)  # shares less; what follows its last score position is left out
-    block = packed_block([first, second], prefix_tokens=3, no_embeds=NO_EMBEDS)
+    block = packed_block([first, second], past_tokens=3, no_embeds=NO_EMBEDS)
     assert "".join(map(chr, block.input_ids)) == "abxyz"
     assert block.position_ids.tolist() == [3, 4, 2, 3, 4]
     assert block.score_positions.tolist() == [0, 1, 4]

@@ -62,7 +62,7 @@ def test_packed_and_cached_equals_one_plain_pass(
 
 
 def replace_block_size(scorer: StepScorer, max_block_tokens: int) -> StepScorer:
-    return StepScorer(scorer.manifest, scorer._prompts, scorer.engine, max_block_tokens)
+    return StepScorer(scorer.manifest, scorer.prompts, scorer.engine, max_block_tokens)
 
 
 def test_scores_depend_on_picture_question_and_steps(scorer: StepScorer, picture: Callable[..., Image.Image]) -> None:
@@ -131,7 +131,7 @@ def test_logits_that_are_not_finite_are_an_error(scorer: StepScorer) -> None:
         def forward(block: object, cache: object) -> object:
             return scorer.engine.forward(block, cache) * np.float32("nan")  # type: ignore[arg-type]
 
-    broken = StepScorer(scorer.manifest, scorer._prompts, Overflowing())  # type: ignore[arg-type]
+    broken = StepScorer(scorer.manifest, scorer.prompts, Overflowing())  # type: ignore[arg-type]
     with pytest.raises(EngineError, match="not finite"):
         broken.score(None, "How many?", ["One."])
 
@@ -141,7 +141,7 @@ def test_a_bundle_whose_image_tokens_do_not_fit_is_an_error(
 ) -> None:
     from vprm_runtime.prompt import PromptBuilder
 
-    prompts = scorer._prompts
+    prompts = scorer.prompts
     wrong = PromptBuilder.__new__(PromptBuilder)
     wrong.__dict__.update(prompts.__dict__)
     wrong._tokens_per_tile = prompts._tokens_per_tile - 1

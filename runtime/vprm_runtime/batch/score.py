@@ -11,7 +11,8 @@ from vprm_runtime.batch.log import ScoreLog, has_error
 from vprm_runtime.batch.source import BadRow, RowSource, open_rows
 from vprm_runtime.errors import EngineError, InputError
 from vprm_runtime.rows import Row
-from vprm_runtime.scorer import DEFAULT_OPTIONS, ScoreOptions, Session, StepScorer
+from vprm_runtime.scorer import DEFAULT_OPTIONS, ScoreOptions, StepScorer
+from vprm_runtime.session import Session
 
 Progress = Callable[[int, int | None, int], None]  # rows done, rows in all, rows with an error
 MAX_ENGINE_FAILURES = 8  # rows in a row: then the engine is broken, not the rows
