@@ -57,7 +57,7 @@ class Checkpoint:
         config = _read_json(config_path)
         tensors: dict[str, TensorEntry] = {}
         for file, expected in _shards(directory).items():
-            found = _read_header(file)
+            found = read_safetensors_header(file)
             missing = sorted(expected - found.keys()) if expected is not None else []
             if missing:
                 raise CheckpointError(
@@ -105,7 +105,7 @@ def _shards(directory: Path) -> Mapping[Path, set[str] | None]:
     )
 
 
-def _read_header(file: Path) -> dict[str, TensorEntry]:
+def read_safetensors_header(file: Path) -> dict[str, TensorEntry]:
     """Index of one safetensors file; checks that all of its data is there."""
     if not file.is_file():
         raise CheckpointError(f"shard {file} is missing: the download is incomplete")

@@ -8,9 +8,10 @@ from rich.markup import escape
 
 from vprm_runtime.cli.common import Subparsers, byte_progress, stderr_console
 from vprm_runtime.errors import InputError
-from vprm_runtime.manifest import Precision
+from vprm_runtime.manifest import Precision, Target
 
 _PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+_TARGETS: tuple[Target, ...] = get_args(Target)
 
 
 def register(subparsers: Subparsers) -> None:
@@ -23,7 +24,16 @@ def register(subparsers: Subparsers) -> None:
     parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="checkpoint directory")
     parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="bundle directory to make; must not exist")
     parser.add_argument("--precision", choices=_PRECISIONS, default="fp32", help="of the LLM (default: fp32)")
-    parser.add_argument("--vision-precision", choices=_PRECISIONS, help="of the vision encoder (default: as the LLM)")
+    parser.add_argument(
+        "--vision-precision", choices=_PRECISIONS, help="of the vision encoder (default: as the LLM, never quantised)"
+    )
+    parser.add_argument(
+        "--target", choices=_TARGETS, default="cpu", help="engines that a quantised graph is laid out for"
+    )
+    parser.add_argument("--calibration", type=Path, metavar="FILE", help="made by  vprm calibrate")
+    parser.add_argument(
+        "--keep-high", type=int, default=0, metavar="N", help="leave the N most sensitive Linears in floating point"
+    )
     parser.add_argument(
         "--system-message", metavar="TEXT|@FILE", help="instead of the checkpoint's or the template's own"
     )
@@ -38,7 +48,12 @@ def run(args: argparse.Namespace) -> int:
     from vprm_export.exporter import ExportOptions, export_bundle
 
     system_message = _text_argument(args.system_message)
-    options = ExportOptions(args.precision, args.vision_precision, system_message, args.score_rule)
+    if args.keep_high < 0:
+        raise InputError(f"--keep-high must be at least 0, got {args.keep_high}")
+    options = ExportOptions(
+        args.precision, args.vision_precision, system_message, args.score_rule, args.target, args.calibration,
+        args.keep_high,
+    )  # fmt: skip
     with byte_progress("exporting") as progress:
         export_bundle(args.checkpoint, args.bundle, options, progress)
     stderr_console().print(f"wrote {escape(str(args.bundle))}", highlight=False)

@@ -26,6 +26,7 @@ from vprm_export.architecture import Architecture
 from vprm_export.checkpoint import Checkpoint
 from vprm_export.external_data import ExternalData
 from vprm_export.llm_graph import build_llm_graph
+from vprm_export.precision.plan import PrecisionOptions, plan_llm, plan_vision
 from vprm_export.score_rules import RuleText, find_score_rule
 from vprm_export.templates import DEFAULT_SYSTEM_MESSAGES
 from vprm_export.tokenizer_files import BundleTokenizer, load_tokenizer
@@ -33,7 +34,7 @@ from vprm_export.vision_graph import build_vision_graph
 from vprm_export.weights import TensorReader
 from vprm_runtime.bundle import file_info
 from vprm_runtime.errors import BundleError, CheckpointError, VprmError
-from vprm_runtime.graph_io import FloatDType, llm_io, vision_io
+from vprm_runtime.graph_io import llm_io, vision_io
 from vprm_runtime.manifest import (
     MANIFEST_NAME,
     SCHEMA_VERSION,
@@ -46,25 +47,34 @@ from vprm_runtime.manifest import (
     Precision,
     PromptInfo,
     Provenance,
+    Target,
     TilingInfo,
 )
 from vprm_runtime.score_rule import ScoreRule
 
 Progress = Callable[[int, int], None]  # bytes written so far, bytes in all
-_FLOAT_DTYPES: dict[Precision, FloatDType] = {"fp32": "float32", "fp16": "float16"}
 _TOOLS = ("vprm", "onnx-ir", "numpy", "tokenizers")
 
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """What to make of a checkpoint. `vision_precision` None: as the LLM's; `system_message` None: the model's own;
-    `score_rule`: a name of vprm_export.score_rules.SCORE_RULES, or the path of a rule file.
+    """What to make of a checkpoint. `vision_precision` None: the LLM's, or its floating type where the LLM is
+    quantised; `system_message` None: the model's own; `score_rule`: a name of vprm_export.score_rules.SCORE_RULES, or
+    the path of a rule file; `target`, `calibration` and `keep_high`: see vprm_export.precision.plan.
     """
 
     precision: Precision = "fp32"
     vision_precision: Precision | None = None
     system_message: str | None = None
     score_rule: str = "visualprm"
+    target: Target = "cpu"
+    calibration: Path | None = None
+    keep_high: int | tuple[str, ...] = 0
+
+    @property
+    def numbers(self) -> PrecisionOptions:
+        """What concerns precision."""
+        return PrecisionOptions(self.precision, self.vision_precision, self.target, self.calibration, self.keep_high)
 
 
 def export_bundle(
@@ -133,8 +143,8 @@ def _build(
             f"token id {highest} is outside of vocab_size {llm.vocabulary}: tokenizer of another model?"
         )
     reader = TensorReader(checkpoint)
-    llm_graph = _graph_info("llm", options.precision)
-    vision_graph = _graph_info("vision", options.vision_precision or options.precision)
+    llm_plan, vision_plan = plan_llm(options.numbers, llm, reader), plan_vision(options.numbers)
+    llm_graph, vision_graph = llm_plan.info, vision_plan.info
     vision_data, llm_data = ExternalData(f"{vision_graph.file}.data"), ExternalData(f"{llm_graph.file}.data")
     vision_model = build_vision_graph(
         vision,
@@ -143,13 +153,14 @@ def _build(
         vision_io(tile_size_px=vision.image_px, hidden_size=llm.hidden_size, dtype=vision_graph.io_dtype),
         np.dtype(vision_graph.io_dtype),
         vision_data,
+        vision_plan.linear_formats,
     )
     rule = rule_text.with_ids(tokenizer)
     llm_model = build_llm_graph(
         llm,
         tokenizer.control.img_context,
         [candidate.id for candidate in rule.candidates],
-        reader,
+        llm_plan.weights,
         llm_io(
             layers=llm.layers,
             hidden_size=llm.hidden_size,
@@ -157,7 +168,7 @@ def _build(
             candidates=len(rule.candidates),
             dtype=llm_graph.io_dtype,
         ),
-        np.dtype(llm_graph.io_dtype),
+        llm_plan.numbers,
         llm_data,
     )
     reader.check_all_used(architecture.is_idle)
@@ -172,10 +183,6 @@ def _build(
         PromptInfo(architecture.template, system_message),
         rule,
     )
-
-
-def _graph_info(name: str, precision: Precision) -> GraphInfo:
-    return GraphInfo(f"{name}.onnx", precision, _FLOAT_DTYPES[precision])
 
 
 def _write(plan: _Plan, tokenizer: BundleTokenizer, directory: Path, progress: Progress) -> dict[str, FileInfo]:

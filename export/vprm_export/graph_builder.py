@@ -1,7 +1,7 @@
 """A thin layer over onnx_ir for building one graph: operators by name, constants, weights as external data."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 import onnx_ir as ir
@@ -13,6 +13,7 @@ from vprm_runtime.graph_io import GraphIO, TensorSpec
 
 OPSET = 24
 IR_VERSION = 11
+SITE_KEY = "vprm.site"
 _DTYPES = {
     "uint8": ir.DataType.UINT8,
     "int64": ir.DataType.INT64,
@@ -23,19 +24,39 @@ _DTYPES = {
 FLOAT32: np.dtype[Any] = np.dtype(np.float32)
 
 
+class LinearFormat(Protocol):
+    """How the product of a Linear is put into a graph: in floating point, or quantised."""
+
+    def product(self, graph: "GraphBuilder", value: ir.Value, weight: Weight) -> ir.Value:
+        """`value` [.., in] in the graph's dtype times a checkpoint's Linear [out, in]; [.., out]."""
+        ...
+
+
+LinearFormats = Callable[[str], LinearFormat | None]  # by the Linear's site; None: floating point
+
+
 class GraphBuilder:
     """Collects nodes and initializers of one graph whose inputs and outputs are given.
 
     `dtype` is the type of weights and matrix products; norms, softmax, rotations and the residual stream are float32.
+    `linear_formats` says which Linears are quantised, and how.
     """
 
-    def __init__(self, name: str, io: GraphIO, dtype: np.dtype[Any], data: ExternalData) -> None:
+    def __init__(
+        self,
+        name: str,
+        io: GraphIO,
+        dtype: np.dtype[Any],
+        data: ExternalData,
+        linear_formats: LinearFormats = lambda site: None,
+    ) -> None:
         self._name = name
         self._io = io
         self._data = data
         self._tape = ir.tape.Tape()
         self._initializers: list[ir.Value] = []
         self._constants: dict[tuple[bytes, str, tuple[int, ...]], ir.Value] = {}
+        self._linear_formats = linear_formats
         self.dtype = dtype
         self.inputs = {spec.name: _value(spec) for spec in io.inputs}
 
@@ -70,21 +91,40 @@ class GraphBuilder:
         self._initializers.append(value)
         return value
 
+    def stored(self, codes: Weight, dtype: ir.DataType) -> ir.Value:
+        """Quantised codes as external data, stored as they come."""
+        value = self._data.add_stored(codes, dtype)
+        self._initializers.append(value)
+        return value
+
+    def cast(self, value: ir.Value, dtype: np.dtype[Any], source: np.dtype[Any]) -> ir.Value:
+        """`value` of dtype `source` as `dtype`; no operator where they are equal."""
+        return value if dtype == source else self.op("Cast", value, to=ir.DataType.from_numpy(dtype).value)
+
     def reshape(self, value: ir.Value, *shape: int) -> ir.Value:
         """Reshape; -1 and 0 as in ONNX."""
         return self.op("Reshape", value, self.ints(*shape))
 
     def to_weights(self, value: ir.Value) -> ir.Value:
         """float32 -> the graph's dtype, for a matrix product."""
-        return value if self.dtype == FLOAT32 else self.op("Cast", value, to=ir.DataType.from_numpy(self.dtype).value)
+        return self.cast(value, self.dtype, FLOAT32)
 
     def to_float32(self, value: ir.Value) -> ir.Value:
         """The graph's dtype -> float32, for the residual stream."""
-        return value if self.dtype == FLOAT32 else self.op("Cast", value, to=ir.DataType.FLOAT.value)
+        return self.cast(value, FLOAT32, self.dtype)
 
-    def linear(self, value: ir.Value, weight: Weight, bias: Weight | None = None) -> ir.Value:
-        """`value` [N, in] in the graph's dtype times a checkpoint's Linear [out, in], plus its bias."""
-        product = self.op("MatMul", value, self.weight(weight.transposed()))
+    def linear(self, value: ir.Value, weight: Weight, bias: Weight | None = None, site: str | None = None) -> ir.Value:
+        """`value` [N, in] in the graph's dtype times a checkpoint's Linear [out, in], plus its bias.
+
+        `site` names the Linear for quantisation; without one it stays in floating point.
+        """
+        linear_format = None if site is None else self._linear_formats(site)
+        if linear_format is None:
+            product = self.op("MatMul", value, self.weight(weight.transposed()))
+        else:
+            product = linear_format.product(self, value, weight)
+        if site is not None:
+            _mark_site(product, site)
         return product if bias is None else self.op("Add", product, self.weight(bias))
 
     def finish(self, outputs: Sequence[ir.Value]) -> ir.Model:
@@ -102,6 +142,13 @@ class GraphBuilder:
             name=self._name,
         )
         return ir.Model(graph, ir_version=IR_VERSION, producer_name="vprm")
+
+
+def _mark_site(product: ir.Value, site: str) -> None:
+    """Note a Linear's site on the node that makes its product, for calibration to find it in a stored graph."""
+    node = product.producer()
+    if node is not None:
+        node.metadata_props[SITE_KEY] = site
 
 
 def _value(spec: TensorSpec) -> ir.Value:

@@ -7,6 +7,7 @@ where alone it matters. Inputs and outputs: vprm_runtime.graph_io.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,24 +16,34 @@ from numpy.typing import NDArray
 
 from vprm_export.architecture import LlmArchitecture
 from vprm_export.external_data import ExternalData
-from vprm_export.graph_builder import FLOAT32, GraphBuilder
+from vprm_export.graph_builder import FLOAT32, GraphBuilder, LinearFormats
 from vprm_export.llm_weights import LlmWeights
-from vprm_export.weights import TensorReader, Weight, stacked
+from vprm_export.precision.sites import site_name
+from vprm_export.weights import Weight, stacked
 from vprm_runtime.graph_io import GraphIO
+
+
+@dataclass(frozen=True)
+class LlmNumbers:
+    """Number types of the graph: of everything floating, of the embedding table as stored, and of quantised Linears."""
+
+    dtype: np.dtype[Any]
+    table_dtype: np.dtype[Any]
+    linear_formats: LinearFormats = lambda site: None
 
 
 def build_llm_graph(
     llm: LlmArchitecture,
     img_context_id: int,
     candidate_ids: Sequence[int],
-    reader: TensorReader,
+    weights: LlmWeights,
     io: GraphIO,
-    dtype: np.dtype[Any],
+    numbers: LlmNumbers,
     data: ExternalData,
 ) -> ir.Model:
-    """Build the graph; weights are taken from `reader` and given their place in `data`."""
-    graph = GraphBuilder("llm", io, dtype, data)
-    return _LlmGraph(llm, LlmWeights(llm, reader), graph).build(img_context_id, candidate_ids)
+    """Build the graph; weights are given their place in `data`."""
+    graph = GraphBuilder("llm", io, numbers.dtype, data, numbers.linear_formats)
+    return _LlmGraph(llm, weights, graph, numbers.table_dtype).build(img_context_id, candidate_ids)
 
 
 def inverse_frequencies(llm: LlmArchitecture) -> NDArray[np.float32]:
@@ -44,8 +55,11 @@ def inverse_frequencies(llm: LlmArchitecture) -> NDArray[np.float32]:
 class _LlmGraph:
     """Shapes in comments: S new tokens, P cached, K scored; H hidden; the batch axis of 1 only around attention."""
 
-    def __init__(self, llm: LlmArchitecture, weights: LlmWeights, graph: GraphBuilder) -> None:
+    def __init__(
+        self, llm: LlmArchitecture, weights: LlmWeights, graph: GraphBuilder, table_dtype: np.dtype[Any]
+    ) -> None:
         self._llm = llm
+        self._table_dtype = table_dtype
         self._weights = weights
         self._graph = graph
         self._batch_axis = graph.ints(0)
@@ -74,7 +88,8 @@ class _LlmGraph:
         """Token embeddings, with image rows in the places of the image-context tokens, in order."""
         graph = self._graph
         ids, rows = graph.inputs["input_ids"], graph.inputs["image_embeds"]
-        tokens = graph.op("Gather", graph.weight(self._weights.embeddings()), ids)  # [S, H]
+        embeddings = graph.weight(self._weights.embeddings(), self._table_dtype)
+        tokens = graph.cast(graph.op("Gather", embeddings, ids), graph.dtype, self._table_dtype)  # [S, H]
         is_image = graph.op("Equal", ids, graph.constant(np.array(img_context_id, np.int64)))  # [S]
         flags = graph.op("Cast", is_image, to=ir.DataType.INT64.value)
         # Row n of the picture belongs to the n-th context token; row 0 of the table stands in for all other tokens.
@@ -98,9 +113,8 @@ class _LlmGraph:
             cos, sin = graph.op("Gather", cos, scored, axis=1), graph.op("Gather", sin, scored, axis=1)
         q = self._rotated(q, self._llm.heads, cos, sin)
         attended = self._attend(q, k, v, mask, layer)
-        hidden = graph.op(
-            "Add", hidden, graph.to_float32(graph.linear(attended, self._weights.attention_output(layer)))
-        )
+        output = graph.linear(attended, self._weights.attention_output(layer), site=site_name(layer, "o"))
+        hidden = graph.op("Add", hidden, graph.to_float32(output))
         inner = graph.to_weights(self._norm(hidden, self._weights.mlp_norm(layer)))
         return graph.op("Add", hidden, graph.to_float32(self._mlp(inner, layer))), k, v
 
@@ -110,24 +124,25 @@ class _LlmGraph:
         q_weight, k_weight, v_weight = self._weights.q_k_v(layer)
         q_bias, k_bias, v_bias = self._weights.q_k_v_biases(layer) or (None, None, None)
         q_width, kv_width = llm.heads * llm.head_dim, llm.kv_heads * llm.head_dim
+        site = site_name(layer, "qkv")
         if not last:
-            joined = self._joined(normed, [q_weight, k_weight, v_weight], [q_bias, k_bias, v_bias], layer, "qkv")
+            joined = self._joined(normed, [q_weight, k_weight, v_weight], [q_bias, k_bias, v_bias], site)
             q, k, v = self._graph.split(joined, [q_width, kv_width, kv_width])
             return q, k, v
         k, v = self._graph.split(
-            self._joined(normed, [k_weight, v_weight], [k_bias, v_bias], layer, "kv"), [kv_width, kv_width]
+            self._joined(normed, [k_weight, v_weight], [k_bias, v_bias], site, "_kv"), [kv_width, kv_width]
         )
         scored = self._graph.op("Gather", normed, self._graph.inputs["score_positions"])
-        return self._joined(scored, [q_weight], [q_bias], layer, "q"), k, v
+        return self._joined(scored, [q_weight], [q_bias], site, "_q"), k, v
 
     def _joined(
-        self, value: ir.Value, weights: Sequence[Weight], biases: Sequence[Weight | None], layer: int, role: str
+        self, value: ir.Value, weights: Sequence[Weight], biases: Sequence[Weight | None], site: str, part: str = ""
     ) -> ir.Value:
         """One matrix product for several Linears of the same input."""
-        name = f"language_model.layers.{layer}.{role}"
+        name = f"language_model.{site}{part}"
         there = [bias for bias in biases if bias is not None]
         bias = stacked(there, f"{name}.bias") if there else None
-        return self._graph.linear(value, stacked(weights, f"{name}.weight"), bias)
+        return self._graph.linear(value, stacked(weights, f"{name}.weight"), bias, site)
 
     def _rotated(self, rows: ir.Value, heads: int, cos: ir.Value, sin: ir.Value) -> ir.Value:
         """Half-split rotary embedding of [rows, heads*head_dim], in float32."""
@@ -151,10 +166,10 @@ class _LlmGraph:
     def _mlp(self, value: ir.Value, layer: int) -> ir.Value:
         """SwiGLU: down(silu(gate) * up)."""
         graph = self._graph
-        joined = self._joined(value, self._weights.gate_and_up(layer), [], layer, "gate_up")
+        joined = self._joined(value, self._weights.gate_and_up(layer), [], site_name(layer, "gate_up"))
         gate, up = graph.split(joined, [self._llm.mlp_size] * 2)
         silu = graph.op("Mul", gate, graph.op("Sigmoid", gate))
-        return graph.linear(graph.op("Mul", silu, up), self._weights.down(layer))
+        return graph.linear(graph.op("Mul", silu, up), self._weights.down(layer), site=site_name(layer, "down"))
 
     def _norm(self, value: ir.Value, weight: Weight) -> ir.Value:
         return self._graph.op(

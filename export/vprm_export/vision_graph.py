@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from vprm_export.architecture import VisionArchitecture
 from vprm_export.external_data import ExternalData
-from vprm_export.graph_builder import FLOAT32, GraphBuilder
+from vprm_export.graph_builder import FLOAT32, GraphBuilder, LinearFormats
 from vprm_export.interpolate import bicubic_resize
 from vprm_export.weights import TensorReader, Weight
 from vprm_runtime.graph_io import GraphIO
@@ -32,9 +32,14 @@ def build_vision_graph(
     io: GraphIO,
     dtype: np.dtype[Any],
     data: ExternalData,
+    linear_formats: LinearFormats = lambda site: None,
 ) -> ir.Model:
-    """Build the graph; weights are taken from `reader` and given their place in `data`."""
-    return _VisionGraph(vision, reader, GraphBuilder("vision", io, dtype, data)).build(llm_hidden_size)
+    """Build the graph; weights are taken from `reader` and given their place in `data`.
+
+    `linear_formats` is asked for the encoder's Linears; patch embedding and projector stay in floating point.
+    """
+    graph = GraphBuilder("vision", io, dtype, data, linear_formats)
+    return _VisionGraph(vision, reader, graph).build(llm_hidden_size)
 
 
 class _VisionGraph:
@@ -100,10 +105,10 @@ class _VisionGraph:
         hidden = graph.op("Add", hidden, self._scaled(attended, f"{name}.ls1"))
         inner = graph.to_weights(self._norm(hidden, f"{name}.norm2"))
         fc1 = self._weight(f"{name}.mlp.fc1.weight", vision.mlp_size, width)
-        inner = graph.linear(inner, fc1, self._weight(f"{name}.mlp.fc1.bias", vision.mlp_size))
+        inner = graph.linear(inner, fc1, self._weight(f"{name}.mlp.fc1.bias", vision.mlp_size), f"{name}.fc1")
         inner = graph.op("Gelu", inner)
         fc2 = self._weight(f"{name}.mlp.fc2.weight", width, vision.mlp_size)
-        inner = graph.linear(inner, fc2, self._weight(f"{name}.mlp.fc2.bias", width))
+        inner = graph.linear(inner, fc2, self._weight(f"{name}.mlp.fc2.bias", width), f"{name}.fc2")
         return graph.op("Add", hidden, self._scaled(inner, f"{name}.ls2"))
 
     def _attention(self, value: ir.Value, name: str) -> ir.Value:
@@ -111,7 +116,7 @@ class _VisionGraph:
         graph, vision = self._graph, self._vision
         width = vision.hidden_size
         bias = self._weight(f"{name}.qkv.bias", 3 * width) if vision.qkv_bias else None
-        packed = graph.linear(value, self._weight(f"{name}.qkv.weight", 3 * width, width), bias)
+        packed = graph.linear(value, self._weight(f"{name}.qkv.weight", 3 * width, width), bias, f"{name}.qkv")
         q, k, v = graph.split(packed, [width] * 3)
         if vision.qk_norm:  # over all heads' channels together
             q = graph.to_weights(self._rms_norm(graph.to_float32(q), f"{name}.q_norm"))
@@ -121,7 +126,7 @@ class _VisionGraph:
             softmax_precision=ir.DataType.FLOAT.value,
         )  # fmt: skip
         proj = self._weight(f"{name}.proj.weight", width, width)
-        return graph.linear(attended, proj, self._weight(f"{name}.proj.bias", width))
+        return graph.linear(attended, proj, self._weight(f"{name}.proj.bias", width), f"{name}.proj")
 
     def _norm(self, value: ir.Value, name: str) -> ir.Value:
         if self._vision.norm == "rms_norm":

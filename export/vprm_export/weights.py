@@ -37,6 +37,22 @@ def stacked(weights: Iterable[Weight], name: str) -> Weight:
     return Weight(name, shape, lambda: np.concatenate([part.load() for part in parts]))
 
 
+def scaled(
+    weight: Weight, rows: Callable[[], Array] | None = None, columns: Callable[[], Array] | None = None
+) -> Weight:
+    """A weight times a factor a row (axis 0), or a factor a column (the last axis); in float32."""
+
+    def load() -> Array:
+        values = weight.load().astype(np.float32)
+        if rows is not None:
+            values *= rows().reshape(-1, *[1] * (values.ndim - 1))
+        if columns is not None:
+            values *= columns()
+        return values
+
+    return Weight(weight.name, weight.shape, load)
+
+
 @dataclass
 class TensorReader:
     """Hands out a checkpoint's tensors by name, checks their shapes, and remembers which were asked for."""

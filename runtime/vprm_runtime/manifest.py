@@ -14,7 +14,8 @@ SCHEMA_VERSION = 1
 MANIFEST_NAME = "manifest.json"
 TOKENIZER_NAME = "tokenizer.json"
 
-Precision = Literal["fp32", "fp16"]
+Precision = Literal["fp32", "fp16", "int8", "w8", "w4", "fp8"]
+Target = Literal["cpu", "tensorrt"]
 
 
 @dataclass(frozen=True)
@@ -67,12 +68,23 @@ class TilingInfo:
 
 
 @dataclass(frozen=True)
+class Quantisation:
+    """How a graph's Linears are quantised, for which engines, and which of them are not."""
+
+    target: Target
+    linears: str
+    calibration_sha256: str | None
+    kept_high: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class GraphInfo:
     """One graph: its ONNX file (external data beside it), precision and floating type of its inputs and outputs."""
 
     file: str
     precision: Precision
     io_dtype: FloatDType
+    quantisation: Quantisation | None = None
 
 
 @dataclass(frozen=True)
@@ -160,6 +172,9 @@ def _parse_field(hint: Any, value: object, where: str) -> object:
     if origin is Literal:
         accepted = value in arguments
     elif origin in (Union, UnionType):
+        for argument in arguments:
+            if is_dataclass(argument) and isinstance(value, Mapping):
+                return _parse(argument, value, where)  # type: ignore[arg-type]
         accepted = any(_is_plain(argument, value) for argument in arguments)
     else:
         accepted = _is_plain(hint, value)

@@ -76,7 +76,9 @@ def test_export_and_inspect(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -
     document = json.loads(capfd.readouterr().out)
     assert document["verified"] is True
     assert document["manifest"]["prompt"]["system_message"] == "Be strict."
-    assert document["manifest"]["graphs"]["llm"] == {"file": "llm.onnx", "precision": "fp16", "io_dtype": "float16"}
+    assert document["manifest"]["graphs"]["llm"] == {
+        "file": "llm.onnx", "precision": "fp16", "io_dtype": "float16", "quantisation": None,
+    }  # fmt: skip
     assert run("inspect", bundle, "--verify") == 0
     assert "all hashes agree" in capfd.readouterr().out
     data = bundle / "vision.onnx.data"

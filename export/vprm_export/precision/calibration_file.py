@@ -1,0 +1,108 @@
+"""`calibration.safetensors`: what the inputs of each Linear of an LLM look like, and how sensitive each one is.
+
+| tensor                    | type, shape     | meaning                                                        |
+|---------------------------|-----------------|----------------------------------------------------------------|
+| `{site}.absmax`           | float32 [in]    | largest absolute value of each input channel                   |
+| `{site}.mean_square`      | float32 [in]    | mean square of each input channel                              |
+| `{site}.token_absmax`     | float32 [5]     | percentiles 0, 50, 99, 99.9, 100 of the tokens' absmax         |
+| `{site}.samples`          | float32 [R, in] | some tokens' inputs: those with the largest absmax, and others |
+| `sensitivity.{precision}` | float32 [sites] | mean step-score error with this site alone quantised           |
+
+A site is a Linear, or several with the same input: `layers.{i}.qkv`, `.o`, `.gate_up`, `.down`. The file's metadata
+has `format` "vprm-calibration", `sites` (their names, in order) and `provenance`, both JSON.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vprm_export.checkpoint import TensorEntry, read_safetensors_header
+from vprm_runtime.errors import CheckpointError, InputError
+
+FORMAT = "vprm-calibration"
+TOKEN_PERCENTILES = (0.0, 50.0, 99.0, 99.9, 100.0)
+
+FloatArray = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class SiteStatistics:
+    """One site's inputs, as in the table above."""
+
+    absmax: FloatArray
+    mean_square: FloatArray
+    token_absmax: FloatArray
+    samples: FloatArray
+
+    def tensors(self, site: str) -> dict[str, FloatArray]:
+        """As tensors of the file."""
+        return {f"{site}.{name}": value for name, value in vars(self).items()}
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """An opened calibration file; tensors are read when they are asked for."""
+
+    path: Path
+    sites: tuple[str, ...]
+    provenance: Mapping[str, Any]
+    sha256: str
+    tensors: Mapping[str, TensorEntry]
+
+    @staticmethod
+    def open(path: str | Path) -> "Calibration":
+        """Open a file. Raises InputError where it is missing or not a calibration file."""
+        file = Path(path)
+        if not file.is_file():
+            raise InputError(f"no calibration file at {file}: make one with  vprm calibrate BUNDLE -o {file}")
+        try:
+            tensors = read_safetensors_header(file)
+        except CheckpointError as error:
+            raise InputError(f"{file} is not a calibration file ({error}): make it with  vprm calibrate") from error
+        with file.open("rb") as stream:
+            header = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
+            stream.seek(0)
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        metadata = header.get("__metadata__", {})
+        if metadata.get("format") != FORMAT:
+            raise InputError(f"{file} is a safetensors file of another kind: make one with  vprm calibrate BUNDLE")
+        return Calibration(
+            file, tuple(json.loads(metadata["sites"])), json.loads(metadata["provenance"]), digest, tensors
+        )
+
+    def statistics(self, site: str) -> SiteStatistics:
+        """Statistics of one site. Raises InputError where the file has none: it is of another model."""
+        names = SiteStatistics.__dataclass_fields__
+        return SiteStatistics(**{name: self._read(f"{site}.{name}") for name in names})
+
+    def sensitivity(self, precision: str) -> dict[str, float]:
+        """Step-score error by site. Raises InputError where it was not measured for this precision."""
+        name = f"sensitivity.{precision}"
+        if name not in self.tensors:
+            raise InputError(
+                f"{self.path} has no sensitivities for {precision}: measure them with  "
+                f"vprm calibrate ... --sensitivity {precision}"
+            )
+        return dict(zip(self.sites, self._read(name).tolist(), strict=True))
+
+    def most_sensitive(self, precision: str, count: int) -> tuple[str, ...]:
+        """The `count` sites with the largest step-score error, worst first."""
+        errors = self.sensitivity(precision)
+        if count > len(errors):
+            raise InputError(f"--keep-high {count} is more than the model's {len(errors)} Linears: use fp16 instead")
+        return tuple(sorted(errors, key=lambda site: -errors[site])[:count])
+
+    def _read(self, name: str) -> FloatArray:
+        entry = self.tensors.get(name)
+        if entry is None:
+            raise InputError(f"{self.path} has no tensor {name!r}: it was made for another model; calibrate this one")
+        with entry.file.open("rb") as stream:
+            stream.seek(entry.offset_bytes)
+            data = stream.read(int(np.prod(entry.shape)) * entry.dtype.itemsize)
+        return np.frombuffer(data, entry.dtype).astype(np.float32).reshape(entry.shape)

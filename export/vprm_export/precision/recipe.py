@@ -1,0 +1,86 @@
+"""Precision recipes: what a precision's name means for the Linears of a graph, on each target.
+
+| precision | target   | weights                      | activations                            | float type |
+|-----------|----------|------------------------------|----------------------------------------|------------|
+| int8      | cpu      | int8, a scale per channel    | int8, a scale per token, at run time   | float32    |
+| int8      | tensorrt | int8, a scale per channel    | int8, one calibrated scale             | float16    |
+| w8        | cpu      | int8, a scale per 128 inputs | float32                                | float32    |
+| w8        | tensorrt | int8, a scale per channel    | float16                                | float16    |
+| w4        | both     | int4, a scale per 128 inputs | float32 (cpu), float16 (tensorrt)      |            |
+| fp8       | both     | E4M3, one scale              | E4M3, one calibrated scale             |            |
+
+Channel means output channel. Where 128 does not divide the number of inputs, the group is the largest power of two
+that does. The default target is the CPU; there ONNX Runtime turns the weight-only recipes' DequantizeLinear + MatMul
+into its MatMulNBits, which rounds activations to int8 per token and group of inputs.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from vprm_runtime.errors import UnsupportedError
+from vprm_runtime.graph_io import FloatDType
+from vprm_runtime.manifest import Precision, Target
+
+WeightKind = Literal["int8_channel", "int8_group", "int4_group", "fp8_tensor"]
+ActivationKind = Literal["float", "int8_token", "int8_token_group", "int8_static", "fp8_static"]
+
+TARGETS: tuple[Target, ...] = get_args(Target)
+GROUP_SIZE = 128
+_MIN_GROUP_SIZE = 16  # the smallest that ONNX Runtime's MatMulNBits takes
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How the Linears of a graph are quantised. `activations` is what happens to them when the graph is run."""
+
+    precision: Precision
+    target: Target
+    weights: WeightKind
+    activations: ActivationKind
+    float_dtype: FloatDType  # of everything that is not quantised
+
+    @property
+    def needs_calibration(self) -> bool:
+        """Whether activation scales are constants of the graph."""
+        return self.activations in ("int8_static", "fp8_static")
+
+    @property
+    def description(self) -> str:
+        """For people and manifests."""
+        return f"weights {self.weights}, activations {self.activations}"
+
+
+_RECIPES = (
+    Recipe("int8", "cpu", "int8_channel", "int8_token", "float32"),
+    Recipe("int8", "tensorrt", "int8_channel", "int8_static", "float16"),
+    Recipe("w8", "cpu", "int8_group", "int8_token_group", "float32"),
+    Recipe("w8", "tensorrt", "int8_channel", "float", "float16"),
+    Recipe("w4", "cpu", "int4_group", "int8_token_group", "float32"),
+    Recipe("w4", "tensorrt", "int4_group", "float", "float16"),
+    Recipe("fp8", "cpu", "fp8_tensor", "fp8_static", "float32"),
+    Recipe("fp8", "tensorrt", "fp8_tensor", "fp8_static", "float16"),
+)
+FLOAT_DTYPES: dict[Precision, FloatDType] = {"fp32": "float32", "fp16": "float16"}
+
+
+def recipe_for(precision: Precision, target: Target) -> Recipe | None:
+    """The recipe of a precision, None for the floating ones. Raises UnsupportedError on an unknown pair."""
+    if precision in FLOAT_DTYPES:
+        return None
+    for recipe in _RECIPES:
+        if (recipe.precision, recipe.target) == (precision, target):
+            return recipe
+    known = ", ".join(f"{recipe.precision} for {recipe.target}" for recipe in _RECIPES)
+    raise UnsupportedError(f"no recipe for precision {precision!r} and target {target!r}; there are {known}")
+
+
+def group_size(inputs: int) -> int:
+    """Inputs that share a scale: 128, or the largest power of two below it that divides `inputs`."""
+    size = GROUP_SIZE
+    while size > _MIN_GROUP_SIZE and inputs % size:
+        size //= 2
+    if inputs % size:
+        raise UnsupportedError(
+            f"a Linear with {inputs} inputs cannot be quantised in groups of {size} or more: use int8 or fp16"
+        )
+    return size

@@ -1,0 +1,57 @@
+"""A quantised weight on its way to a graph: codes and scales come from one reading of the checkpoint's tensor."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vprm_export.precision.quantise import FloatArray, packed_int4, quantised_weight
+from vprm_export.precision.recipe import WeightKind, group_size
+from vprm_export.weights import Weight
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a Linear's weight is stored, and what weighs its inputs (see `quantised_weight`)."""
+
+    kind: WeightKind
+    scale_dtype: np.dtype[Any]
+    importance: Callable[[], FloatArray | None] = lambda: None
+
+
+class QuantisedWeight:
+    """Codes [in, out] and scales of a Linear [out, in], made when the codes are written and then forgotten."""
+
+    def __init__(self, weight: Weight, layout: Layout) -> None:
+        self._weight = weight
+        self._layout = layout
+        self._scales: FloatArray | None = None
+
+    @property
+    def codes(self) -> Weight:
+        """int8 [in, out], int4 [in, out] packed to uint8 [in*out/2], or float8_e4m3fn [in, out]."""
+        outputs, inputs = self._weight.shape
+        return Weight(f"{self._weight.name}.codes", (inputs, outputs), self._load_codes)
+
+    @property
+    def scales(self) -> Weight:
+        """[out] a channel, [in/group, out] a group, [] for the whole tensor."""
+        outputs, inputs = self._weight.shape
+        kind = self._layout.kind
+        shape: tuple[int, ...] = (outputs,) if kind == "int8_channel" else (inputs // group_size(inputs), outputs)
+        return Weight(f"{self._weight.name}.scale", () if kind == "fp8_tensor" else shape, self._load_scales)
+
+    def _load_codes(self) -> NDArray[Any]:
+        kind, scale_dtype, importance = self._layout.kind, self._layout.scale_dtype, self._layout.importance()
+        quantised = quantised_weight(self._weight.load(), kind, scale_dtype, importance)
+        self._scales = quantised.scales
+        codes = np.ascontiguousarray(quantised.codes.T)
+        return packed_int4(codes) if kind == "int4_group" else codes
+
+    def _load_scales(self) -> FloatArray:
+        if self._scales is None:
+            self._load_codes()
+        scales = self._scales if self._scales is not None else np.zeros(0, np.float32)
+        return scales.reshape(()) if self._layout.kind == "fp8_tensor" else scales.T
