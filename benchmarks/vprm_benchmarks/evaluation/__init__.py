@@ -1,0 +1,12 @@
+"""How good a PRM is: VisualProcessBench's step verdicts, and the choice of the best of N responses.
+
+| module        | in                                   | out                                                   |
+|---------------|--------------------------------------|-------------------------------------------------------|
+| scored        | rows' file, a scorer                 | rows with their scores and labels, or why left out    |
+| metrics       | labels and scores as arrays          | counts, F1, AUC, first errors, intervals, calibration |
+| processbench  | scored rows                          | the benchmark's document                              |
+| answers       | a response's text                    | its final answer; whether two answers are the same    |
+| best_of_n     | rows scored stepwise and as a whole  | the best-of-N document                                |
+| pages         | a document and its scored rows       | the page that `vprm_benchmarks.report` draws          |
+| command       | arguments                            | `vprm eval`                                           |
+"""

@@ -1,0 +1,219 @@
+"""`vprm eval`: how good a PRM is, on labelled steps or at choosing among responses."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vprm_runtime.aggregate import AGGREGATES
+from vprm_runtime.cli.common import Subparsers, positive_int, print_json, resolve_bundle, stderr_console
+from vprm_runtime.errors import InputError
+
+if TYPE_CHECKING:
+    from vprm_benchmarks.evaluation.pages import PageContext
+    from vprm_benchmarks.evaluation.scored import DataFile
+    from vprm_benchmarks.report import Page
+    from vprm_runtime import StepScorer
+
+DEMO_HELD_OUT, DEMO_BEST_OF_N = 1000, 200  # rows of the built-in data
+DEFAULT_MAX_STEPS = 12  # of select_best_response, published with VisualPRM-8B
+
+
+def register(subparsers: Subparsers) -> None:
+    """Add the `eval` parser and its two kinds. Nothing heavy is imported before one runs."""
+    parser = subparsers.add_parser(
+        "eval",
+        help="measure how good a PRM is: step verdicts, best of N",
+        description="Measure how good a PRM is. Rows without image or label are listed and counted, never scored 0.",
+    )
+    kinds = parser.add_subparsers(title="evaluations", metavar="KIND", required=True)
+    _register_process(kinds)
+    _register_best_of_n(kinds)
+
+
+def _register_process(kinds: Subparsers) -> None:
+    parser = kinds.add_parser(
+        "processbench",
+        help="macro F1, AUC and first errors on labelled steps (VisualProcessBench)",
+        description="Evaluate step verdicts as VisualProcessBench does: macro F1 pooled and step-weighted, by source "
+        "and policy model, with bootstrap intervals. Without --data: the demo's held-out rows.",
+    )
+    _add_common(parser, DEMO_HELD_OUT)
+    parser.add_argument(
+        "--threshold",
+        type=float,
+        action="append",
+        metavar="T",
+        help="call a step right when its score is above T; may be repeated (default: 0.5 0.8 0.85)",
+    )
+    parser.set_defaults(run=run_process, extra="eval")
+
+
+def _register_best_of_n(kinds: Subparsers) -> None:
+    parser = kinds.add_parser(
+        "best-of-n",
+        help="accuracy of the response a PRM chooses, against pass@1, votes and pass@N",
+        description="Evaluate the choice among N responses, for N = 1, 2, 4, ... Rows need responses, and the right "
+        "answer or a list `correct`. Without --data: the demo's best-of-8 rows.",
+    )
+    _add_common(parser, DEMO_BEST_OF_N)
+    parser.add_argument(
+        "--aggregate", choices=AGGREGATES, default="mean", help="response score in the headline (all are reported)"
+    )
+    parser.add_argument(
+        "--max-steps",
+        type=positive_int,
+        default=DEFAULT_MAX_STEPS,
+        metavar="N",
+        help=f"join steps to at most N (default: {DEFAULT_MAX_STEPS})",
+    )
+    parser.set_defaults(run=run_best_of_n, extra="eval")
+
+
+def _add_common(parser: argparse.ArgumentParser, demo_rows: int) -> None:
+    parser.add_argument("bundle", nargs="?", type=Path, metavar="BUNDLE", help="bundle directory (default: demo PRM)")
+    parser.add_argument("--data", type=Path, metavar="FILE", help="rows, jsonl or parquet (default: the demo's)")
+    parser.add_argument("--image-root", type=Path, metavar="DIR", help="where relative image paths start")
+    parser.add_argument("--scores", type=Path, metavar="FILE", help="keep the scores (jsonl) and go on from them")
+    parser.add_argument("--max-tiles", type=positive_int, metavar="N", help="tiles an image at most")
+    parser.add_argument("--bootstrap", type=positive_int, default=1000, metavar="N", help="samples for intervals")
+    parser.add_argument(
+        "--demo-rows", type=positive_int, default=demo_rows, metavar="N", help=f"built-in rows (default: {demo_rows})"
+    )
+    parser.add_argument("--device", default="auto", help="auto or cpu (default: auto)")
+    parser.add_argument("--threads", type=positive_int, metavar="N", help="CPU threads (default: all cores)")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="also write a self-contained page")
+    parser.add_argument("--html-rows", type=positive_int, default=200, metavar="N", help="rows on it (default: 200)")
+    parser.add_argument("--json", action="store_true", help="print one JSON document on stdout")
+
+
+def run_process(args: argparse.Namespace) -> int:
+    """Score and evaluate labelled steps. Returns the exit code."""
+    from vprm_benchmarks.evaluation.pages import process_page
+    from vprm_benchmarks.evaluation.processbench import (
+        THRESHOLDS,
+        ProcessBenchOptions,
+        evaluate_process,
+        labelled_samples,
+    )
+    from vprm_benchmarks.evaluation.scored import DataFile, score_rows
+    from vprm_demo import held_out_rows
+    from vprm_runtime import ScoreOptions
+
+    options = ProcessBenchOptions(tuple(args.threshold or THRESHOLDS), args.bootstrap)
+    _check_html(args.html)
+    scorer = _open_scorer(args)
+    data = DataFile(args.data or held_out_rows(args.demo_rows), args.image_root)
+    with _progress("scoring steps") as progress:
+        scored = score_rows(scorer, data, ScoreOptions(max_tiles=args.max_tiles), args.scores, progress)
+    bench = evaluate_process(scored, options)
+    samples, _ = labelled_samples(scored.rows)
+    context = _context(args, scorer, data)
+    page = process_page(bench, samples, context)
+    return _finish(args, {**_head("processbench", context), **bench.to_json()}, page)
+
+
+def run_best_of_n(args: argparse.Namespace) -> int:
+    """Score and evaluate choices among responses. Returns the exit code."""
+    from vprm_benchmarks.evaluation.answers import AnswerJudge
+    from vprm_benchmarks.evaluation.best_of_n import evaluate_best_of_n, questions_from_scored
+    from vprm_benchmarks.evaluation.pages import best_of_n_page
+    from vprm_benchmarks.evaluation.scored import DataFile, score_rows
+    from vprm_demo import best_of_n_rows
+    from vprm_runtime import ScoreOptions
+
+    judge = AnswerJudge()
+    _check_html(args.html)
+    scorer = _open_scorer(args)
+    data = DataFile(args.data or best_of_n_rows(args.demo_rows), args.image_root)
+    outcome_scores = args.scores and args.scores.with_name(f"{args.scores.stem}.outcome{args.scores.suffix}")
+    with _progress("scoring steps") as progress:
+        stepwise = score_rows(scorer, data, ScoreOptions(args.max_steps, args.max_tiles), args.scores, progress)
+    with _progress("scoring whole responses") as progress:
+        outcome = score_rows(scorer, data, ScoreOptions(1, args.max_tiles), outcome_scores, progress)
+    questions, left_out = questions_from_scored(stepwise, outcome, judge)
+    bench = evaluate_best_of_n(questions, left_out, judge, args.aggregate, args.bootstrap)
+    context = _context(args, scorer, data)
+    page = best_of_n_page(bench, questions, context)
+    return _finish(args, {**_head("best-of-n", context), **bench.to_json()}, page)
+
+
+def _open_scorer(args: argparse.Namespace) -> StepScorer:
+    from vprm_runtime import StepScorer
+
+    return StepScorer.open(resolve_bundle(args.bundle), args.device, threads=args.threads)
+
+
+def _context(args: argparse.Namespace, scorer: StepScorer, data: DataFile) -> PageContext:
+    from vprm_benchmarks.evaluation.pages import PageContext
+
+    tiling = scorer.manifest.tiling
+    if args.max_tiles is not None:
+        tiling = replace(tiling, min_tiles=min(tiling.min_tiles, args.max_tiles), max_tiles=args.max_tiles)
+    name = data.path.name if args.data else f"the demo's held-out rows ({data.path.parent.name})"
+    return PageContext(data, name, scorer.manifest.model.name, scorer.engine.description, tiling, args.html_rows)
+
+
+def _head(kind: str, context: PageContext) -> dict[str, Any]:
+    return {"evaluation": kind, "data": context.data_name, "model": context.model, "engine": context.engine}
+
+
+def _check_html(path: Path | None) -> None:
+    """Fail before the work, not after it."""
+    if path is not None and (path.is_dir() or not path.parent.is_dir()):
+        raise InputError(f"the page cannot be written to {path}: name a file in a folder that exists")
+
+
+def _finish(args: argparse.Namespace, document: dict[str, Any], page: Page) -> int:
+    """Write what was asked for."""
+    if args.html is not None:
+        from vprm_benchmarks.report import html_from_page
+
+        args.html.write_text(html_from_page(page), "utf-8")
+        stderr_console().print(f"wrote {args.html}", highlight=False)
+    if args.json:
+        print_json(document)
+    else:
+        _print_page(page)
+    return 0
+
+
+def _print_page(page: Page) -> None:
+    """The page's tables, for a terminal."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console()
+    console.print(Text(page.title, "bold"), Text(page.subtitle, "dim"), sep="\n")
+    for table in page.tables:
+        shown = Table(title=Text(table.title), title_justify="left", show_edge=False)
+        for number, column in enumerate(table.columns):
+            shown.add_column(Text(column), justify="right" if number else "left", overflow="fold")
+        for row in table.rows:
+            shown.add_row(*map(Text, row))
+        console.print()
+        console.print(shown)
+        if table.note:
+            console.print(Text(table.note, "dim"))
+
+
+@contextmanager
+def _progress(label: str) -> Iterator[Callable[[int, int | None, int], None]]:
+    """A bar on stderr with rate, time left and errors; gone when done."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"))
+    more = (TimeRemainingColumn(), TextColumn("{task.fields[errors]} errors"))
+    with Progress(*columns, *more, console=stderr_console(), transient=True) as bar:
+        task = bar.add_task(label, total=None, errors=0, rate="")
+
+        def advance(done: int, total: int | None, errors: int) -> None:
+            speed = bar.tasks[0].speed
+            bar.update(task, completed=done, total=total, errors=errors, rate=f"{speed:.1f} rows/s" if speed else "")
+
+        yield advance

@@ -1,0 +1,145 @@
+"""Rows of a file with their scores: scoring runs through `vprm_runtime.batch`, so it streams, shares and resumes."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vprm_runtime import InputError, ScoreOptions, StepScorer
+from vprm_runtime.batch import BadRow, open_rows, score_file
+from vprm_runtime.prompt import Response
+from vprm_runtime.rows import Row, RowId, RowImage
+
+Progress = Callable[[int, int | None, int], None]
+
+
+@dataclass(frozen=True)
+class ScoredCandidate:
+    """A response's steps as scored, their scores, and their labels where the row has them."""
+
+    steps: tuple[str, ...]
+    scores: tuple[float, ...]
+    labels: tuple[int, ...] | None
+    error: str | None
+
+
+@dataclass(frozen=True)
+class ScoredRow:
+    """A row with its scores. `number` is its place in scoring order."""
+
+    number: int
+    id: RowId
+    question: str
+    responses: tuple[Response, ...]
+    tiles: tuple[int, ...]
+    candidates: tuple[ScoredCandidate, ...]
+    labels: Mapping[str, Any]
+
+    @property
+    def source(self) -> str:
+        """The data set that the question comes from."""
+        return str(self.labels.get("data_source", "unknown"))
+
+    @property
+    def policy(self) -> str:
+        """The model that wrote the responses."""
+        return str(self.labels.get("policy_model", "unknown"))
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A row that is not evaluated, and why."""
+
+    id: RowId
+    reason: str
+
+
+@dataclass(frozen=True)
+class ScoredRows:
+    """What became of a file's rows."""
+
+    rows: tuple[ScoredRow, ...]
+    left_out: tuple[LeftOut, ...]
+
+
+@dataclass(frozen=True)
+class DataFile:
+    """A file of rows and where its relative image paths start (None: beside it)."""
+
+    path: Path
+    image_root: Path | None = None
+
+
+def score_rows(
+    scorer: StepScorer, data: DataFile, options: ScoreOptions, scores_path: Path | None, progress: Progress
+) -> ScoredRows:
+    """Score a file's rows into `scores_path` (None: a temporary file), going on where it stands, and read them back."""
+    with tempfile.TemporaryDirectory(prefix="vprm-eval-") as folder:
+        target = scores_path or Path(folder) / "scores.jsonl"
+        score_file(scorer, data.path, target, image_root=data.image_root, options=options, progress=progress)
+        return read_scored(data, target)
+
+
+def read_scored(data: DataFile, scores_path: Path) -> ScoredRows:
+    """Join a file of rows with its scores. Rows and candidates with an error are kept apart, never counted as 0."""
+    documents: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    with scores_path.open("rb") as file:
+        for line in file:
+            document = json.loads(line)
+            documents[_key(document["id"])].append(document)
+    for same in documents.values():
+        same.reverse()  # rows with equal ids were written in scoring order
+    rows: list[ScoredRow] = []
+    left_out: list[LeftOut] = []
+    for number, row in enumerate(open_rows(data.path, data.image_root)):
+        same = documents[_key(row.id)]
+        if not same:
+            raise InputError(f"{scores_path} has no scores of row {row.id!r}: score the file again")
+        document = same.pop()
+        if isinstance(row, BadRow) or "error" in document:
+            left_out.append(LeftOut(row.id, document.get("error") or "not readable"))
+        else:
+            rows.append(_scored_row(number, row, document))
+    return ScoredRows(tuple(rows), tuple(left_out))
+
+
+def pictures(data: DataFile, numbers: set[int]) -> Iterator[tuple[int, tuple[RowImage, ...]]]:
+    """(number, images) of the rows with these numbers, one at a time."""
+    for number, row in enumerate(open_rows(data.path, data.image_root)):
+        if number in numbers and isinstance(row, Row):
+            yield number, row.images
+
+
+def _scored_row(number: int, row: Row, document: Mapping[str, Any]) -> ScoredRow:
+    step_labels = row.labels.get("process_correctness")
+    by_candidate = step_labels if isinstance(step_labels, list) else []
+    candidates = []
+    for index, result in enumerate(document["results"]):
+        labels = by_candidate[index] if index < len(by_candidate) else None
+        steps = result["steps"]
+        candidates.append(
+            ScoredCandidate(
+                steps=tuple(step["text"] for step in steps),
+                scores=tuple(float(step["score"]) for step in steps),
+                labels=tuple(labels) if isinstance(labels, list) and len(labels) == len(steps) else None,
+                error=result["error"],
+            )
+        )
+    return ScoredRow(
+        number=number,
+        id=row.id,
+        question=row.question,
+        responses=row.responses,
+        tiles=tuple(document["tiles"]),
+        candidates=tuple(candidates),
+        labels=row.labels,
+    )
+
+
+def _key(row_id: RowId) -> str:
+    return json.dumps(row_id)

@@ -1,0 +1,32 @@
+"""One self-contained HTML file that people judge scores by: pictures, steps coloured by score, curves, tables.
+
+| module   | in                                  | out                                                     |
+|----------|-------------------------------------|---------------------------------------------------------|
+| charts   | series of points                    | inline SVG                                              |
+| pictures | an image and the tiling             | a JPEG data URI and the grid that the model saw         |
+| page     | a `Page` of plain values            | HTML; every text escaped, nothing loaded from elsewhere |
+
+`page` knows nothing of scorers or metrics, so other tools can fill it.
+"""
+
+from vprm_benchmarks.report.charts import Axis, Series, line_chart, percent_axis, reliability_chart
+from vprm_benchmarks.report.page import Candidate, Card, Chart, Page, Picture, RowView, Step, Table, html_from_page
+from vprm_benchmarks.report.pictures import picture_from_image
+
+__all__ = [
+    "Axis",
+    "Candidate",
+    "Card",
+    "Chart",
+    "Page",
+    "Picture",
+    "RowView",
+    "Series",
+    "Step",
+    "Table",
+    "html_from_page",
+    "line_chart",
+    "percent_axis",
+    "picture_from_image",
+    "reliability_chart",
+]
