@@ -231,5 +231,5 @@ def _draw(
         if label.attributes is not None:
             half_x, half_y = ink_width / 2 + 4, ink_height / 2 + 4
             box = ((x - half_x) / width, (y - half_y) / height, (x + half_x) / width, (y + half_y) / height)
-            regions.append(Region(box, label.attributes))
+            regions.append(Region(box, label.attributes, 3.0))
     return canvas.finish(rng), tuple(regions)

@@ -114,7 +114,7 @@ def _draw(
             "count_c": str(len(objects)),
         }
         box = ((x - radius) / width, (y - radius) / height, (x + radius) / width, (y + radius) / height)
-        regions.append(Region(box, attributes))
+        regions.append(Region(box, attributes, 1.5))
     return canvas.finish(rng), tuple(regions)
 
 

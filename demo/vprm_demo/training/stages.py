@@ -49,7 +49,7 @@ class Stage:
 
 
 STAGES = (
-    Stage("vision", rows=160_000, minutes=24, peak_lr=3e-3, floor=0.2),
+    Stage("vision", rows=160_000, minutes=27, peak_lr=3e-3, floor=0.2),
     Stage(
         "statements", rows=130_000, minutes=32, peak_lr=2e-3, floor=0.4, mixture=Mixture(solutions=0.15, shape="tile")
     ),

@@ -1,0 +1,116 @@
+"""What can be checked without training: prompts, tiling, measures, optimiser schedule, export and back."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import pytest
+
+import vprm_demo
+from vprm_demo.generator import Variation, scene
+from vprm_demo.generator.tiling import grid_for
+from vprm_demo.generator.types import Claim, Step
+
+torch = pytest.importorskip("torch", reason="training needs torch")
+pytest.importorskip("sentencepiece", reason="training needs sentencepiece")
+pytest.importorskip("safetensors", reason="training needs safetensors")
+
+from vprm_demo.training import evaluate  # noqa: E402
+from vprm_demo.training.export import load_checkpoint, save_checkpoint  # noqa: E402
+from vprm_demo.training.language_data import Mixture, language_chunk  # noqa: E402
+from vprm_demo.training.model import DemoPrm, ModelConfig  # noqa: E402
+from vprm_demo.training.optim import Optimisers  # noqa: E402
+from vprm_demo.training.prompt import Tokenizer  # noqa: E402
+from vprm_demo.training.tokenizer import SYSTEM_MESSAGE  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    return Tokenizer(vprm_demo.checkpoint_dir())
+
+
+def whole_text_prompt(tokenizer: Tokenizer, question: str, steps: list[str], image_tokens: int) -> list[int]:
+    """The prompt as the template says, each stretch of text between control tokens encoded in one go."""
+    encode, im_start, im_end = tokenizer.sp.encode, tokenizer.im_start, tokenizer.im_end
+    ids = [1, im_start, *encode(f"system\n{SYSTEM_MESSAGE}"), im_end, *encode("\n"), im_start, *encode("user\n")]
+    ids += [tokenizer.added["<img>"], *[tokenizer.added["<IMG_CONTEXT>"]] * image_tokens, tokenizer.added["</img>"]]
+    for index, step in enumerate(steps):
+        if index == 0:
+            ids += encode(f"\n### Question:\n{question}\n\n### Solution Process:\n{step}")
+        else:
+            ids += [im_end, *encode("\n"), im_start, *encode(f"user\n{step}")]
+        ids += [im_end, *encode("\n"), im_start, *encode("assistant\n"), *encode("+")]
+    return ids
+
+
+@pytest.mark.parametrize("family", ["bars", "angles", "shapes", "tables"])
+def test_prompts_equal_encoding_in_one_go(tokenizer: Tokenizer, family: str) -> None:
+    rng = Random(3)
+    for _ in range(15):
+        made = scene(rng, Variation(shape="tile", families=(family,)))
+        problem = made.problems[0]
+        steps = problem.solve(rng, rng.choice((0, 1, 2))).steps
+        prompt = tokenizer.prompt(problem.question, steps, 1, 64)
+        assert prompt.ids == whole_text_prompt(tokenizer, problem.question, [step.text for step in steps], 64)
+        assert all(prompt.ids[position + 1] == tokenizer.plus for position in prompt.scores)
+        assert prompt.labels == [step.label for step in steps]
+
+
+def test_targets_stand_where_they_belong(tokenizer: Tokenizer) -> None:
+    step = Step(("Bar A shows ", Claim("19", "14"), "."), "read")
+    prompt = tokenizer.prompt("What?", [step], 1, 64)
+    (tens, true_tens), (ones, true_ones) = prompt.readings
+    digit = {text: tokenizer.encode(text)[0] for text in "149"}
+    assert (prompt.ids[tens + 1], true_tens) == (digit["1"], digit["1"])
+    assert (prompt.ids[ones + 1], true_ones) == (digit["9"], digit["4"])
+    assert prompt.verdicts == [(tens + 1, False), (ones + 1, True)]
+
+
+def test_batches_hold_rows_of_one_shape(tokenizer: Tokenizer) -> None:
+    for batch in language_chunk(1, 12, 2, Mixture(0.5, "mixed"), tokenizer, 8):
+        rows, length = batch.ids.shape
+        assert len(batch.tiles) == rows * batch.n_tiles
+        image = tokenizer.added["<IMG_CONTEXT>"]
+        assert (batch.ids.reshape(-1)[batch.image_slots] == image).all()
+        assert (batch.ids == image).sum() == len(batch.image_slots) == rows * batch.n_tiles * 64
+        newline = tokenizer.encode("\n")[0]
+        assert (batch.ids.reshape(-1)[batch.score_positions] == newline).all()
+        assert batch.score_positions.max() < rows * length
+
+
+def test_grids_match_the_golden_tilings() -> None:
+    """InternVL's golden grids are for 448 px; doubling a picture's sides makes this tiling's grid for 224 px theirs."""
+    golden = Path(__file__).parents[1] / "data" / "tiling_golden.json"
+    if not golden.exists():
+        pytest.skip("tests/data/tiling_golden.json is not there")
+    cases = [case for case in json.loads(golden.read_text(encoding="utf-8")) if case["min_num"] == 1]
+    assert cases
+    for case in cases:
+        if case["width"] % 2 == 0 and case["height"] % 2 == 0 and case["image_size"] == 448:
+            assert list(grid_for(case["width"] // 2, case["height"] // 2, case["max_num"])) == case["grid"], case
+
+
+def test_measures() -> None:
+    labels, scores = np.array([1, 1, -1, -1]), np.array([0.9, 0.4, 0.4, 0.1])
+    assert evaluate.auc(labels, scores) == pytest.approx(0.875)
+    assert evaluate.macro_f1(labels, scores) == pytest.approx((2 / 3 + 4 / 5) / 2)
+    assert math.isnan(evaluate.auc(np.array([1, 1]), np.array([0.1, 0.2])))
+
+
+def test_a_checkpoint_survives_the_round_trip(tmp_path: Path) -> None:
+    model = DemoPrm(ModelConfig(vocab_size=40, vision_width=48, vision_layers=1, width=64, layers=1, ffn=96))
+    save_checkpoint(model, tmp_path)
+    again = load_checkpoint(tmp_path)
+    for (name, before), (other, after) in zip(model.state_dict().items(), again.state_dict().items(), strict=True):
+        assert name == other and torch.equal(before.half().float(), after)
+
+
+def test_the_learning_rate_warms_up_and_falls() -> None:
+    optimisers = Optimisers([torch.nn.Linear(4, 4)], 1.0)
+    rates = [optimisers.set_progress(progress, 0.1, 0.2) for progress in (0.05, 0.1, 0.5, 1.0)]
+    assert rates[0] == pytest.approx(0.5) and rates[1] == pytest.approx(1.0) and rates[3] == pytest.approx(0.2)
+    assert rates[1] > rates[2] > rates[3]
