@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-
 from tests.tensorrt.fake_device import FakeDevice, FakeGraph, fake_engine
+
 from vprm_benchmarks.random_checkpoint import LlmSpec, tiny_spec, write_random_checkpoint
 from vprm_export import ExportOptions, export_bundle
 from vprm_runtime import Bundle, EngineError, InputError, StepScorer
