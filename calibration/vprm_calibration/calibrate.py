@@ -1,0 +1,118 @@
+"""`calibrate`: a floating-point bundle and rows in, calibration.safetensors out."""
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vprm_calibration.collect import (
+    Progress,
+    collect_statistics,
+    mark_started,
+    read_statistics,
+    start_or_resume,
+)
+from vprm_calibration.segments import LayeredGraph
+from vprm_calibration.sensitivity import measure_sensitivity
+from vprm_calibration.sequences import SequenceLimits, feeds_of_rows
+from vprm_export.precision.calibration_file import FORMAT, Calibration
+from vprm_export.precision.recipe import Recipe, recipe_for
+from vprm_runtime.batch import open_rows
+from vprm_runtime.bundle import Bundle
+from vprm_runtime.errors import InputError
+from vprm_runtime.manifest import Precision, Target
+from vprm_runtime.scorer import StepScorer
+
+_TOOLS = ("vprm", "numpy", "onnxruntime", "onnx-ir")
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class CalibrationOptions:
+    """How much of the rows to run, and which precisions' sensitivities to measure, on how many sequences."""
+
+    limits: SequenceLimits = field(default_factory=lambda: SequenceLimits(max_rows=32))
+    sensitivity: tuple[Precision, ...] = ()
+    target: Target = "cpu"
+    sensitivity_sequences: int = 8
+
+
+def calibrate(
+    bundle_path: Path,
+    data: Path,
+    output: Path,
+    options: CalibrationOptions = CalibrationOptions(),
+    progress: Progress = lambda what, done, total: None,
+) -> Calibration:
+    """Collect statistics of `bundle_path` (fp32 or fp16) over the rows in `data`, and write `output`.
+
+    Goes on where an interrupted run with the same bundle, rows and options stopped: its state is beside `output`, in
+    `OUTPUT.parts`. Raises InputError on rows or a bundle that cannot be used.
+    """
+    if output.exists():
+        raise InputError(f"{output} exists already: remove it or choose another name")
+    recipes = [_recipe(precision, options.target) for precision in options.sensitivity]
+    bundle, rows = Bundle.open(bundle_path), open_rows(data)
+    work = output.with_name(f"{output.name}.parts")
+    layered = LayeredGraph(bundle)
+    provenance = _provenance(bundle, rows.fingerprint, options)
+    if not start_or_resume(work, provenance):
+        scorer = StepScorer.open(bundle)
+        total = min(rows.total, options.limits.max_rows)
+        for number, feeds in enumerate(feeds_of_rows(scorer, rows, options.limits)):
+            np.savez(work / f"sequence-{number:05d}.npz", **feeds)  # type: ignore[arg-type]
+            progress("sequences", min(number + 1, total), total)
+        mark_started(work, provenance)
+    kv_width = bundle.manifest.model.kv_width
+    files = collect_statistics(layered, kv_width, work, progress)
+    tensors: dict[str, NDArray[Any]] = {}
+    for site, file in files.items():
+        tensors |= read_statistics(file, site).tensors(site)
+    for recipe in recipes:
+        errors = measure_sensitivity(layered, bundle, work, files, recipe, options.sensitivity_sequences, progress)
+        tensors[f"sensitivity.{recipe.precision}"] = np.array([errors[site] for site in layered.sites], np.float32)
+    _write(output, tensors, list(layered.sites), provenance)
+    shutil.rmtree(work)
+    return Calibration.open(output)
+
+
+def _recipe(precision: Precision, target: Target) -> Recipe:
+    recipe = recipe_for(precision, target)
+    if recipe is None:
+        raise InputError(
+            f"--sensitivity {precision}: floating-point precisions quantise nothing; use int8, w8, w4 or fp8"
+        )
+    return recipe
+
+
+def _provenance(bundle: Bundle, rows_fingerprint: str, options: CalibrationOptions) -> dict[str, Any]:
+    manifest = bundle.manifest
+    graph = manifest.graphs.llm.file
+    provenance = {
+        "format_version": FORMAT_VERSION,
+        "checkpoint": manifest.provenance.checkpoint,
+        "config_sha256": manifest.provenance.config_sha256,
+        "bundle": {name: info.sha256 for name, info in manifest.files.items() if name.startswith(graph)},
+        "rows": rows_fingerprint,
+        "options": asdict(options),
+        "tools": {tool: version(tool) for tool in _TOOLS},
+    }
+    normalised: dict[str, Any] = json.loads(json.dumps(provenance))
+    return normalised
+
+
+def _write(path: Path, tensors: Mapping[str, NDArray[Any]], sites: list[str], provenance: Mapping[str, Any]) -> None:
+    """safetensors, whole or not at all; the same inputs give the same bytes."""
+    from safetensors.numpy import save_file
+
+    metadata = {"format": FORMAT, "sites": json.dumps(sites), "provenance": json.dumps(provenance, sort_keys=True)}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    save_file({name: np.ascontiguousarray(value, np.float32) for name, value in tensors.items()}, temporary, metadata)
+    temporary.rename(path)

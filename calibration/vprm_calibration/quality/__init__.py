@@ -1,0 +1,4 @@
+"""What a change of precision did to a PRM's judgement.
+
+compare (two scorers over rows) -> figures (errors, F1, choices) -> budget (pass or fail) -> report (JSON, HTML)
+"""

@@ -1,0 +1,76 @@
+"""Rows become token sequences: what the LLM sees for one response, in one pass, with its image embeddings."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vprm_export.graph_builder import FLOAT32
+from vprm_runtime.batch import BadRow, RowSource
+from vprm_runtime.errors import InputError
+from vprm_runtime.images import load_image
+from vprm_runtime.manifest import TilingInfo
+from vprm_runtime.packing import causal_block
+from vprm_runtime.rows import Row
+from vprm_runtime.scorer import StepScorer
+from vprm_runtime.tiling import tile_image
+
+RESPONSES_A_ROW = 2  # later ones differ little from the first in what they show of the activations
+
+
+@dataclass(frozen=True)
+class SequenceLimits:
+    """How much of a file of rows is used."""
+
+    max_rows: int
+    max_tiles: int | None = None
+
+
+def feeds_of_rows(scorer: StepScorer, rows: RowSource, limits: SequenceLimits) -> Iterator[dict[str, NDArray[Any]]]:
+    """The LLM graph's inputs (no cached rows) for the first responses of each row. Raises InputError on a bad row."""
+    for number, row in enumerate(rows):
+        if number == limits.max_rows:
+            return
+        if isinstance(row, BadRow):
+            raise InputError(f"row {row.id} cannot be used: {row.error}")
+        yield from _feeds(scorer, row, limits.max_tiles)
+
+
+def _feeds(scorer: StepScorer, row: Row, max_tiles: int | None) -> Iterator[dict[str, NDArray[Any]]]:
+    model, dtype = scorer.manifest.model, np.dtype(scorer.manifest.graphs.llm.io_dtype)
+    tiling = _tiling(scorer.manifest.tiling, row.max_tiles, max_tiles)
+    tiles = [tile_image(load_image(image), tiling) for image in row.images]
+    embeds = np.zeros((0, model.hidden_size), dtype)
+    if tiles:
+        embeds = scorer.engine.encode_tiles(np.concatenate(tiles)).astype(dtype)
+    for response in row.responses[:RESPONSES_A_ROW]:
+        prompt = scorer.prepare(row.question, [len(image) for image in tiles], response, row.max_steps)
+        length = prompt.score_positions[-1] + 1
+        block = causal_block(prompt.ids[:length], 0, embeds, prompt.score_positions)
+        yield {
+            "input_ids": block.input_ids,
+            "image_embeds": embeds,
+            "position_ids": block.position_ids,
+            "score_positions": block.score_positions,
+        }
+
+
+def with_context(stored: dict[str, NDArray[Any]], layers: int, kv_width: int, dtype: Any = FLOAT32) -> dict[str, Any]:
+    """A stored sequence's feeds with its causal mask and an empty cache."""
+    tokens = len(stored["input_ids"])
+    empty = np.zeros((0, kv_width), dtype)
+    past = {f"past.{layer}.{part}": empty for layer in range(layers) for part in ("key", "value")}
+    return {**stored, "attention_mask": np.tri(tokens, dtype=np.bool_), **past}
+
+
+def _tiling(tiling: TilingInfo, *limits: int | None) -> TilingInfo:
+    most = min([tiling.max_tiles, *(limit for limit in limits if limit is not None)])
+    return TilingInfo(tiling.tile_size_px, min(tiling.min_tiles, most), most, tiling.use_thumbnail)
+
+
+def stored_sequences(directory: Path) -> list[Path]:
+    """Sequence files of a working directory, in order."""
+    return sorted(directory.glob("sequence-*.npz"))
