@@ -50,6 +50,11 @@ class SharedVision:
         """The engine's own."""
         return self._engine.new_cache(capacity_tokens)
 
+    @property
+    def description(self) -> str:
+        """The engine's own."""
+        return self._engine.description
+
     def __getattr__(self, name: str) -> Any:
         """Whatever else the engine has."""
         return getattr(self._engine, name)

@@ -114,7 +114,7 @@ def macro_f1(predicted: NDArray[np.bool_], right: NDArray[np.bool_]) -> float:
 
 def auc(scores: FloatArray, right: NDArray[np.bool_]) -> float:
     """Probability that a right step has a higher score than a wrong one, equals counting half."""
-    values, inverse, counts = np.unique(scores, return_inverse=True, return_counts=True)
+    _, inverse, counts = np.unique(scores, return_inverse=True, return_counts=True)
     mean_ranks = np.cumsum(counts) - (counts - 1) / 2  # of each distinct score, from 1
     positives, negatives = int(right.sum()), int((~right).sum())
     rank_sum = float(mean_ranks[inverse][right].sum())

@@ -1,0 +1,95 @@
+"""`vprm calibrate`: run rows through a floating-point bundle and note what its Linears see."""
+
+import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import get_args
+
+from rich.markup import escape
+
+from vprm_runtime.cli.common import Subparsers, positive_int, print_json, resolve_bundle, stderr_console
+from vprm_runtime.manifest import MANIFEST_NAME, Target
+
+_QUANTISED = ("int8", "w8", "w4", "fp8")
+_TARGETS: tuple[Target, ...] = get_args(Target)
+
+
+def register(subparsers: Subparsers) -> None:
+    """Add the `calibrate` parser."""
+    parser = subparsers.add_parser(
+        "calibrate",
+        help="collect the activation statistics that quantised exports want",
+        description="Run rows through a bundle (fp32 or fp16) or checkpoint, layer by layer; goes on where it stopped.",
+    )
+    parser.add_argument(
+        "model", nargs="?", type=Path, metavar="BUNDLE|CHECKPOINT", help="bundle or checkpoint (default: demo PRM)"
+    )
+    parser.add_argument("--data", type=Path, metavar="FILE", help="rows, jsonl or parquet (default: the demo's)")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="calibration.safetensors")
+    parser.add_argument("--max-rows", type=positive_int, default=32, metavar="N", help="rows to run (default: 32)")
+    parser.add_argument(
+        "--max-tiles", type=positive_int, metavar="N", help="tiles an image at most (default: bundle's)"
+    )
+    parser.add_argument(
+        "--sensitivity", nargs="+", choices=_QUANTISED, default=[], metavar="P",
+        help="measure each Linear's step-score error under these precisions too (for --keep-high)",
+    )  # fmt: skip
+    parser.add_argument("--target", choices=_TARGETS, default="cpu", help="whose recipes sensitivities are measured of")
+    parser.add_argument(
+        "--sensitivity-rows", type=positive_int, default=8, metavar="N", help="responses used for that (default: 8)"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON document on stdout")
+    parser.set_defaults(run=run, extra="calibration")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Calibrate. Returns the exit code."""
+    from rich.progress import Progress
+
+    from vprm_calibration.calibrate import CalibrationOptions, calibrate
+    from vprm_calibration.sequences import SequenceLimits
+
+    limits = SequenceLimits(args.max_rows, args.max_tiles)
+    options = CalibrationOptions(limits, tuple(args.sensitivity), args.target, args.sensitivity_rows)
+    with _as_bundle(args.model) as bundle, Progress(console=stderr_console(), transient=True) as bar:
+        tasks: dict[str, object] = {}
+
+        def advance(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = bar.add_task(what, total=total)
+            bar.update(tasks[what], completed=done, total=total)  # type: ignore[arg-type]
+
+        calibration = calibrate(bundle, args.data or _demo_rows(args.max_rows), args.output, options, advance)
+    if args.json:
+        print_json(
+            {
+                "file": str(args.output),
+                "sha256": calibration.sha256,
+                "sites": list(calibration.sites),
+                "sensitivity": {name: calibration.sensitivity(name) for name in args.sensitivity},
+                "provenance": dict(calibration.provenance),
+            }
+        )
+    stderr_console().print(f"wrote {escape(str(args.output))}", highlight=False)
+    return 0
+
+
+def _demo_rows(rows: int) -> Path:
+    from vprm_demo import calibration_rows
+
+    return calibration_rows(rows)
+
+
+@contextmanager
+def _as_bundle(model: Path | None) -> Iterator[Path]:
+    """The bundle that is run: as given, the demo's, or a checkpoint exported as fp32 for the time it takes."""
+    if model is None or (model / MANIFEST_NAME).is_file() or not (model / "config.json").is_file():
+        yield resolve_bundle(model)
+        return
+    from vprm_export import ExportOptions, export_bundle
+
+    with TemporaryDirectory(prefix="vprm-calibrate-") as directory:
+        export_bundle(model, Path(directory) / "bundle", ExportOptions("fp32"))
+        yield Path(directory) / "bundle"

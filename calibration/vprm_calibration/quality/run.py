@@ -1,0 +1,86 @@
+"""The comparison that `vprm quality` makes: open both sides, score the rows, work out figures and verdict."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import chain, islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from vprm_calibration.quality.budget import BUDGETS, Budget, check
+from vprm_calibration.quality.compare import compare, share_vision
+from vprm_calibration.quality.figures import figures_of
+from vprm_calibration.quality.profile import PROFILE_ROWS, layer_profile
+from vprm_calibration.quality.report import QualityReport
+from vprm_export import ExportOptions, export_bundle
+from vprm_runtime.batch import RowSource, open_rows
+from vprm_runtime.bundle import Bundle
+from vprm_runtime.manifest import MANIFEST_NAME
+from vprm_runtime.rows import Row
+from vprm_runtime.scorer import StepScorer
+
+
+@dataclass(frozen=True)
+class QualityOptions:
+    """Rows' files, rows of each at most, and a budget instead of the precision's own."""
+
+    data: tuple[Path, ...]
+    max_rows: int | None = None
+    budget: Budget | None = None
+
+
+def measure_quality(
+    bundles: Mapping[str, Path],
+    against: Path,
+    options: QualityOptions,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[str, QualityReport]:
+    """Compare bundles, by name, with a reference bundle or checkpoint (which is exported as fp32 for that).
+
+    Pictures are encoded once for all bundles whose vision graphs are the same. Raises InputError on rows that cannot
+    be scored, BundleError or CheckpointError where a side cannot be opened.
+    """
+    sources = [open_rows(path) for path in options.data]
+    total = sum(min(source.total, options.max_rows or source.total) for source in sources)
+    with _as_bundle(against) as reference_path:
+        reference_bundle = Bundle.open(reference_path)
+        opened = {name: Bundle.open(path) for name, path in bundles.items()}
+        reference = StepScorer.open(reference_bundle)
+        candidates = {name: StepScorer.open(bundle) for name, bundle in opened.items()}
+        pairs = [(reference_bundle, reference), *((opened[name], candidates[name]) for name in candidates)]
+        share_vision(pairs)
+        rows = chain.from_iterable(islice(source, options.max_rows) for source in sources)
+        compared = compare(reference, candidates, rows, lambda done: progress(done, total))
+        profile_rows = _first_rows(sources)
+        reports = {}
+        for name, bundle in opened.items():
+            graph = bundle.manifest.graphs.llm
+            figures = figures_of(compared[name])
+            profile = layer_profile(reference, candidates[name], profile_rows)
+            reports[name] = QualityReport(
+                bundle=name,
+                precision=graph.precision,
+                against=against.name,
+                rows=len(compared[name]),
+                figures=figures,
+                checks=check(figures, options.budget or BUDGETS[graph.precision]),
+                profile=None if profile is None else tuple(profile),
+                kept_high=() if graph.quantisation is None else graph.quantisation.kept_high,
+            )
+    return reports
+
+
+def _first_rows(sources: Sequence[RowSource]) -> list[Row]:
+    rows = (row for source in sources for row in islice(source, PROFILE_ROWS) if isinstance(row, Row))
+    return list(islice(rows, PROFILE_ROWS))
+
+
+@contextmanager
+def _as_bundle(path: Path) -> Iterator[Path]:
+    """A bundle as it is; a checkpoint exported as fp32 for as long as it is needed."""
+    if (path / MANIFEST_NAME).is_file() or not (path / "config.json").is_file():
+        yield path
+        return
+    with TemporaryDirectory(prefix="vprm-quality-") as directory:
+        export_bundle(path, Path(directory) / "bundle", ExportOptions("fp32"))
+        yield Path(directory) / "bundle"
