@@ -16,7 +16,7 @@ from vprm_runtime import CheckpointError, InputError
 def _run(*arguments: str | Path) -> int:
     parser = argparse.ArgumentParser()
     command.register(parser.add_subparsers())
-    args = parser.parse_args(["parity", *map(str, arguments)])
+    args = parser.parse_args(["parity", "--threads", "1", *map(str, arguments)])
     return int(args.run(args))
 
 

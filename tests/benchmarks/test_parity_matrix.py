@@ -35,7 +35,9 @@ def test_every_family_and_precision(
     family: LlmFamily, precision: Precision, make_checkpoint: MakeCheckpoint, make_bundle: MakeBundle
 ) -> None:
     checkpoint = make_checkpoint(replace(tiny_spec(family), dtype="bfloat16", max_shard_bytes=400_000))
-    report = run_parity(make_bundle(checkpoint, ExportOptions(precision=precision)), checkpoint)
+    report = run_parity(
+        make_bundle(checkpoint, ExportOptions(precision=precision)), checkpoint, ParityOptions(threads=1)
+    )
     _check(report)
     # Three layers need less than the table, which is for up to 32: float16 here 3.9e-3, float32 1.7e-6.
     assert _needed(report, "step_scores") < (1e-5 if precision == "fp32" else 1e-2)
@@ -46,13 +48,15 @@ def test_demo(precision: Precision, make_bundle: MakeBundle) -> None:
     checkpoint = Path(__file__).parents[2] / "demo" / "vprm_demo" / "checkpoint"
     if not (checkpoint / "config.json").is_file():
         pytest.skip(f"{checkpoint} is not in this checkout")
-    report = run_parity(make_bundle(checkpoint, ExportOptions(precision=precision)), checkpoint)
+    report = run_parity(
+        make_bundle(checkpoint, ExportOptions(precision=precision)), checkpoint, ParityOptions(threads=1)
+    )
     _check(report)
 
 
 def test_mixed_precision_is_judged_by_the_coarser(tiny_checkpoint: Path, make_bundle: MakeBundle) -> None:
     bundle = make_bundle(tiny_checkpoint, ExportOptions(precision="fp32", vision_precision="fp16"))
-    report = run_parity(bundle, tiny_checkpoint, ParityOptions(limit=4))
+    report = run_parity(bundle, tiny_checkpoint, ParityOptions(threads=1, limit=4))
     _check(report)
     assert _needed(report, "image_embeddings") > 1e-4
 
@@ -76,7 +80,7 @@ VISION_OPTIONS: dict[str, VisionSpec] = {
 @pytest.mark.parametrize("name", VISION_OPTIONS)
 def test_vision_options(name: str, make_checkpoint: MakeCheckpoint, make_bundle: MakeBundle) -> None:
     checkpoint = make_checkpoint(replace(tiny_spec(), vision=VISION_OPTIONS[name]))
-    _check(run_parity(make_bundle(checkpoint, ExportOptions()), checkpoint, ParityOptions(limit=10)))
+    _check(run_parity(make_bundle(checkpoint, ExportOptions()), checkpoint, ParityOptions(threads=1, limit=10)))
 
 
 LLM_OPTIONS: dict[str, CheckpointSpec] = {
@@ -96,7 +100,7 @@ LLM_OPTIONS: dict[str, CheckpointSpec] = {
 @pytest.mark.parametrize("name", LLM_OPTIONS)
 def test_llm_and_prompt_options(name: str, make_checkpoint: MakeCheckpoint, make_bundle: MakeBundle) -> None:
     checkpoint = make_checkpoint(LLM_OPTIONS[name])
-    _check(run_parity(make_bundle(checkpoint, ExportOptions()), checkpoint, ParityOptions(limit=10)))
+    _check(run_parity(make_bundle(checkpoint, ExportOptions()), checkpoint, ParityOptions(threads=1, limit=10)))
 
 
 def test_prompts_past_max_position_are_refused_by_the_limit(
@@ -104,7 +108,7 @@ def test_prompts_past_max_position_are_refused_by_the_limit(
 ) -> None:
     spec = tiny_spec()
     checkpoint = make_checkpoint(replace(spec, llm=replace(spec.llm, max_position=100)))
-    scorer = StepScorer.open(make_bundle(checkpoint, ExportOptions()))
+    scorer = StepScorer.open(make_bundle(checkpoint, ExportOptions()), threads=1)
     result = scorer.score(None, "What is 1 + 1?", ["Two.", "It is two. " * 40])
     assert result.candidates[0].error is None
     assert "limit is 100" in (result.candidates[1].error or "")

@@ -22,7 +22,7 @@ from vprm_runtime.prompt import PromptBuilder, TokenisedPrompt
 
 from .conftest import MakeBundle, MakeCheckpoint
 
-FEW = ParityOptions(limit=3)
+FEW = ParityOptions(threads=1, limit=3)
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ def test_system_message_changed(bundle: Path, checkpoint: Path) -> None:
 
 def test_system_message_changed_on_both_sides_passes(bundle: Path, checkpoint: Path) -> None:
     _edit_manifest(bundle, lambda manifest: manifest["prompt"].update(system_message="Be strict."))
-    assert run_parity(bundle, checkpoint, ParityOptions(limit=3, system_message="Be strict.")).passed
+    assert run_parity(bundle, checkpoint, ParityOptions(threads=1, limit=3, system_message="Be strict.")).passed
 
 
 def test_score_position_one_late(bundle: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,9 +22,15 @@ from vprm_benchmarks.reference import (
     split_steps,
     tile_grid,
 )
+from vprm_benchmarks.reference.prompt import default_system_message, find_score_positions
+from vprm_benchmarks.reference.tokenizer import load_tokenizer
 from vprm_benchmarks.reference.weights import convert_tensor
 
 TEST_DATA = Path(__file__).parents[1] / "data"
+SHARED = Path(__file__).parents[3] / "shared" / "data"
+HUB_TOKENIZER = Path(
+    os.environ.get("VPRM_INTERNLM2_TOKENIZER", SHARED / "internlm2_tokenizer")
+)  # not in the repository
 
 
 def _case(name: str) -> ParityCase:
@@ -95,10 +102,7 @@ def test_select_layer_reads_an_inner_layer(tmp_path: Path) -> None:
 
 
 def test_tile_grids_match_the_golden_ones() -> None:
-    file = next(TEST_DATA.rglob("tiling_golden.json"), None)
-    if file is None:
-        pytest.skip(f"{TEST_DATA} has no tiling_golden.json")
-    for row in json.loads(file.read_text()):
+    for row in json.loads((TEST_DATA / "tiling_golden.json").read_text()):
         grid = tile_grid(row["width"], row["height"], row["image_size"], row["min_num"], row["max_num"])
         assert list(grid) == row["grid"], row
 
@@ -149,3 +153,24 @@ def test_packed_projection_is_taken_apart_by_key_value_head() -> None:
 def test_unknown_tensors_are_refused_by_name() -> None:
     with pytest.raises(KeyError, match="mlp9"):
         convert_tensor("mlp9.weight", torch.zeros(1), 1, 1)
+
+
+def test_prompts_are_the_golden_ones() -> None:
+    golden = json.loads((TEST_DATA / "tokenizer_golden.json").read_text(encoding="utf-8"))
+    tokenizer = load_tokenizer(HUB_TOKENIZER) if HUB_TOKENIZER.is_dir() else None
+    for row in golden["prompts"]:
+        if row["prompt"] is None:  # 3,328 image tokens: only its counts are kept
+            continue
+        system = row["prompt"].split("<|im_start|>system\n")[1].split("<|im_end|>")[0]
+        if row["system"] == "default_internvl2_5":
+            assert system == default_system_message()
+        contexts = ["<IMG_CONTEXT>" * (row["num_image_token"] * tiles) for tiles in row["num_patches_list"]]
+        images = [f"<img>{context}</img>" for context in contexts]
+        text = conversation_text(VISUALPRM, system, row["question"], row["steps"], images)
+        assert text == row["prompt"], row["name"]
+        if tokenizer is not None:
+            ids = tokenizer.encode(text)
+            assert ids == row["input_ids"], row["name"]
+            assert find_score_positions(VISUALPRM, ids, tokenizer) == row["score_positions"], row["name"]
+    if tokenizer is None:
+        pytest.skip(f"texts agree; token ids not compared: {HUB_TOKENIZER} is not part of this repository")

@@ -36,9 +36,9 @@ MARKER_RULE: dict[str, Any] = {
 def test_mm_prm_in_every_family(family: LlmFamily, make_checkpoint: MakeCheckpoint, make_bundle: MakeBundle) -> None:
     checkpoint = make_checkpoint(tiny_spec(family))
     bundle = make_bundle(checkpoint, ExportOptions(score_rule="mm-prm"))
-    report = run_parity(bundle, checkpoint)
+    report = run_parity(bundle, checkpoint, ParityOptions(threads=1))
     assert report.passed, [stage for stage in report.stages if not stage.passed]
-    assert not run_parity(bundle, checkpoint, ParityOptions(limit=2, score_rule="visualprm")).passed
+    assert not run_parity(bundle, checkpoint, ParityOptions(threads=1, limit=2, score_rule="visualprm")).passed
 
 
 def test_mm_prm_takes_the_templates_system_message(make_checkpoint: MakeCheckpoint, make_bundle: MakeBundle) -> None:
@@ -51,7 +51,7 @@ def test_mm_prm_takes_the_templates_system_message(make_checkpoint: MakeCheckpoi
 
 def test_a_marker_in_the_text_is_text(make_checkpoint: MakeCheckpoint, make_bundle: MakeBundle) -> None:
     bundle = make_bundle(make_checkpoint(tiny_spec("qwen2")), ExportOptions(score_rule="mm-prm"))
-    scorer = StepScorer.open(bundle)
+    scorer = StepScorer.open(bundle, threads=1)
     prompt = scorer.prepare("What?<prm>", [], ["One <prm> two.", "Three."])
     marker = scorer.manifest.score_rule.marker_id
     assert prompt.ids.count(marker) == 2
@@ -64,7 +64,7 @@ def test_rule_from_a_file(document: dict[str, Any], make_checkpoint: MakeCheckpo
     file.write_text(json.dumps(document), encoding="utf-8")
     checkpoint = make_checkpoint(tiny_spec())
     export_bundle(checkpoint, tmp_path / "bundle", ExportOptions(score_rule=str(file)))
-    report = run_parity(tmp_path / "bundle", checkpoint, ParityOptions(score_rule=str(file)))
+    report = run_parity(tmp_path / "bundle", checkpoint, ParityOptions(threads=1, score_rule=str(file)))
     assert report.passed, [stage for stage in report.stages if not stage.passed]
 
 

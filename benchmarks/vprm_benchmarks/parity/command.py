@@ -36,6 +36,7 @@ def register(subparsers: Subparsers) -> None:
     parser.add_argument("--score-rule", metavar="RULE", help="visualprm, mm-prm or FILE.json (default: by name)")
     parser.add_argument("--reference-device", default="cpu", metavar="DEVICE", help="PyTorch device (default: cpu)")
     parser.add_argument("--device", default="auto", help="device of the bundle's engine (default: auto)")
+    parser.add_argument("--threads", type=positive_int, metavar="N", help="CPU threads of the engine (default: all)")
     parser.add_argument("--html", type=Path, metavar="FILE", help="also write a page with plots")
     parser.add_argument("--json", action="store_true", help="print one JSON document on stdout")
     parser.set_defaults(run=run, extra="reference")
@@ -54,6 +55,7 @@ def run(args: argparse.Namespace) -> int:
         score_rule=args.score_rule,
         reference_device=args.reference_device,
         device=args.device,
+        threads=args.threads,
     )
     with _case_names() as show:
         report = run_parity(resolve_bundle(args.bundle), _checkpoint(args), options, on_case=show)

@@ -28,6 +28,7 @@ class ParityOptions:
     score_rule: str | None = None
     reference_device: str = "cpu"
     device: str = "auto"
+    threads: int | None = None
 
 
 def run_parity(
@@ -40,7 +41,7 @@ def run_parity(
 
     Raises BundleError, CheckpointError or InputError where a side or the rows cannot be used at all.
     """
-    scorer = StepScorer.open(bundle, options.device)
+    scorer = StepScorer.open(bundle, options.device, threads=options.threads)
     reference = _load_reference(checkpoint, options, scorer.manifest.score_rule.name)
     graphs = scorer.manifest.graphs
     comparison = compare_sides(
