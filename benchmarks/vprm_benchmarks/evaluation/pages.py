@@ -12,6 +12,7 @@ from vprm_benchmarks.evaluation.published import PUBLISHED_BEST_OF_N
 from vprm_benchmarks.evaluation.scored import DataFile, LeftOut, ScoredCandidate, pictures
 from vprm_benchmarks.report import (
     Axis,
+    Bar,
     Candidate,
     Card,
     Chart,
@@ -21,6 +22,7 @@ from vprm_benchmarks.report import (
     Series,
     Step,
     Table,
+    bar_chart,
     line_chart,
     percent_axis,
     picture_from_image,
@@ -28,10 +30,12 @@ from vprm_benchmarks.report import (
 )
 from vprm_benchmarks.report.charts import COLOURS
 from vprm_runtime import InputError
-from vprm_runtime.aggregate import aggregate_scores
+from vprm_runtime.aggregate import AGGREGATES, aggregate_scores
 from vprm_runtime.manifest import TilingInfo
 
 T = TypeVar("T")
+_WITHOUT_PRM = (PASS_AT_1, MAJORITY, PASS_AT_N)
+GREY, PALE = "#8a94a3", "#8fb0f5"
 MAX_LISTED = 50  # rows that were left out, by name
 
 
@@ -103,7 +107,7 @@ def best_of_n_page(bench: BestOfN, questions: Sequence[Question], context: PageC
         title=f"Best of {largest}: which response to choose",
         subtitle=f"{context.subtitle} · {bench.questions} questions · response score: {bench.aggregate} of its steps",
         cards=cards,
-        charts=(_accuracy_chart(bench),),
+        charts=(_accuracy_chart(bench), _ways_chart(bench)),
         tables=_best_of_n_tables(bench),
         rows=tuple(_choice_row(question, bench.aggregate, images.get(question.row.number, ())) for question in shown),
         rows_in_all=len(questions),
@@ -118,7 +122,7 @@ _FOOTER = "Made by vprm. Grid lines show the tiles that the model sees; scores a
 def _process_charts(bench: ProcessBench) -> tuple[Chart, ...]:
     curve = Series("macro F1", bench.curve, COLOURS[0])
     marks = tuple((item.threshold, item.pooled.macro_f1) for item in bench.thresholds)
-    dots = Series("reported", marks, COLOURS[1], marks=True)
+    dots = Series("reported", marks, COLOURS[1], "dots")
     lines = line_chart([curve, dots], percent_axis("threshold"), percent_axis("macro F1"))
     error = "" if bench.calibration_error is None else f"Expected calibration error {bench.calibration_error:.3f}."
     bins = reliability_chart([(item.mean_score, item.share_right, item.steps) for item in bench.bins])
@@ -196,22 +200,42 @@ def _accuracy_chart(bench: BestOfN) -> Chart:
             way,
             tuple((float(place), value) for place, value in enumerate(bench.line(way).accuracy)),
             colour,
-            dashed=way in (PASS_AT_N, PASS_AT_1),
-            marks=way not in (PASS_AT_N, PASS_AT_1),
+            "dashed" if way in (PASS_AT_N, PASS_AT_1) else "marked",
         )
         for way, colour in zip(ways, COLOURS, strict=False)
     ]
     ticks = tuple((float(place), str(size)) for place, size in enumerate(bench.sizes))
     x = Axis("number of responses N", 0.0, float(max(1, len(bench.sizes) - 1)), ticks)
-    names = {bench.aggregate: f"PRM ({bench.aggregate} of steps)", OUTCOME: "PRM (whole response as one step)"}
-    legend = tuple((names.get(item.name, item.name), item.colour) for item in series)
+    legend = tuple((_way_name(item.name), item.colour) for item in series)
     return Chart("Accuracy against N", line_chart(series, x, percent_axis("accuracy")), legend)
+
+
+def _ways_chart(bench: BestOfN) -> Chart:
+    lines = sorted(bench.lines, key=lambda line: -line.accuracy[-1])
+    bars = [
+        Bar(
+            _way_name(line.name),
+            line.accuracy[-1],
+            line.interval.low,
+            line.interval.high,
+            COLOURS[0] if line.name == bench.aggregate else GREY if line.name in _WITHOUT_PRM else PALE,
+        )
+        for line in lines
+    ]
+    note = "Blue: the PRM, the aggregate of the headline in full colour. Grey: without a PRM."
+    return Chart(
+        f"Ways to choose, N = {bench.sizes[-1]}", bar_chart(bars, "accuracy in percent, 95% interval"), note=note
+    )
+
+
+def _way_name(way: str) -> str:
+    return f"PRM, {way} of steps" if way in AGGREGATES else "PRM, one step" if way == OUTCOME else way
 
 
 def _best_of_n_tables(bench: BestOfN) -> tuple[Table, ...]:
     rows = tuple(
         (
-            line.name,
+            _way_name(line.name),
             *(_percent(value) for value in line.accuracy),
             _interval_note(line.interval.low, line.interval.high),
         )
@@ -233,8 +257,8 @@ def _best_of_n_tables(bench: BestOfN) -> tuple[Table, ...]:
     )
     note = f"VisualPRM-8B choosing, mean of seven benchmarks; {PUBLISHED_BEST_OF_N[0].source}. Other data than here."
     return (
-        Table("Accuracy", columns, rows, "mean, min, last, product and max are the PRM's choice by that aggregate."),
-        Table(f"By source, N = {bench.sizes[-1]}", ("Source", *ways), by_source),
+        Table("Accuracy", columns, rows, "PRM, one step: the whole response is scored as a single step."),
+        Table(f"By source, N = {bench.sizes[-1]}", ("Source", *map(_way_name, ways)), by_source),
         Table("Published", ("Policy", "pass@1", *(f"N = {n}" for n in sizes)), published, note),
         *_left_out_table(bench.left_out),
     )

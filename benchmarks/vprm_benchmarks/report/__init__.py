@@ -9,12 +9,13 @@
 `page` knows nothing of scorers or metrics, so other tools can fill it.
 """
 
-from vprm_benchmarks.report.charts import Axis, Series, line_chart, percent_axis, reliability_chart
+from vprm_benchmarks.report.charts import Axis, Bar, Series, bar_chart, line_chart, percent_axis, reliability_chart
 from vprm_benchmarks.report.page import Candidate, Card, Chart, Page, Picture, RowView, Step, Table, html_from_page
 from vprm_benchmarks.report.pictures import picture_from_image
 
 __all__ = [
     "Axis",
+    "Bar",
     "Candidate",
     "Card",
     "Chart",
@@ -24,6 +25,7 @@ __all__ = [
     "Series",
     "Step",
     "Table",
+    "bar_chart",
     "html_from_page",
     "line_chart",
     "percent_axis",

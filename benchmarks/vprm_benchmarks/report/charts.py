@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
+from typing import Literal
 
 WIDTH, HEIGHT = 480, 300  # of the view box; the page scales it
 LEFT, RIGHT, TOP, BOTTOM = 46, 12, 12, 42
@@ -13,13 +14,12 @@ COLOURS = ("#2563eb", "#d97706", "#059669", "#9333ea", "#dc2626", "#0891b2", "#6
 
 @dataclass(frozen=True)
 class Series:
-    """Points (x, y) in order of x, drawn as a line; `dashed` for reference lines, `marks` for a dot at each point."""
+    """Points (x, y) in order of x. `style`: a line, a dashed line for reference, a line with dots, or dots alone."""
 
     name: str
     points: tuple[tuple[float, float], ...]
     colour: str
-    dashed: bool = False
-    marks: bool = False
+    style: Literal["line", "dashed", "marked", "dots"] = "line"
 
 
 @dataclass(frozen=True)
@@ -32,14 +32,26 @@ class Axis:
     ticks: tuple[tuple[float, str], ...]
 
 
+@dataclass(frozen=True)
+class Bar:
+    """A share with the limits of its interval."""
+
+    name: str
+    value: float
+    low: float
+    high: float
+    colour: str
+
+
 def line_chart(series: Sequence[Series], x: Axis, y: Axis) -> str:
     """Lines in a frame with grid lines at the ticks."""
     parts = [_frame(x, y)]
     for item in series:
         places = " ".join(f"{_x(x, px):.1f},{_y(y, py):.1f}" for px, py in item.points)
-        dash = ' stroke-dasharray="5 4"' if item.dashed else ""
-        parts.append(f'<polyline points="{places}" fill="none" stroke="{item.colour}" stroke-width="2.2"{dash}/>')
-        for px, py in item.points if item.marks else ():
+        dash = ' stroke-dasharray="5 4"' if item.style == "dashed" else ""
+        if item.style != "dots":
+            parts.append(f'<polyline points="{places}" fill="none" stroke="{item.colour}" stroke-width="2.2"{dash}/>')
+        for px, py in item.points if item.style in ("marked", "dots") else ():
             parts.append(_dot(x, y, px, py, 3.4, item.colour, f"{item.name}: {py:.3f}"))
     return _svg(parts)
 
@@ -60,6 +72,27 @@ def reliability_chart(bins: Sequence[tuple[float, float, int]]) -> str:
         radius = 3 + 15 * (steps / total) ** 0.5
         text = f"{steps} steps, mean score {mean:.2f}, {100 * share:.0f}% right"
         parts.append(_dot(axis, axis, mean, share, radius, COLOURS[0], text, ' fill-opacity=".75"'))
+    return _svg(parts)
+
+
+def bar_chart(bars: Sequence[Bar], label: str) -> str:
+    """Horizontal bars of shares from 0 to 1, with their intervals and values."""
+    left, height = 150, (HEIGHT - TOP - BOTTOM) / max(1, len(bars))
+    width = WIDTH - RIGHT - 40 - left
+    parts = []
+    for number, bar in enumerate(bars):
+        top = TOP + number * height
+        middle = top + height / 2
+        end, low, high = (left + width * share for share in (bar.value, bar.low, bar.high))
+        parts += [
+            f'<text x="{left - 8}" y="{middle + 4:.1f}" text-anchor="end">{escape(bar.name)}</text>',
+            f'<rect x="{left}" y="{top + height * 0.16:.1f}" width="{end - left:.1f}" '
+            f'height="{height * 0.68:.1f}" rx="3" fill="{bar.colour}"/>',
+            f'<path d="M{low:.1f} {middle:.1f}H{high:.1f}M{low:.1f} {middle - 4:.1f}v8M{high:.1f} {middle - 4:.1f}v8" '
+            'class="interval"/>',
+            f'<text x="{max(high, end) + 6:.1f}" y="{middle + 4:.1f}">{100 * bar.value:.1f}</text>',
+        ]
+    parts.append(f'<text x="{left + width / 2}" y="{HEIGHT - 12}" text-anchor="middle">{escape(label)}</text>')
     return _svg(parts)
 
 
