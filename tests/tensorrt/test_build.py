@@ -1,0 +1,170 @@
+"""Engines of the demo PRM built without a device, at every precision and for three generations of devices."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from vprm_benchmarks.gpu.synthetic_calibration import write_synthetic_calibration
+from vprm_demo import checkpoint_dir
+from vprm_export import ExportOptions, export_bundle
+from vprm_export.tensorrt.build import BuildOptions, build_engines, check_precision, compile_failure
+from vprm_export.tensorrt.importing import refusal
+from vprm_runtime import Bundle, EngineError, InputError, MissingExtraError, UnsupportedError
+from vprm_runtime.engines.trt import EngineInfo, engine_directories, inspect_engines
+from vprm_runtime.engines.trt.cuda_device import is_device_present
+from vprm_runtime.engines.trt.engine import Limits
+from vprm_runtime.engines.trt.library import is_installed
+from vprm_runtime.manifest import Precision
+
+needs_rtx = pytest.mark.skipif(not is_installed("tensorrt-rtx"), reason="tensorrt-rtx is not installed")
+without_device = pytest.mark.skipif(is_device_present(), reason="this machine has a CUDA device")
+
+CAPABILITIES = (80, 89, 120)
+EXPECTED_PRODUCTS = {
+    "fp16": "half x half",
+    "int8": "int8 x int8",
+    "w8": "half x int8",
+    "w4": "half x int4",
+    "fp8": "fp8_e4m3 x fp8_e4m3",
+}
+# Shapes small enough to build fast; what they are changes no kernel's kind.
+PROFILE = "tokens=1:256:512,past=0:512:1024,tiles=1:2:5,scores=1:16:64"
+
+
+@pytest.fixture(scope="module", params=EXPECTED_PRODUCTS)
+def demo(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """The demo PRM laid out for TensorRT, by precision."""
+    folder = tmp_path_factory.mktemp(request.param)
+    precision: Precision = request.param
+    calibration = None
+    if precision in ("int8", "fp8"):
+        calibration = write_synthetic_calibration(folder / "calibration.safetensors", checkpoint_dir())
+    options = ExportOptions(precision, "fp16", target="tensorrt", calibration=calibration)
+    export_bundle(checkpoint_dir(), folder / "bundle", options)
+    return Bundle.open(folder / "bundle")
+
+
+@needs_rtx
+@pytest.mark.parametrize("capability", CAPABILITIES)
+def test_demo_engines(demo: Bundle, capability: int) -> None:
+    precision = demo.manifest.graphs.llm.precision
+    options = BuildOptions("tensorrt-rtx", capability, PROFILE)
+    if precision == "fp8" and capability < 89:
+        with pytest.raises(UnsupportedError, match="is fp8, which sm80 cannot multiply"):
+            build_engines(demo, options)
+        return
+    phases: set[str] = set()
+    info = build_engines(demo, options, lambda phase, done, total: phases.add(phase.split(":")[0]))
+    directory = demo.path / "engines" / f"tensorrt-rtx-sm{capability}"
+    assert EngineInfo.read(directory) == info
+    for graph in (info.vision, info.llm):
+        assert graph.check.problems == ()
+        assert graph.check.fused_attention_nodes == graph.check.attention_nodes > 0
+        assert (directory / graph.file).stat().st_size == graph.size_bytes
+    linears = 4 * demo.manifest.model.layers + 1  # in the last layer q stands apart from k and v
+    assert info.llm.check.matmuls == {EXPECTED_PRODUCTS[precision]: linears, "float x float": 1}
+    assert Limits.of(info.vision.profiles, info.llm.profiles) == Limits(5, 512, 1024, 512, 64)
+    assert info.llm.weights_bytes > 10**6
+    assert info.llm.workspace_bytes > 0
+    assert phases <= {"vision", "llm"}
+    assert all(entry["error"] is None for entry in inspect_engines(demo))
+
+
+@needs_rtx
+def test_build_command(fp16_bundle: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from argparse import ArgumentParser
+
+    from vprm_export.tensorrt.command import register
+
+    bundle = tmp_path / "bundle"
+    bundle.mkdir()
+    for file in fp16_bundle.path.iterdir():
+        if file.is_file():
+            (bundle / file.name).symlink_to(file)
+    parser = ArgumentParser()
+    register(parser.add_subparsers())
+    command = ["build", str(bundle), "--engine", "tensorrt-rtx", "--sm", "89", "--profile", PROFILE]
+    args = parser.parse_args([*command, "--json"])
+    assert args.run(args) == 0
+    shown = capsys.readouterr()
+    assert json.loads(shown.out)["engines"][0]["compute_capability"] == 89
+    assert [path.name for path in engine_directories(Bundle.open(bundle))] == ["tensorrt-rtx-sm89"]
+    assert sorted(path.name for path in (bundle / "engines").iterdir()) == ["tensorrt-rtx-sm89"]  # nothing left behind
+
+
+@needs_rtx
+@without_device
+@pytest.mark.parametrize(
+    ("options", "kind", "message"),
+    [
+        (BuildOptions("tensorrt-rtx"), InputError, "there is no CUDA device here to build for: name one, e.g. --sm 80"),
+        (BuildOptions("tensorrt-rtx", 90), InputError, "does not build for sm90, only for 75, 80, 86, 89, 120"),
+        (BuildOptions("tensorrt-rtx", 89, "slow"), InputError, "unknown profile 'slow'"),
+        (BuildOptions("tensorrt-rtx", 89, weights="stripped"), EngineError, "--weights stripped needs a device"),
+    ],
+)
+def test_builds_that_cannot_be(fp16_bundle: Bundle, options: BuildOptions, kind: type[Exception], message: str) -> None:
+    with pytest.raises(kind) as error:
+        build_engines(fp16_bundle, options)
+    assert message in str(error.value)
+    assert not (fp16_bundle.path / "engines").exists()
+
+
+@pytest.mark.skipif(is_installed("tensorrt"), reason="tensorrt is installed")
+def test_a_package_that_is_not_installed(fp16_bundle: Bundle) -> None:
+    with pytest.raises(MissingExtraError, match=r"pip install 'vprm\[tensorrt\]'"):
+        build_engines(fp16_bundle, BuildOptions("tensorrt", 90))
+
+
+def test_precisions_that_cannot_be_compiled(random_checkpoint, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    export_bundle(random_checkpoint("internlm2"), tmp_path / "fp32", ExportOptions("fp32"))
+    with pytest.raises(UnsupportedError, match="vision.onnx computes in float32, for which TensorRT has no fused"):
+        check_precision(Bundle.open(tmp_path / "fp32").manifest.graphs.vision, 89)
+    export_bundle(random_checkpoint("internlm2"), tmp_path / "w8", ExportOptions("w8"))
+    with pytest.raises(UnsupportedError, match=r"quantised for cpu engines: .*--precision w8 --target tensorrt"):
+        check_precision(Bundle.open(tmp_path / "w8").manifest.graphs.llm, 89)
+
+
+def test_importer_errors_name_the_node_and_the_way_out() -> None:
+    error = SimpleNamespace(
+        node_name=lambda: "node_MatMulNBits_7",
+        node_operator=lambda: "MatMulNBits",
+        desc=lambda: "no importer registered ",
+    )
+    assert refusal("llm.onnx", [error, error]) == (
+        "TensorRT cannot import llm.onnx: node 'node_MatMulNBits_7' (MatMulNBits): no importer registered "
+        "(2 such nodes, operators MatMulNBits). What to do: the bundle's graphs are laid out for ONNX Runtime; "
+        "export again with  --target tensorrt"
+    )
+    assert "run  vprm inspect --verify" in refusal("llm.onnx", [])
+
+
+@pytest.mark.parametrize(
+    ("message", "advice"),
+    [
+        ("Attention operation was not supported by a dedicated kernel.", "no fused kernel for these types and sizes"),
+        ("FP8 is unsupported here", "export with --precision int8"),
+        ("std::bad_alloc", "build on a larger machine"),
+        ("Error at node_MatMul_4 something", "at node_MatMul_4: try another --profile"),
+    ],
+)
+def test_compiler_errors_say_what_to_do(message: str, advice: str) -> None:
+    assert advice in compile_failure("llm.onnx", [message])
+
+
+@needs_rtx
+def test_attention_without_a_fused_kernel_is_refused(
+    random_checkpoint,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,  # type: ignore[no-untyped-def]
+) -> None:
+    """The compiler itself refuses float32 attention: a build that succeeds has fused attention."""
+    monkeypatch.setattr("vprm_export.tensorrt.build.check_precision", lambda graph, capability: None)
+    export_bundle(random_checkpoint("internlm2"), tmp_path / "fp32", ExportOptions("fp32"))
+    with pytest.raises(EngineError, match="attention has no fused kernel for these types and sizes: export with"):
+        build_engines(Bundle.open(tmp_path / "fp32"), BuildOptions("tensorrt-rtx", 89, PROFILE))
+    assert list((tmp_path / "fp32/engines").iterdir()) == []
