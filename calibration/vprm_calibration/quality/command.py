@@ -32,6 +32,7 @@ def register(subparsers: Subparsers) -> None:
     parser.add_argument(
         "--max-flips", type=float, metavar="X", help="budget: share of choices flipped outside a margin"
     )
+    parser.add_argument("--threads", type=positive_int, metavar="N", help="CPU threads (default: all cores)")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write a page")
     parser.add_argument("--json", action="store_true", help="print one JSON document on stdout")
     parser.set_defaults(run=run, extra="calibration")
@@ -47,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
 
     bundle = resolve_bundle(args.bundle)
     data = tuple(args.data) or _demo_rows(args.max_rows)
-    options = QualityOptions(data, args.max_rows, _budget(args, bundle))
+    options = QualityOptions(data, args.max_rows, _budget(args, bundle), args.threads)
     with Progress(console=stderr_console(), transient=True) as bar:
         task = bar.add_task("comparing", total=None)
         reports = measure_quality(

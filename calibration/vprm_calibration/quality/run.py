@@ -22,11 +22,12 @@ from vprm_runtime.scorer import StepScorer
 
 @dataclass(frozen=True)
 class QualityOptions:
-    """Rows' files, rows of each at most, and a budget instead of the precision's own."""
+    """Rows' files, rows of each at most, a budget instead of the precision's own, CPU threads (None: all cores)."""
 
     data: tuple[Path, ...]
     max_rows: int | None = None
     budget: Budget | None = None
+    threads: int | None = None
 
 
 def measure_quality(
@@ -45,8 +46,8 @@ def measure_quality(
     with _as_bundle(against) as reference_path:
         reference_bundle = Bundle.open(reference_path)
         opened = {name: Bundle.open(path) for name, path in bundles.items()}
-        reference = StepScorer.open(reference_bundle)
-        candidates = {name: StepScorer.open(bundle) for name, bundle in opened.items()}
+        reference = StepScorer.open(reference_bundle, threads=options.threads)
+        candidates = {name: StepScorer.open(bundle, threads=options.threads) for name, bundle in opened.items()}
         pairs = [(reference_bundle, reference), *((opened[name], candidates[name]) for name in candidates)]
         share_vision(pairs)
         rows = chain.from_iterable(islice(source, options.max_rows) for source in sources)

@@ -69,6 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--calibration-rows", type=int, default=32, help="default: 32")
     parser.add_argument("--plant", action="store_true", help="plant outlier channels first")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="rows of the table (default: all)")
+    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all cores)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every report there")
     args = parser.parse_args(arguments)
     with TemporaryDirectory(prefix="vprm-table-") as directory:
@@ -83,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             reports = measure_quality(
                 {name: bundles[name] for name in names},
                 bundles["fp32"],
-                QualityOptions(data),
+                QualityOptions(data, threads=args.threads),
                 lambda done, total: bar.update(task, completed=done, total=total),
             )
         sizes = {name: llm_bytes(path) for name, path in bundles.items()}
@@ -97,8 +98,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def make_bundles(checkpoint: Path, work: Path, rows: Path, max_rows: int, names: Sequence[str]) -> dict[str, Path]:
     """The fp32 and fp16 bundles and those of the named rows, calibrated on `rows`."""
     bundles = {"fp32": work / "fp32", "fp16": work / "fp16"}
-    for precision in ("fp32", "fp16"):
-        export_bundle(checkpoint, work / precision, ExportOptions(precision))  # type: ignore[arg-type]
+    export_bundle(checkpoint, work / "fp32", ExportOptions("fp32"))
+    export_bundle(checkpoint, work / "fp16", ExportOptions("fp16"))
     wanted = [variant for variant in VARIANTS if variant.name in names]
     sensitivity = tuple(dict.fromkeys(variant.precision for variant in wanted if variant.keep_high))
     calibration = work / "calibration.safetensors"

@@ -1,0 +1,147 @@
+"""Calibration layer by layer: what it sees is what the whole model computes; files, resuming, refusals."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vprm_calibration.calibrate import CalibrationOptions, calibrate
+from vprm_calibration.collect import collect_statistics, hidden_directory, stored_sequences
+from vprm_calibration.segments import LayeredGraph
+from vprm_calibration.sensitivity import step_scores
+from vprm_calibration.sequences import SequenceLimits
+from vprm_export import ExportOptions, export_bundle
+from vprm_export.precision.calibration_file import Calibration
+from vprm_export.precision.sites import site_names
+from vprm_runtime import ScoreOptions, StepScorer
+from vprm_runtime.bundle import Bundle
+from vprm_runtime.errors import InputError
+
+QUESTION = "How high is the bar?"
+RESPONSES = [["It is red.", "So 4."], ["It is 7 high.", "So 7."]]
+
+
+@pytest.fixture(scope="module")
+def bundle(random_checkpoint: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("calibrate") / "fp32"
+    export_bundle(random_checkpoint("qwen2"), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("rows")
+    lines = []
+    for number in range(2):
+        pixels = np.random.default_rng(number).integers(0, 256, (40, 60, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+        lines.append(json.dumps({"image": f"{number}.png", "question": QUESTION, "responses": RESPONSES}))
+    (folder / "rows.jsonl").write_text("\n".join(lines), "utf-8")
+    return folder / "rows.jsonl"
+
+
+@pytest.fixture(scope="module")
+def calibration(bundle: Path, rows: Path, tmp_path_factory: pytest.TempPathFactory) -> Calibration:
+    output = tmp_path_factory.mktemp("calibration") / "c.safetensors"
+    options = CalibrationOptions(SequenceLimits(2, 1), sensitivity=("int8",), sensitivity_sequences=2)
+    made = calibrate(bundle, rows, output, options)
+    assert not output.with_name("c.safetensors.parts").exists()
+    return made
+
+
+def test_every_site_has_statistics_of_its_inputs(calibration: Calibration, bundle: Path) -> None:
+    model = Bundle.open(bundle).manifest.model
+    assert list(calibration.sites) == site_names(model.layers)
+    for site in calibration.sites:
+        statistics = calibration.statistics(site)
+        width = len(statistics.absmax)
+        assert statistics.mean_square.shape == (width,) and statistics.samples.shape[1] == width
+        assert (statistics.absmax >= np.sqrt(statistics.mean_square) * 0.999).all()
+        assert (np.abs(statistics.samples).max(axis=0) <= statistics.absmax).all()
+        assert statistics.token_absmax[-1] == statistics.absmax.max() == np.abs(statistics.samples).max()
+
+
+def test_layers_in_turn_give_the_whole_models_scores(bundle: Path, rows: Path, tmp_path: Path) -> None:
+    class StopError(Exception):
+        pass
+
+    output = tmp_path / "c.safetensors"
+
+    def stop(what: str, done: int, total: int) -> None:
+        if what == "layers" and done == 1:
+            raise StopError
+
+    with pytest.raises(StopError):
+        calibrate(bundle, rows, output, CalibrationOptions(SequenceLimits(1, 1)), stop)
+    work = output.with_name("c.safetensors.parts")
+    layered, model = LayeredGraph(Bundle.open(bundle)), Bundle.open(bundle).manifest.model
+    collect_statistics(layered, model.kv_width, work, lambda what, done, total: None)
+    rule = Bundle.open(bundle).manifest.score_rule
+    result = StepScorer.open(bundle).score(str(rows.parent / "0.png"), QUESTION, RESPONSES, ScoreOptions(max_tiles=1))
+    for sequence, candidate in zip(stored_sequences(work), result.candidates, strict=True):
+        logits = np.load(hidden_directory(work, model.layers) / f"{sequence.stem}.npy")
+        np.testing.assert_allclose(step_scores(logits, rule), [step.score for step in candidate.steps], atol=1e-5)
+
+
+def test_an_interrupted_run_goes_on_and_gives_the_same_file(bundle: Path, rows: Path, tmp_path: Path) -> None:
+    class StopError(Exception):
+        pass
+
+    options = CalibrationOptions(SequenceLimits(1, 1))
+    whole = calibrate(bundle, rows, tmp_path / "whole.safetensors", options)
+    seen: list[str] = []
+
+    def stop(what: str, done: int, total: int) -> None:
+        if what == "layers" and done == 2:
+            raise StopError
+
+    with pytest.raises(StopError):
+        calibrate(bundle, rows, tmp_path / "parts.safetensors", options, stop)
+    again = calibrate(bundle, rows, tmp_path / "parts.safetensors", options, lambda what, *_: seen.append(what))
+    assert "sequences" not in seen
+    assert again.sha256 == whole.sha256
+    with pytest.raises(InputError, match="exists already"):
+        calibrate(bundle, rows, tmp_path / "whole.safetensors", options)
+
+
+def test_sensitive_linears_stay_in_floating_point(
+    calibration: Calibration, random_checkpoint: Callable[[str], Path], tmp_path: Path
+) -> None:
+    errors = calibration.sensitivity("int8")
+    assert set(errors) == set(calibration.sites) and all(0 < error < 0.2 for error in errors.values())
+    checkpoint = random_checkpoint("qwen2")
+    options = ExportOptions("int8", calibration=calibration.path, keep_high=2)
+    manifest = export_bundle(checkpoint, tmp_path / "kept", options)
+    quantisation = manifest.graphs.llm.quantisation
+    assert quantisation is not None and quantisation.calibration_sha256 == calibration.sha256
+    assert quantisation.kept_high == tuple(sorted(errors, key=lambda site: -errors[site])[:2])
+    assert Bundle.open(tmp_path / "kept").manifest == manifest
+    assert manifest.graphs.vision.precision == "fp32"
+
+
+def test_what_does_not_fit_together_is_refused(
+    calibration: Calibration, random_checkpoint: Callable[[str], Path], bundle: Path, rows: Path, tmp_path: Path
+) -> None:
+    checkpoint, made = random_checkpoint("qwen2"), tmp_path / "bundle"
+    with pytest.raises(InputError, match="fp8 for cpu needs --calibration"):
+        export_bundle(checkpoint, made, ExportOptions("fp8"))
+    with pytest.raises(InputError, match="--sensitivity w4"):
+        export_bundle(checkpoint, made, ExportOptions("w4", calibration=calibration.path, keep_high=1))
+    with pytest.raises(InputError, match="not for fp16"):
+        export_bundle(checkpoint, made, ExportOptions("fp16", calibration=calibration.path))
+    with pytest.raises(InputError, match="no Linear 'layers.9.o'"):
+        export_bundle(checkpoint, made, ExportOptions("int8", keep_high=("layers.9.o",)))
+    with pytest.raises(InputError, match="no calibration file"):
+        export_bundle(checkpoint, made, ExportOptions("int8", calibration=tmp_path / "absent"))
+    shutil.copyfile(checkpoint / "model.safetensors", tmp_path / "other.safetensors")
+    with pytest.raises(InputError, match="safetensors file of another kind"):
+        Calibration.open(tmp_path / "other.safetensors")
+    export_bundle(checkpoint, made, ExportOptions("w8"))
+    with pytest.raises(InputError, match="exported as fp32 or fp16"):
+        calibrate(made, rows, tmp_path / "c.safetensors")
