@@ -122,7 +122,7 @@ def test_a_package_that_is_not_installed(fp16_bundle: Bundle) -> None:
 
 def test_precisions_that_cannot_be_compiled(random_checkpoint, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     export_bundle(random_checkpoint("internlm2"), tmp_path / "fp32", ExportOptions("fp32"))
-    with pytest.raises(UnsupportedError, match="vision.onnx computes in float32, for which TensorRT has no fused"):
+    with pytest.raises(UnsupportedError, match=r"vision\.onnx computes in float32, for which TensorRT has no fused"):
         check_precision(Bundle.open(tmp_path / "fp32").manifest.graphs.vision, 89)
     export_bundle(random_checkpoint("internlm2"), tmp_path / "w8", ExportOptions("w8"))
     with pytest.raises(UnsupportedError, match=r"quantised for cpu engines: .*--precision w8 --target tensorrt"):

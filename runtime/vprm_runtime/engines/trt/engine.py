@@ -152,6 +152,10 @@ class TensorRTEngine:
             raise
         return np.concatenate(logits)
 
+    def synchronize(self) -> None:
+        """Wait for all queued work: for measurements."""
+        self._device.synchronize()
+
     def _reserve(self, cache: DeviceCache, tokens: int) -> None:
         needed = cache.length_tokens + tokens
         if needed > cache.capacity_tokens:

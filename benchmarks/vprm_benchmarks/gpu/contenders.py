@@ -1,0 +1,135 @@
+"""Who takes part: PyTorch in three ways, and this package's engines, behind one small face."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from vprm_benchmarks.gpu.workload import Workload
+from vprm_benchmarks.reference.scorer import Method, ReferenceScorer
+from vprm_runtime import Bundle, ScoreOptions, StepScorer
+from vprm_runtime.images import load_image
+from vprm_runtime.packing import causal_block
+from vprm_runtime.tiling import tile_image
+
+EngineKind = Literal["cpu", "cuda", "tensorrt", "tensorrt-rtx"]
+MAX_TILES = 12
+
+
+class Contender(Protocol):
+    """One way to score. Every call finishes its work on the device or is followed by a synchronisation."""
+
+    name: str
+    pruned: bool  # whether the last layer runs for scored tokens only
+
+    def scores(self, work: Workload) -> NDArray[np.float64]:
+        """Step scores of all candidates, one behind the other."""
+        ...
+
+    def vision(self, image: Image.Image) -> None:
+        """Tile and encode a picture."""
+        ...
+
+    def prefill(self, tokens: int) -> Callable[[], object]:
+        """A call that runs a block of `tokens` from an empty cache."""
+        ...
+
+    def tokens(self, work: Workload) -> list[int]:
+        """Length of each candidate's prompt."""
+        ...
+
+
+@dataclass
+class TorchContender:
+    """PyTorch on transformers' model; `compiled` through torch.compile."""
+
+    name: str
+    scorer: ReferenceScorer
+    method: Method
+    pruned: bool = False
+
+    def scores(self, work: Workload) -> NDArray[np.float64]:
+        found = self.scorer.score([work.image], work.question, work.candidates, self.method, MAX_TILES)
+        return np.concatenate([one.scores for one in found]).astype(np.float64)
+
+    def vision(self, image: Image.Image) -> None:
+        self.scorer.encode_images([image], MAX_TILES)
+
+    def prefill(self, tokens: int) -> Callable[[], object]:
+        model = self.scorer.model.model.language_model
+        ids = torch.zeros((1, tokens), dtype=torch.int64, device=self.scorer.model.device)
+
+        def run() -> object:
+            with torch.inference_mode():
+                return model(input_ids=ids, use_cache=True)
+
+        return run
+
+    def tokens(self, work: Workload) -> list[int]:
+        images = self.scorer.encode_images([work.image], MAX_TILES)
+        return [len(self.scorer.token_ids(images, work.question, steps)) for steps in work.candidates]
+
+
+class EngineContender:
+    """This package on one engine."""
+
+    pruned = True
+
+    def __init__(self, name: str, bundle: Bundle, kind: EngineKind) -> None:
+        self.name = name
+        self.scorer = StepScorer.open(bundle, kind)
+        self.scorer.max_block_tokens = getattr(self.scorer.engine, "max_block_tokens", 2048)
+        self._options = ScoreOptions(max_tiles=MAX_TILES)
+
+    def scores(self, work: Workload) -> NDArray[np.float64]:
+        found = self.scorer.score([work.image], work.question, work.candidates, self._options)
+        return np.array([step.score for one in found.candidates for step in one.steps], np.float64)
+
+    def vision(self, image: Image.Image) -> None:
+        self.scorer.engine.encode_tiles(tile_image(load_image(image), self.scorer.manifest.tiling))
+        self._synchronize()
+
+    def prefill(self, tokens: int) -> Callable[[], object]:
+        model, graphs = self.scorer.manifest.model, self.scorer.manifest.graphs
+        block = causal_block([5] * tokens, 0, np.zeros((0, model.hidden_size), graphs.llm.io_dtype))
+        cache = self.scorer.engine.new_cache(tokens)
+
+        def run() -> object:
+            cache.truncate(0)
+            logits = self.scorer.engine.forward(block, cache)
+            self._synchronize()
+            return logits
+
+        return run
+
+    def tokens(self, work: Workload) -> list[int]:
+        tiles = len(tile_image(load_image(work.image), self.scorer.manifest.tiling))
+        return [len(self.scorer.prepare(work.question, [tiles], steps).ids) for steps in work.candidates]
+
+    def _synchronize(self) -> None:
+        getattr(self.scorer.engine, "synchronize", lambda: None)()
+
+
+def torch_contenders(checkpoint: Path, device: str) -> list[TorchContender]:
+    """One pass a candidate, and prefix reuse, on one loaded model: bfloat16 on a GPU, float32 on a CPU."""
+    dtype = torch.bfloat16 if device == "cuda" else torch.float32
+    scorer = ReferenceScorer.load(checkpoint, dtype=dtype, device=device, attention="sdpa")
+    kind = "bf16" if device == "cuda" else "fp32"
+    return [
+        TorchContender(f"PyTorch {kind}, one pass a candidate", scorer, "one-pass"),
+        TorchContender(f"PyTorch {kind}, prefix reuse", scorer, "prefix-reuse"),
+    ]
+
+
+def compiled_contender(plain: TorchContender) -> TorchContender:
+    """The one-pass contender with its LLM compiled; the plain one must not be used any more."""
+    text_model = plain.scorer.model.model.language_model
+    text_model.forward = torch.compile(text_model.forward, dynamic=True)  # type: ignore[method-assign]
+    return TorchContender(f"{plain.name}, torch.compile", plain.scorer, plain.method)
