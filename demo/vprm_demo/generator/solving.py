@@ -85,7 +85,8 @@ COMPUTE_WORDINGS: Templates = (
 
 def slip(rng: Random, true: int) -> int:
     """A result of wrong arithmetic: off by one, two or ten."""
-    return rng.choice([value for value in (true - 10, true - 2, true - 1, true + 1, true + 2, true + 10) if value >= 0])
+    near = [value for value in (true - 10, true - 2, true - 1, true + 1, true + 2, true + 10) if value >= 0]
+    return rng.choice(near) if near else true  # below zero only in an attempt that is thrown away
 
 
 def problem(recipe: Recipe) -> Problem:

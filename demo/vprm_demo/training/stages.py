@@ -51,10 +51,10 @@ class Stage:
 STAGES = (
     Stage("vision", rows=160_000, minutes=27, peak_lr=3e-3, floor=0.2),
     Stage(
-        "statements", rows=130_000, minutes=32, peak_lr=2e-3, floor=0.4, mixture=Mixture(solutions=0.15, shape="tile")
+        "statements", rows=130_000, minutes=28, peak_lr=2e-3, floor=0.4, mixture=Mixture(solutions=0.15, shape="tile")
     ),
     Stage(
-        "solutions", rows=110_000, minutes=40, peak_lr=1.2e-3, floor=0.02, mixture=Mixture(solutions=0.7, shape="mixed")
+        "solutions", rows=110_000, minutes=29, peak_lr=1.2e-3, floor=0.02, mixture=Mixture(solutions=0.7, shape="mixed")
     ),
 )
 
