@@ -3,7 +3,7 @@
     from vprm_export import ExportOptions, export_bundle
     export_bundle("VisualPRM-8B", "bundle", ExportOptions(precision="fp16"))
 
-The names are loaded on first use, so that the command line starts, and says what is missing, without the `export` extra.
+Names are loaded on first use, so that the command line starts, and says what is missing, without the `export` extra.
 """
 
 from typing import TYPE_CHECKING, Any

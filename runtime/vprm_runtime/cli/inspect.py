@@ -9,6 +9,7 @@ from rich.table import Table
 
 from vprm_runtime.bundle import Bundle
 from vprm_runtime.cli.common import Subparsers, print_json, resolve_bundle
+from vprm_runtime.engines.trt.engine_info import inspect_engines
 
 
 def register(subparsers: Subparsers) -> None:
@@ -28,7 +29,8 @@ def run(args: argparse.Namespace) -> int:
     if args.verify:
         bundle.verify()
     if args.json:
-        print_json({"path": str(bundle.path), "verified": args.verify, "manifest": asdict(bundle.manifest)})
+        document = {"path": str(bundle.path), "verified": args.verify, "manifest": asdict(bundle.manifest)}
+        print_json({**document, "engines": inspect_engines(bundle)})
         return 0
     _print_bundle(bundle, verified=args.verify)
     return 0
