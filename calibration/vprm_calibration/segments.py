@@ -118,6 +118,9 @@ def opened_segment(
         ir.save(model, folder / "segment.onnx", external_data=_WEIGHTS_FILE)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
+        options.add_session_config_entry(
+            "session.intra_op.allow_spinning", "0"
+        )  # many short runs: leave cores to others
         session = onnxruntime.InferenceSession(
             str(folder / "segment.onnx"), options, providers=["CPUExecutionProvider"]
         )

@@ -135,7 +135,7 @@ def test_what_does_not_fit_together_is_refused(
         export_bundle(checkpoint, made, ExportOptions("w4", calibration=calibration.path, keep_high=1))
     with pytest.raises(InputError, match="not for fp16"):
         export_bundle(checkpoint, made, ExportOptions("fp16", calibration=calibration.path))
-    with pytest.raises(InputError, match="no Linear 'layers.9.o'"):
+    with pytest.raises(InputError, match=r"no Linear 'layers\.9\.o'"):
         export_bundle(checkpoint, made, ExportOptions("int8", keep_high=("layers.9.o",)))
     with pytest.raises(InputError, match="no calibration file"):
         export_bundle(checkpoint, made, ExportOptions("int8", calibration=tmp_path / "absent"))

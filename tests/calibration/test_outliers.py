@@ -36,7 +36,7 @@ def reports(demo_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
     bundles["int8, uncalibrated"] = work / "plain"
     export_bundle(planted, work / "plain", ExportOptions("int8"))
     bundles["a scale a tensor"] = peer_bundle(work / "fp32", work / "peer", ort_dynamic)
-    yield measure_quality(bundles, demo_bundle, QualityOptions((best_of_n_rows(ROWS),)))
+    yield measure_quality(bundles, demo_bundle, QualityOptions((best_of_n_rows(ROWS),), threads=1))
 
 
 def test_planting_leaves_the_function_as_it_is(reports: dict[str, QualityReport]) -> None:
