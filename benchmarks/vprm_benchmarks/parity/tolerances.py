@@ -18,8 +18,9 @@ vision layers, widths 64 to 256, and the same for PyTorch's own lower precisions
 
 The limits are two to three times what the bundles need, and a third of what PyTorch's bfloat16, in which these models
 are published and commonly run, would need. A score is the softmax of two logits: its slope is at most 1/4 in their
-difference, whose error is at most sqrt(2) times a logit's. The rows for quantised graphs are sanity bounds: whether a
-quantised PRM still judges as before is what `vprm quality` measures.
+difference, whose error is at most sqrt(2) times a logit's. The rows for quantised graphs are sanity bounds, wide
+because a narrow random network amplifies errors (the demo PRM's shape needs a fifth or less): whether a quantised PRM
+still judges as before is what `vprm quality` measures.
 """
 
 from __future__ import annotations
@@ -60,6 +61,9 @@ class Tolerance:
 
 
 _INTEGERS = Tolerance(0.0, "exact", "integers: one off means another prompt or another picture")
+_SANITY = "a sanity bound above what a random 8-layer model needs"
+_VISION_8 = "8-bit vision encoder, only on request: a sanity bound, not measured"
+_VISION_4 = "4-bit vision encoder, only on request: a sanity bound, not measured"
 _SLOPE = "softmax slope 1/4 times two logits' errors"
 
 TOLERANCES: dict[tuple[Stage, str], Tolerance] = {
@@ -69,18 +73,18 @@ TOLERANCES: dict[tuple[Stage, str], Tolerance] = {
     ("image_embeddings", "fp16"): Tolerance(2e-2, "rms", "rounding to 11 bits: three times the measured 6.0e-3"),
     ("step_logits", "fp16"): Tolerance(8e-2, "rms", "rounding to 11 bits: nearly twice the measured 4.6e-2"),
     ("step_scores", "fp16"): Tolerance(3e-2, "absolute", f"{_SLOPE}, for logits of RMS up to 1"),
-    ("image_embeddings", "w8"): Tolerance(1e-1, "rms", "8-bit weights: about 1.7% a layer, averaged out in part"),
-    ("step_logits", "w8"): Tolerance(1e-1, "rms", "8-bit weights: about 1.7% a layer, averaged out in part"),
-    ("step_scores", "w8"): Tolerance(5e-2, "absolute", _SLOPE),
-    ("image_embeddings", "int8"): Tolerance(3e-1, "rms", "8-bit weights and activations: 2-6% a layer"),
-    ("step_logits", "int8"): Tolerance(3e-1, "rms", "8-bit weights and activations: 2-6% a layer"),
-    ("step_scores", "int8"): Tolerance(1e-1, "absolute", _SLOPE),
-    ("image_embeddings", "fp8"): Tolerance(3e-1, "rms", "3 bits of mantissa: 3.6% a value, averaged out in part"),
-    ("step_logits", "fp8"): Tolerance(3e-1, "rms", "3 bits of mantissa: 3.6% a value, averaged out in part"),
-    ("step_scores", "fp8"): Tolerance(1e-1, "absolute", _SLOPE),
-    ("image_embeddings", "w4"): Tolerance(1.0, "rms", "4-bit weights: about 10% a layer; a sanity bound"),
-    ("step_logits", "w4"): Tolerance(1.0, "rms", "4-bit weights: about 10% a layer; a sanity bound"),
-    ("step_scores", "w4"): Tolerance(3e-1, "absolute", _SLOPE),
+    ("image_embeddings", "w8"): Tolerance(1e-1, "rms", _VISION_8),
+    ("step_logits", "w8"): Tolerance(5e-1, "rms", f"{_SANITY} (3.3e-1, demo 5.0e-2)"),
+    ("step_scores", "w8"): Tolerance(2e-1, "absolute", f"{_SANITY} (1.3e-1, demo 6.6e-3)"),
+    ("image_embeddings", "int8"): Tolerance(3e-1, "rms", _VISION_8),
+    ("step_logits", "int8"): Tolerance(7e-1, "rms", f"{_SANITY} (4.5e-1, demo 8.1e-2)"),
+    ("step_scores", "int8"): Tolerance(2e-1, "absolute", f"{_SANITY} (1.1e-1, demo 1.9e-2)"),
+    ("image_embeddings", "fp8"): Tolerance(3e-1, "rms", _VISION_8),
+    ("step_logits", "fp8"): Tolerance(7e-1, "rms", "as int8: 3 bits of mantissa, not measured without a GPU"),
+    ("step_scores", "fp8"): Tolerance(2e-1, "absolute", "as int8: 3 bits of mantissa, not measured without a GPU"),
+    ("image_embeddings", "w4"): Tolerance(1.0, "rms", _VISION_4),
+    ("step_logits", "w4"): Tolerance(3.0, "rms", f"{_SANITY} (2.2, demo 5.1e-1)"),
+    ("step_scores", "w4"): Tolerance(8e-1, "absolute", f"{_SANITY} (6.6e-1, demo 7.0e-2)"),
 }
 PRECISIONS = ("fp32", "fp16", "w8", "fp8", "int8", "w4")  # finest first
 
