@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
+
 from vprm_runtime import StepScorer
 
 DOCS = Path(__file__).parent.parent / "docs"

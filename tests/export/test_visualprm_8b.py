@@ -8,6 +8,7 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 import pytest
+
 from vprm_export.architecture import Architecture
 from vprm_export.checkpoint import Checkpoint, TensorEntry
 from vprm_export.external_data import ExternalData
