@@ -25,9 +25,12 @@ _KEPT_MESSAGES = 50
 def import_tensorrt(library: Library) -> Any:
     """The package's module. Raises MissingExtraError where it is not installed."""
     try:
-        return importlib.import_module(_MODULES[library])
+        module = importlib.import_module(_MODULES[library])
     except ImportError as error:
         raise MissingExtraError(f"{library} engines", library) from error
+    if not hasattr(module, "Runtime"):  # some folder of that name on the path, or the bindings without their library
+        raise MissingExtraError(f"{library} engines (the module {module.__name__} has no Runtime)", library)
+    return module
 
 
 def is_installed(library: Library) -> bool:
