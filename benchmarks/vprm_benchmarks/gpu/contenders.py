@@ -131,5 +131,5 @@ def torch_contenders(checkpoint: Path, device: str) -> list[TorchContender]:
 def compiled_contender(plain: TorchContender) -> TorchContender:
     """The one-pass contender with its LLM compiled; the plain one must not be used any more."""
     text_model = plain.scorer.model.model.language_model
-    text_model.forward = torch.compile(text_model.forward, dynamic=True)  # type: ignore[method-assign]
+    text_model.forward = torch.compile(text_model.forward, dynamic=True)
     return TorchContender(f"{plain.name}, torch.compile", plain.scorer, plain.method)

@@ -271,7 +271,7 @@ def goals(report: dict[str, Any]) -> list[dict[str, Any]]:
         return next((results[name] for name in results if name.startswith(f"vprm, {kind}") and precision in name), {})
 
     fp16 = best("tensorrt", "fp16")
-    first = next((entry for name, entry in results.items() if "one pass a candidate" in name), {})
+    first: dict[str, Any] = next((entry for name, entry in results.items() if "one pass a candidate" in name), {})
     prefill = fp16.get("prefill", {})
     best_of = fp16.get("ms", {}).get("best of 8")
     torch_ms = first.get("ms", {}).get("best of 8")

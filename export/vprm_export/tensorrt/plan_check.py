@@ -27,7 +27,7 @@ _INPUTS = re.compile(rb" input(?:_args)?=\{ ?([^}]*)\}")
 _QUOTED = re.compile(rb'"([^"]*)"')
 _FUSED_ATTENTION = re.compile(rb"mha|attention|flash", re.IGNORECASE)
 _BITS = {"int4": 4, "fp4_e2m1": 4, "int8": 8, "fp8_e4m3": 8, "half": 16, "bf16": 16, "float": 32}
-_ONNX_TYPES = {
+_ONNX_TYPES: dict[int, str] = {
     onnx.TensorProto.INT4: "int4",
     onnx.TensorProto.INT8: "int8",
     onnx.TensorProto.FLOAT8E4M3FN: "fp8_e4m3",

@@ -9,7 +9,7 @@ from vprm_runtime.engines.base import Engine
 from vprm_runtime.engines.ort import OrtEngine
 from vprm_runtime.engines.ort_cuda import OrtCudaEngine, is_cuda_installed
 from vprm_runtime.engines.trt.cuda_device import is_device_present
-from vprm_runtime.engines.trt.engine_info import engine_directories
+from vprm_runtime.engines.trt.engine_info import LIBRARIES, engine_directories
 from vprm_runtime.engines.trt.opening import open_tensorrt
 from vprm_runtime.errors import EngineError, InputError
 
@@ -25,8 +25,9 @@ def open_engine(bundle: Bundle, device: str = "auto", threads: int | None = None
         return OrtEngine(bundle, threads=threads)
     if device == "cuda":
         return OrtCudaEngine(bundle)
-    if device == "tensorrt" or device == "tensorrt-rtx":
-        return open_tensorrt(bundle, device)
+    for library in LIBRARIES:
+        if device == library:
+            return open_tensorrt(bundle, library)
     if device != "auto":
         raise InputError(f"unknown device {device!r}: use auto or {', '.join(DEVICES)}")
     return _first_usable(bundle, threads)
