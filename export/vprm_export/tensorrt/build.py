@@ -19,7 +19,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from vprm_export.tensorrt.importing import adapted_graph, imported_network
-from vprm_export.tensorrt.library import BuildLog, progress_monitor, stream_writer, supported_capabilities
+from vprm_export.tensorrt.library import (
+    BuildLog,
+    compiled_into,
+    progress_monitor,
+    stream_writer,
+    supported_capabilities,
+)
 from vprm_export.tensorrt.plan_check import check_engine_file
 from vprm_runtime.bundle import Bundle
 from vprm_runtime.engines.trt.cuda_device import CudaDevice, is_device_present
@@ -201,7 +207,7 @@ def _build_graph(trt: Any, name: str, job: _GraphJob, directory: Path, progress:
     started = time.perf_counter()
     with path.open("wb") as file:
         writer = stream_writer(trt, file)
-        if not builder.build_serialized_network_to_stream(network, config, writer):
+        if not compiled_into(builder, network, config, writer):
             raise EngineError(compile_failure(job.path.name, log.errors))
     build_s = time.perf_counter() - started
     del parser

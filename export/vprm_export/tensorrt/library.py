@@ -60,9 +60,11 @@ def progress_monitor(trt: Any, report: Callable[[str, int, int], None]) -> Any:
 def stream_writer(trt: Any, file: BinaryIO) -> Any:
     """A writer for an engine that goes to `file` as it is made; `sha256` is the hash of what was written so far."""
 
-    class Writer(trt.IStreamWriter):  # type: ignore[misc]
+    base: Any = getattr(trt, "IStreamWriter", object)
+
+    class Writer(base):  # type: ignore[misc]
         def __init__(self) -> None:
-            trt.IStreamWriter.__init__(self)
+            base.__init__(self)
             self._digest = hashlib.sha256()
 
         def write(self, data: bytes) -> int:
@@ -75,6 +77,17 @@ def stream_writer(trt: Any, file: BinaryIO) -> Any:
             return self._digest.hexdigest()
 
     return Writer()
+
+
+def compiled_into(builder: Any, network: Any, config: Any, writer: Any) -> bool:
+    """Compile a network into a writer: as a stream where this TensorRT can, else at once. False where it failed."""
+    if hasattr(builder, "build_serialized_network_to_stream"):
+        return bool(builder.build_serialized_network_to_stream(network, config, writer))
+    plan = builder.build_serialized_network(network, config)
+    if plan is None:
+        return False
+    writer.write(memoryview(plan))
+    return True
 
 
 def supported_capabilities(trt: Any) -> list[int]:

@@ -103,7 +103,8 @@ class TensorRTGraph:
         self._kernels: KernelCache | None = None
         self._kernels_path = runtime_cache
         self._contexts = self._make_contexts()
-        self._replay = Replay(device) if library == "tensorrt" else None
+        # A recording holds what its context computed for its shapes, and does not outlive other shapes on that context.
+        self._replays = [Replay(device, capacity=1) for _ in self._contexts] if library == "tensorrt" else []
         self._inputs = self._input_names()
 
     @property
@@ -144,10 +145,10 @@ class TensorRTGraph:
             if not context.execute_async_v3(self._device.stream):
                 raise EngineError(f"{self._path.name} failed to run: {self._why()}")
 
-        if self._replay is None:
-            enqueue()
+        if self._replays:
+            self._replays[profile].run(tuple(bindings.items()), enqueue)
         else:
-            self._replay.run((profile, *bindings.items()), enqueue)
+            enqueue()
 
     def _deserialise(self) -> Any:
         with self._path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as plan:
