@@ -108,11 +108,20 @@ def _provenance(bundle: Bundle, rows_fingerprint: str, options: CalibrationOptio
 
 
 def _write(path: Path, tensors: Mapping[str, NDArray[Any]], sites: list[str], provenance: Mapping[str, Any]) -> None:
-    """safetensors, whole or not at all; the same inputs give the same bytes."""
-    from safetensors.numpy import save_file
-
+    """safetensors, whole or not at all; the same content gives the same bytes (the library's own header does not)."""
     metadata = {"format": FORMAT, "sites": json.dumps(sites), "provenance": json.dumps(provenance, sort_keys=True)}
+    header: dict[str, Any] = {"__metadata__": metadata}
+    values = {name: np.ascontiguousarray(value, np.float32) for name, value in tensors.items()}
+    end = 0
+    for name, value in values.items():
+        header[name] = {"dtype": "F32", "shape": list(value.shape), "data_offsets": [end, end + value.nbytes]}
+        end += value.nbytes
+    encoded = json.dumps(header, separators=(",", ":")).encode()
+    encoded += b" " * (-len(encoded) % 8)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
-    save_file({name: np.ascontiguousarray(value, np.float32) for name, value in tensors.items()}, temporary, metadata)
+    with temporary.open("wb") as file:
+        file.write(len(encoded).to_bytes(8, "little") + encoded)
+        for value in values.values():
+            file.write(value.tobytes())
     temporary.rename(path)

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.numpy import load_file
 
 from vprm_calibration.calibrate import CalibrationOptions, calibrate
 from vprm_calibration.collect import collect_statistics, hidden_directory, stored_sequences
@@ -58,6 +59,7 @@ def calibration(bundle: Path, rows: Path, tmp_path_factory: pytest.TempPathFacto
 def test_every_site_has_statistics_of_its_inputs(calibration: Calibration, bundle: Path) -> None:
     model = Bundle.open(bundle).manifest.model
     assert list(calibration.sites) == site_names(model.layers)
+    assert set(load_file(calibration.path)) == set(calibration.tensors)  # the format's own library reads the file
     for site in calibration.sites:
         statistics = calibration.statistics(site)
         width = len(statistics.absmax)
