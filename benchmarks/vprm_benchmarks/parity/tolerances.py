@@ -16,10 +16,11 @@ vision layers, widths 64 to 256, and the same for PyTorch's own lower precisions
     PyTorch float16                       1.0e-2            3.1e-2        1.4e-2
     PyTorch bfloat16 (u = 2^-8)           1.1e-1            2.0e-1        1.0e-1
 
-The limits are two to three times what the bundles need, and a third of what PyTorch's bfloat16, in which these models
-are published and commonly run, would need. A score is the softmax of two logits: its slope is at most 1/4 in their
+The trained demo PRM needs 7.8e-6, 3.2e-5 and 8.2e-6 in float32. The limits are up to three times what the bundles need,
+and those of float16 a fifth to a half of what PyTorch's bfloat16, in which these models are published and commonly run,
+would need. A score is the softmax of two logits: its slope is at most 1/4 in their
 difference, whose error is at most sqrt(2) times a logit's. The rows for quantised graphs are sanity bounds, wide
-because a narrow random network amplifies errors (the demo PRM's shape needs a fifth or less): whether a quantised PRM
+because a narrow random network amplifies errors (the demo PRM's shape needs a quarter or less): whether a quantised PRM
 still judges as before is what `vprm quality` measures.
 """
 
@@ -67,9 +68,9 @@ _VISION_4 = "4-bit vision encoder, only on request: a sanity bound, not measured
 _SLOPE = "softmax slope 1/4 times two logits' errors"
 
 TOLERANCES: dict[tuple[Stage, str], Tolerance] = {
-    ("image_embeddings", "fp32"): Tolerance(2e-5, "rms", "order of float32 sums: three times the measured 6.1e-6"),
-    ("step_logits", "fp32"): Tolerance(4e-5, "rms", "order of float32 sums: three times the measured 1.3e-5"),
-    ("step_scores", "fp32"): Tolerance(1e-5, "absolute", "twice the measured 5.0e-6"),
+    ("image_embeddings", "fp32"): Tolerance(2e-5, "rms", "order of float32 sums: nearly three times the demo's 7.8e-6"),
+    ("step_logits", "fp32"): Tolerance(1e-4, "rms", "order of float32 sums: three times the trained demo's 3.2e-5"),
+    ("step_scores", "fp32"): Tolerance(1e-5, "absolute", "the bar set for float32; the trained demo needs 8.2e-6"),
     ("image_embeddings", "fp16"): Tolerance(2e-2, "rms", "rounding to 11 bits: three times the measured 6.0e-3"),
     ("step_logits", "fp16"): Tolerance(8e-2, "rms", "rounding to 11 bits: nearly twice the measured 4.6e-2"),
     ("step_scores", "fp16"): Tolerance(3e-2, "absolute", f"{_SLOPE}, for logits of RMS up to 1"),
