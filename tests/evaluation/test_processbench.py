@@ -197,6 +197,12 @@ def test_against_brute_force(steps: Steps) -> None:
     assert first_errors(steps, 0.5) == FirstErrors(erroneous, found, sound, cleared)
 
 
+def test_best_threshold_may_be_the_highest_score() -> None:
+    """Where every step is wrong, calling all of them wrong is best."""
+    steps = Steps(np.array([-1, -1]), np.array([0.25, 0.75]), np.array([0, 1]))
+    assert best_threshold(steps) == 0.75
+
+
 def test_intervals_and_calibration() -> None:
     """A calibrated judge has no calibration error; intervals hold the figure, narrow with rows, and repeat."""
     rng = np.random.default_rng(5)

@@ -120,9 +120,12 @@ def macro_f1_curve(steps: Steps, thresholds: FloatArray) -> FloatArray:
 
 
 def best_threshold(steps: Steps) -> float:
-    """A threshold with the highest macro F1: halfway between two neighbouring scores (the lowest of equals)."""
+    """A threshold in [0, 1] with the highest macro F1 (the lowest of equals), halfway between neighbouring scores.
+
+    The ends are candidates too: 0, and the highest score, above which there is none.
+    """
     values = np.unique(steps.scores)
-    candidates = np.concatenate([[0.0], (values[1:] + values[:-1]) / 2]) if len(values) else np.array([0.5])
+    candidates = np.concatenate([[0.0], (values[1:] + values[:-1]) / 2, values[-1:]])
     return float(candidates[int(np.argmax(macro_f1_curve(steps, candidates)))])
 
 
