@@ -22,6 +22,7 @@ from vprm_runtime.session import Session
 from vprm_runtime.tiling import tile_image
 from vprm_runtime.tokenizer import TextTokenizer
 
+CPU_BLOCK_TOKENS = 512
 MAX_TILES_LIMIT = 256  # far above any trained setting; a guard against typing errors
 
 
@@ -48,7 +49,8 @@ DEFAULT_OPTIONS = ScoreOptions()
 class StepScorer:
     """Scores step-by-step solutions with one bundle on one engine. Not safe for concurrent calls: use one a thread.
 
-    `max_block_tokens` bounds the tokens of one engine call, and with it the memory for attention.
+    `max_block_tokens` bounds the tokens of one engine call, and with it the memory for attention; None: the engine's own
+    choice, or CPU_BLOCK_TOKENS.
     `prefix_cache_bytes` is what `score` may keep of earlier calls' prefixes (keys and values, least recently used go
     first), so that the same images and question need not be run again; 0 keeps none.
     """
@@ -58,14 +60,14 @@ class StepScorer:
         manifest: Manifest,
         prompts: PromptBuilder,
         engine: Engine,
-        max_block_tokens: int = 512,
+        max_block_tokens: int | None = None,
         prefix_cache_bytes: int = 0,
     ) -> None:
-        if max_block_tokens < 1:
+        if max_block_tokens is not None and max_block_tokens < 1:
             raise InputError(f"max_block_tokens must be at least 1, got {max_block_tokens}")
         self.manifest = manifest
         self.engine = engine
-        self.max_block_tokens = max_block_tokens
+        self.max_block_tokens: int = max_block_tokens or getattr(engine, "max_block_tokens", CPU_BLOCK_TOKENS)
         self.prompts = prompts
         self._kept = PrefixCache(prefix_cache_bytes)
         self.no_embeds = np.zeros((0, manifest.model.hidden_size), manifest.graphs.llm.io_dtype)
@@ -76,7 +78,7 @@ class StepScorer:
         device: str = "auto",
         *,
         threads: int | None = None,
-        max_block_tokens: int = 512,
+        max_block_tokens: int | None = None,
         prefix_cache_bytes: int = 0,
     ) -> "StepScorer":
         """Open a bundle directory on a device ("auto", "cpu").

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from vprm_runtime.bundle import Bundle
 from vprm_runtime.cli.common import Subparsers, positive_int, print_json, resolve_bundle, stderr_console
-from vprm_runtime.engines.trt.engine_info import LIBRARIES, EngineInfo, GraphEngine
+from vprm_runtime.engines.trt.engine_info import LIBRARIES, engine_lines
 
 
 def register(subparsers: Subparsers) -> None:
@@ -50,32 +50,11 @@ def run(args: argparse.Namespace) -> int:
         with phase_progress("building") as progress:
             built.append(build_engines(bundle, BuildOptions(args.engine, sm, args.profile, args.weights), progress))
         if not args.json:
-            for line in summary(built[-1]):
+            for line in engine_lines(built[-1]):
                 stderr_console().print(escape(line), highlight=False, soft_wrap=True)
     if args.json:
         print_json({"bundle": str(bundle.path), "engines": [asdict(info) for info in built]})
     return int(any(graph.check.problems for info in built for graph in (info.vision, info.llm)))
-
-
-def summary(info: EngineInfo) -> list[str]:
-    """What was built, in lines for people."""
-    lines = [f"{info.name}: {info.library} {info.library_version}, profile {info.profile}, {info.weights} weights"]
-    for name, graph in (("vision", info.vision), ("llm", info.llm)):
-        lines.append(
-            f"  {name}: {graph.precision}, {graph.size_bytes / 1e6:,.1f} MB in {graph.build_s:.1f} s, "
-            f"workspace {graph.workspace_bytes / 1e6:,.1f} MB, {compiled(graph)}"
-        )
-        lines += [f"    problem: {problem}" for problem in graph.check.problems]
-    return lines
-
-
-def compiled(graph: GraphEngine) -> str:
-    """What the engine does with the costly nodes, in words."""
-    check = graph.check
-    if not check.read:
-        return "compiled kernels cannot be read from this library's engines"
-    matmuls = ", ".join(f"{count} of {pair}" for pair, count in check.matmuls.items())
-    return f"attention fused in {check.fused_attention_nodes} of {check.attention_nodes}, products {matmuls}"
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from vprm_runtime.bundle import Bundle
 from vprm_runtime.cli.common import Subparsers, print_json, resolve_bundle
-from vprm_runtime.engines.trt.engine_info import inspect_engines
+from vprm_runtime.engines.trt.engine_info import EngineInfo, engine_directories, engine_lines, inspect_engines
 
 
 def register(subparsers: Subparsers) -> None:
@@ -66,3 +66,7 @@ def _print_bundle(bundle: Bundle, verified: bool) -> None:
         files.add_row(name, f"{info.size_bytes:,}", info.sha256[:12])
     console.print(files)
     console.print("all hashes agree" if verified else "sizes agree; check hashes with --verify")
+    for directory, entry in zip(engine_directories(bundle), inspect_engines(bundle), strict=True):
+        unusable = [f"{entry['name']}: cannot be used: {entry['error']}"]
+        for line in unusable if entry["error"] else engine_lines(EngineInfo.read(directory)):
+            console.print(line, markup=False)

@@ -132,6 +132,18 @@ def inspect_engines(bundle: Bundle) -> list[dict[str, Any]]:
     return described
 
 
+def engine_lines(info: EngineInfo) -> list[str]:
+    """What an engine is, in lines for people."""
+    lines = [f"{info.name}: {info.library} {info.library_version}, profile {info.profile}, {info.weights} weights"]
+    for name, graph in (("vision", info.vision), ("llm", info.llm)):
+        lines.append(
+            f"  {name}: {graph.precision}, {graph.size_bytes / 1e6:,.1f} MB in {graph.build_s:.1f} s, "
+            f"workspace {graph.workspace_bytes / 1e6:,.1f} MB, {_compiled(graph)}"
+        )
+        lines += [f"    problem: {problem}" for problem in graph.check.problems]
+    return lines
+
+
 def check_bundle(info: EngineInfo, bundle: Bundle) -> None:
     """Raise EngineError where the engine was built from other weights than the bundle's."""
     expected = bundle_fingerprint(bundle)
@@ -182,3 +194,12 @@ def _graph_engine(document: dict[str, Any]) -> GraphEngine:
     )
     check = CompiledCheck(**{**document["check"], "problems": tuple(document["check"]["problems"])})
     return GraphEngine(**{**document, "profiles": profiles, "check": check})
+
+
+def _compiled(graph: GraphEngine) -> str:
+    """What the engine does with the costly nodes, in words."""
+    check = graph.check
+    if not check.read:
+        return "compiled kernels cannot be read from this library's engines"
+    matmuls = ", ".join(f"{count} of {pair}" for pair, count in check.matmuls.items())
+    return f"attention fused in {check.fused_attention_nodes} of {check.attention_nodes}, products {matmuls}"
