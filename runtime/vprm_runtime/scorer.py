@@ -49,8 +49,8 @@ DEFAULT_OPTIONS = ScoreOptions()
 class StepScorer:
     """Scores step-by-step solutions with one bundle on one engine. Not safe for concurrent calls: use one a thread.
 
-    `max_block_tokens` bounds the tokens of one engine call, and with it the memory for attention; None: the engine's own
-    choice, or CPU_BLOCK_TOKENS.
+    `max_block_tokens` bounds the tokens of one engine call, and with it the memory for attention; None: what the
+    engine asks for, or CPU_BLOCK_TOKENS.
     `prefix_cache_bytes` is what `score` may keep of earlier calls' prefixes (keys and values, least recently used go
     first), so that the same images and question need not be run again; 0 keeps none.
     """
@@ -67,7 +67,9 @@ class StepScorer:
             raise InputError(f"max_block_tokens must be at least 1, got {max_block_tokens}")
         self.manifest = manifest
         self.engine = engine
-        self.max_block_tokens: int = max_block_tokens or getattr(engine, "max_block_tokens", CPU_BLOCK_TOKENS)
+        if max_block_tokens is None:
+            max_block_tokens = int(getattr(engine, "max_block_tokens", CPU_BLOCK_TOKENS))
+        self.max_block_tokens = max_block_tokens
         self.prompts = prompts
         self._kept = PrefixCache(prefix_cache_bytes)
         self.no_embeds = np.zeros((0, manifest.model.hidden_size), manifest.graphs.llm.io_dtype)

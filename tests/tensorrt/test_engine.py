@@ -34,6 +34,7 @@ def bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 def scores_with(bundle: Bundle, engine: Engine, picture: Image.Image, **options: int) -> list[list[float]]:
     scorer = StepScorer.open(bundle, "cpu")
+    options = {"max_block_tokens": 512, **options}  # one block size, so that rounding is the same
     scorer = StepScorer(scorer.manifest, scorer.prompts, engine, **options)
     result = scorer.score([picture], QUESTION, RESPONSES)
     assert [candidate.error for candidate in result.candidates] == [None] * len(RESPONSES)
