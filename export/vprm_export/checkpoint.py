@@ -54,7 +54,7 @@ class Checkpoint:
         if not directory.is_dir():
             raise CheckpointError(f"no checkpoint directory at {directory}: give the folder that holds config.json")
         config_path = directory / "config.json"
-        config = _read_json(config_path)
+        config = read_json(config_path)
         tensors: dict[str, TensorEntry] = {}
         for file, expected in _shards(directory).items():
             found = read_safetensors_header(file)
@@ -90,7 +90,7 @@ class Checkpoint:
 def _shards(directory: Path) -> Mapping[Path, set[str] | None]:
     """Shard files and the tensors that the index puts in each (None where there is no index)."""
     if (directory / INDEX_NAME).is_file():
-        weight_map = _read_json(directory / INDEX_NAME).get("weight_map")
+        weight_map = read_json(directory / INDEX_NAME).get("weight_map")
         if not isinstance(weight_map, dict) or not weight_map:
             raise CheckpointError(f"{directory / INDEX_NAME} has no weight_map: copy it again")
         shards: dict[Path, set[str]] = {}
@@ -139,11 +139,14 @@ def read_safetensors_header(file: Path) -> dict[str, TensorEntry]:
     return entries
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object of a checkpoint. Raises CheckpointError where the file is missing or holds something else."""
     try:
         document = json.loads(path.read_text("utf-8"))
     except FileNotFoundError as error:
-        raise CheckpointError(f"{path} is missing: give the checkpoint's own folder, completely downloaded") from error
+        raise CheckpointError(
+            f"{path} is missing: give the checkpoint's own folder, completely downloaded, tokenizer files too"
+        ) from error
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise CheckpointError(f"{path} is not JSON ({error}): copy it again") from error
     if not isinstance(document, dict):

@@ -4,7 +4,6 @@ Taken over where the checkpoint has one; else made from SentencePiece files (`to
 `added_tokens.json`): BPE with byte fallback, as InternLM2 and Llama have it.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 from tokenizers import AddedToken, Tokenizer, decoders, normalizers
 from tokenizers.models import BPE
 
+from vprm_export.checkpoint import read_json
 from vprm_runtime.errors import CheckpointError, UnsupportedError
 from vprm_runtime.manifest import ControlTokens
 
@@ -57,7 +57,7 @@ class BundleTokenizer:
 
 def load_tokenizer(directory: Path) -> BundleTokenizer:
     """Read a checkpoint's tokenizer. Raises CheckpointError or UnsupportedError naming the file and what is missing."""
-    config = _read_json(directory / "tokenizer_config.json")
+    config = read_json(directory / "tokenizer_config.json")
     if (directory / "tokenizer.json").is_file():
         tokenizer, bos = _taken_over(directory / "tokenizer.json")
     elif (directory / "tokenizer.model").is_file():
@@ -166,17 +166,5 @@ def _added_tokens(directory: Path, config: dict[str, Any]) -> dict[str, int]:
     """Text -> id of the tokens that the files beside the SentencePiece model add or rename."""
     added = {entry["content"]: int(index) for index, entry in config.get("added_tokens_decoder", {}).items()}
     if (directory / "added_tokens.json").is_file():
-        added |= {text: int(index) for text, index in _read_json(directory / "added_tokens.json").items()}
+        added |= {text: int(index) for text, index in read_json(directory / "added_tokens.json").items()}
     return added
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        document = json.loads(path.read_text("utf-8"))
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{path} is missing: copy the checkpoint's tokenizer files too") from error
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"{path} is not JSON ({error}): copy it again") from error
-    if not isinstance(document, dict):
-        raise CheckpointError(f"{path} should hold a JSON object: copy it again")
-    return document

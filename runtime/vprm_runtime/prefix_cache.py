@@ -43,8 +43,18 @@ class PrefixCache:
             self._sessions.popitem(last=False)
 
 
+def pinned(image: ImageInput) -> ImageInput:
+    """The image with a file's bytes in place of its path, so that what is hashed is what is scored."""
+    if not isinstance(image, str | Path):
+        return image
+    try:
+        return Path(image).read_bytes()
+    except OSError as error:
+        raise InputError(f"cannot read the image {image} ({error.strerror}): check the path") from error
+
+
 def prefix_key(images: Sequence[ImageInput], question: str, settings: object) -> bytes:
-    """A hash of image contents (file bytes or pixels), question and settings. Raises InputError on an absent file."""
+    """A hash of the contents of pinned images (file bytes or pixels), question and settings."""
     digest = hashlib.blake2b(repr((question, settings, len(images))).encode("utf-8", "surrogatepass"))
     for image in images:
         kind, content = _content(image)
@@ -60,7 +70,4 @@ def _content(image: ImageInput) -> tuple[str, bytes]:
         return f"{image.mode}{image.size}{image.getpalette()}", image.tobytes()
     if isinstance(image, np.ndarray):
         return f"{image.dtype}{image.shape}", image.tobytes()
-    try:
-        return "file", Path(image).read_bytes()
-    except OSError as error:
-        raise InputError(f"cannot read the image {image} ({error.strerror}): check the path") from error
+    raise TypeError(f"a {type(image).__name__} has to be pinned before it is hashed")

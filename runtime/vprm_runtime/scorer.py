@@ -15,7 +15,7 @@ from vprm_runtime.engines import Engine, open_engine
 from vprm_runtime.errors import InputError
 from vprm_runtime.images import ImageInput, load_image
 from vprm_runtime.manifest import Manifest, TilingInfo
-from vprm_runtime.prefix_cache import PrefixCache, prefix_key
+from vprm_runtime.prefix_cache import PrefixCache, pinned, prefix_key
 from vprm_runtime.prompt import PromptBuilder, Response, TokenisedPrompt, split_steps
 from vprm_runtime.results import ScoreResult
 from vprm_runtime.session import Session
@@ -129,6 +129,7 @@ class StepScorer:
         """A kept session of the same content, or a new one."""
         if self._kept.budget_bytes == 0:
             return self.session(images, question, options)
+        images = [pinned(image) for image in images]
         key = prefix_key(images, question, options)
         session = self._kept.get(key)
         if session is None:
