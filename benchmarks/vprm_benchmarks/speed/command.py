@@ -1,0 +1,21 @@
+"""`vprm bench`: one subcommand a benchmark, each in a module of its own."""
+
+from __future__ import annotations
+
+from vprm_benchmarks.speed import preprocess
+from vprm_runtime.cli.common import Subparsers
+
+_BENCHMARKS = (preprocess,)
+
+
+def register(subparsers: Subparsers) -> None:
+    """Add the `bench` parser and its subcommands. Nothing heavy is imported before one runs."""
+    parser = subparsers.add_parser(
+        "bench",
+        help="measure speed: a roofline first, competitors interleaved, medians",
+        description="Measure speed on this machine. Every benchmark begins with the measured peak of matrix products "
+        "and memory, runs its competitors in turns, and gives medians, ratios within the run and their goals.",
+    )
+    benchmarks = parser.add_subparsers(title="benchmarks", metavar="BENCHMARK", required=True)
+    for module in _BENCHMARKS:
+        module.register(benchmarks)

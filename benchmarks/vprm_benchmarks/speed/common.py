@@ -1,0 +1,66 @@
+"""What the subcommands of `vprm bench` share: options, progress on stderr, and the ways a report goes out."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.markup import escape
+
+from vprm_runtime.cli.common import Subparsers, positive_int, print_json, stderr_console
+
+if TYPE_CHECKING:
+    from vprm_benchmarks.speed.report import Report
+
+Say = Callable[[str], None]
+
+
+def add_benchmark(
+    benchmarks: Subparsers,
+    name: str,
+    run: Callable[[argparse.Namespace, Say], Report],
+    help_text: str,
+    description: str,
+) -> argparse.ArgumentParser:
+    """Add the parser of one benchmark, with the options that all have.
+
+    `run` measures and returns the report. Modules import PyTorch and engines inside it: parsers are built for every
+    command.
+    """
+    parser: argparse.ArgumentParser = benchmarks.add_parser(name, help=help_text, description=description)
+    parser.add_argument("--threads", type=positive_int, metavar="N", help="CPU threads (default: all cores)")
+    parser.add_argument("--json", action="store_true", help="print one JSON document on stdout")
+    parser.add_argument("--plot", type=Path, metavar="FILE.png", help="also draw the medians")
+    parser.set_defaults(run=lambda args: _run(args, run), extra="bench")
+    return parser
+
+
+def add_rounds(parser: argparse.ArgumentParser, default: int) -> None:
+    """Add `--rounds`: how often every competitor runs."""
+    text = f"measured rounds (default: {default})"
+    parser.add_argument("--rounds", type=positive_int, default=default, metavar="N", help=text)
+
+
+def _run(args: argparse.Namespace, run: Callable[[argparse.Namespace, Say], Report]) -> int:
+    with _status() as say:
+        report = run(args, say)
+    if args.plot is not None:
+        from vprm_benchmarks.speed.plot import draw_report
+
+        draw_report(report, args.plot)
+    if args.json:
+        print_json(report.to_json())
+    else:
+        Console().print(report.tables())
+    return 0
+
+
+@contextmanager
+def _status() -> Iterator[Say]:
+    """A line on stderr that says what is measured; yields a function of the text."""
+    with stderr_console().status("starting") as status:
+        yield lambda text: status.update(escape(text))

@@ -1,0 +1,109 @@
+"""A benchmark's result: one JSON document for programs, tables for people."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from rich.console import Group, RenderableType
+from rich.table import Column, Table
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What a ratio is held to. `better` says in which direction."""
+
+    bar: float
+    stretch: float
+    better: Literal["lower", "higher"] = "lower"
+
+    def met(self, value: float) -> Literal["stretch", "bar"] | None:
+        """The harder of the two marks that a value reaches."""
+        for name, mark in (("stretch", self.stretch), ("bar", self.bar)):
+            if value <= mark if self.better == "lower" else value >= mark:
+                return name  # type: ignore[return-value]
+        return None
+
+    def to_json(self, value: float) -> dict[str, Any]:
+        """Marks, direction and which one is met."""
+        return {"bar": self.bar, "stretch": self.stretch, "better": self.better, "met": self.met(value)}
+
+
+@dataclass
+class Report:
+    """`competitors.<name>` has `median_s`, `times_s` and whatever else was measured; `ratios` are within this run."""
+
+    benchmark: str
+    roofline: dict[str, Any]
+    settings: dict[str, Any] = field(default_factory=dict)
+    competitors: dict[str, dict[str, Any]] = field(default_factory=dict)
+    ratios: dict[str, float] = field(default_factory=dict)
+    goals: dict[str, Goal] = field(default_factory=dict)  # by ratio
+    accuracy: dict[str, Any] = field(default_factory=dict)
+
+    def add_times(self, times: Mapping[str, Sequence[float]]) -> None:
+        """Enter every competitor's seconds and their median."""
+        for name, values in times.items():
+            entry = self.competitors.setdefault(name, {})
+            entry |= {"median_s": statistics.median(values), "times_s": list(values)}
+
+    def ratio(self, numerator: str, denominator: str, goal: Goal | None = None, key: str = "median_s") -> None:
+        """Enter `<numerator>_over_<denominator>`, a ratio of two competitors' medians, and what it is held to."""
+        value = self.competitors[numerator][key] / self.competitors[denominator][key]
+        self.add_ratio(f"{numerator}_over_{denominator}", value, goal)
+
+    def add_ratio(self, name: str, value: float, goal: Goal | None = None) -> None:
+        """Enter a ratio by name, and what it is held to."""
+        self.ratios[name] = value
+        if goal is not None:
+            self.goals[name] = goal
+
+    def to_json(self) -> dict[str, Any]:
+        """The document of `--json`."""
+        return {
+            "benchmark": self.benchmark,
+            "settings": self.settings,
+            "roofline": self.roofline,
+            "competitors": self.competitors,
+            "ratios": self.ratios,
+            "goals": {name: goal.to_json(self.ratios[name]) for name, goal in self.goals.items()},
+            "accuracy": self.accuracy,
+        }
+
+    def tables(self) -> RenderableType:
+        """Roofline, competitors and ratios, for a terminal."""
+        return Group(*self._roofline_lines(), self._competitor_table(), *self._ratio_tables())
+
+    def _roofline_lines(self) -> list[str]:
+        found = self.roofline["machine"]
+        peaks = ", ".join(f"{name} {value:.2f}" for name, value in self.roofline["tflops"].items())
+        return [
+            f"{found['cpu']}, {self.roofline['threads']} threads ({', '.join(found['instruction_sets'])})",
+            f"peak products in TFLOP/s: {peaks}; memory {self.roofline['memory_gb_per_s']:.1f} GB/s",
+        ]
+
+    def _competitor_table(self) -> Table:
+        extras = sorted({key for entry in self.competitors.values() for key in entry} - {"median_s", "times_s"})
+        table = Table(Column("competitor", overflow="fold"), "median s", *extras)
+        for name, entry in self.competitors.items():
+            table.add_row(name, *(_cell(entry.get(key)) for key in ("median_s", *extras)))
+        return table
+
+    def _ratio_tables(self) -> list[Table]:
+        if not self.ratios:
+            return []
+        table = Table(Column("ratio", overflow="fold"), "value", "bar", "stretch", "met")
+        for name, value in self.ratios.items():
+            goal = self.goals.get(name)
+            sign = "≤" if goal is None or goal.better == "lower" else "≥"
+            marks = ["", "", ""] if goal is None else [f"{sign} {goal.bar:g}", f"{sign} {goal.stretch:g}"]
+            table.add_row(name, f"{value:.3g}", *marks[:2], "" if goal is None else goal.met(value) or "no")
+        return [table]
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
