@@ -12,7 +12,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
@@ -92,7 +92,7 @@ class ReferenceScorer:
         attention: AttentionKind = "eager",
         system_message: str | None = None,
         rule: ReferenceRule = VISUALPRM,
-    ) -> ReferenceScorer:
+    ) -> Self:
         """Load a checkpoint; ``system_message`` None takes config.json's, else the template's."""
         config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
         if system_message is None:
@@ -139,20 +139,23 @@ class ReferenceScorer:
         method: Method = "one-pass",
         max_tiles: int | None = None,
     ) -> list[ReferenceScores]:
-        """Scores of every candidate (a list of steps), in order."""
+        """Scores of every candidate (a list of steps), in order; "per-step" encodes the images for every step anew."""
+        if method == "per-step":
+            return [self._score_per_step(images, question, steps, max_tiles) for steps in candidates]
         encoded = self.encode_images(images, max_tiles)
         if method == "prefix-reuse":
             return self._score_with_prefix(encoded, question, candidates)
-        if method == "one-pass":
-            return [self._score_whole(encoded, self.token_ids(encoded, question, steps)) for steps in candidates]
-        results = []
-        for steps in candidates:
-            last_rows = []
-            for count in range(1, len(steps) + 1):
-                again = self.encode_images(images, max_tiles)
-                last_rows.append(self._score_whole(again, self.token_ids(again, question, steps[:count])).logits[-1])
-            results.append(self._result(self.token_ids(encoded, question, steps), np.stack(last_rows)))
-        return results
+        return [self._score_whole(encoded, self.token_ids(encoded, question, steps)) for steps in candidates]
+
+    def _score_per_step(
+        self, images: Sequence[Path | Image.Image], question: str, steps: Sequence[str], max_tiles: int | None
+    ) -> ReferenceScores:
+        last_rows, ids = [], []
+        for count in range(1, len(steps) + 1):
+            encoded = self.encode_images(images, max_tiles)
+            ids = self.token_ids(encoded, question, steps[:count])
+            last_rows.append(self._score_whole(encoded, ids).logits[-1])
+        return self._result(ids, np.stack(last_rows))
 
     def _score_whole(self, images: ReferenceImages, ids: list[int]) -> ReferenceScores:
         positions = find_score_positions(self.rule, ids, self.tokenizer)

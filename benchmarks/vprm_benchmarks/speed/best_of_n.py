@@ -1,0 +1,197 @@
+"""`vprm bench best-of-n`: one request, from a picture and texts to scores, by everyone, in turns.
+
+For `8b-slice` two depths are run, half and all of the layers asked for. Time is a straight line in the number of
+layers, for the vision encoder and for the rest, so two depths give the time of VisualPRM-8B's 24 and 32 layers; what a
+competitor saves in the last layer alone flatters nobody.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vprm_benchmarks.speed.common import Say, add_benchmark, add_rounds
+from vprm_benchmarks.speed.report import Goal, Report
+from vprm_benchmarks.speed.timing import interleaved
+from vprm_benchmarks.speed.workload import Workload, WorkloadSize, workload
+from vprm_runtime.cli.common import Subparsers, positive_int
+from vprm_runtime.errors import InputError
+
+if TYPE_CHECKING:
+    from vprm_benchmarks.speed.competitors import Competitor, Scores
+    from vprm_benchmarks.speed.models import Depth
+
+_GOALS = {  # of 8b-slice at full depth, 7 tiles, 8 candidates of 8 steps of 40 tokens, on two cores
+    ("torch_one_pass_bf16", "vprm_int8"): Goal(4.0, 6.0, "higher"),
+    ("torch_per_step_bf16", "vprm_int8"): Goal(25.0, 40.0, "higher"),
+    ("torch_prefix_bf16", "vprm_int8"): Goal(1.1, 1.5, "higher"),
+    ("torch_prefix_fp32", "vprm_fp32"): Goal(1.0, 1.3, "higher"),
+}
+_REFERENCE = "torch_prefix_fp32"
+
+
+def register(benchmarks: Subparsers) -> None:
+    """Add the `best-of-n` parser."""
+    parser = add_benchmark(
+        benchmarks,
+        "best-of-n",
+        run,
+        "best of N by PyTorch in three ways and by this package",
+        "Score N candidates for one picture and question. Competitors: PyTorch (transformers, SDPA) with a pass for "
+        "every step, with a pass for every candidate, and with the prefix run once; this package's bundles. The model "
+        "is the demo PRM, or random weights in VisualPRM-8B's layer shapes at two depths, extrapolated to its full "
+        "depth. Scores are compared too.",
+    )
+    add_rounds(parser, default=3)
+    parser.add_argument("--model", choices=("demo", "8b-slice"), default="demo", help="default: demo")
+    _number(parser, "--layers", 4, "LLM layers of 8b-slice, even")
+    _number(parser, "--vision-layers", 4, "vision layers of 8b-slice, even")
+    _number(parser, "--tiles", 7, "tiles of the picture, thumbnail included")
+    _number(parser, "--candidates", 8, "candidates")
+    _number(parser, "--steps", 8, "steps of a candidate")
+    _number(parser, "--step-tokens", 40, "tokens of a step's text")
+    parser.add_argument(
+        "--competitors", nargs="+", metavar="NAME", help="who takes part (default: those that the goals name)"
+    )
+
+
+def _number(parser: argparse.ArgumentParser, option: str, default: int, text: str) -> None:
+    parser.add_argument(option, type=positive_int, default=default, metavar="N", help=f"{text} (default: {default})")
+
+
+@dataclass
+class _Seconds:
+    """What one competitor took for a whole request at one depth, in each round."""
+
+    total_s: list[float]
+    vision_s: list[float]
+
+    @property
+    def vision(self) -> float:
+        return statistics.median(self.vision_s)
+
+    @property
+    def language(self) -> float:
+        """Everything but tiling and the vision encoder."""
+        return statistics.median(total - vision for total, vision in zip(self.total_s, self.vision_s, strict=True))
+
+
+def run(args: argparse.Namespace, say: Say) -> Report:
+    """Measure; every competitor starts from the picture and the texts."""
+    from vprm_benchmarks.speed.competitors import DEFAULT_NAMES, NAMES
+    from vprm_benchmarks.speed.models import Depth
+    from vprm_benchmarks.speed.roofline import cpu_roofline
+
+    names = tuple(args.competitors or DEFAULT_NAMES)
+    if unknown := set(names) - set(NAMES):
+        raise InputError(f"unknown competitor {min(unknown)!r}: there are {', '.join(NAMES)}")
+    full = Depth(args.layers, args.vision_layers)
+    if args.model == "8b-slice" and (full.layers % 2 or full.vision_layers % 2):
+        raise InputError("--layers and --vision-layers must be even: half of them are run too")
+    size = WorkloadSize(args.tiles, args.candidates, args.steps, args.step_tokens)
+    say("roofline")
+    report = Report("best-of-n", cpu_roofline(args.threads))
+    report.settings = {"model": args.model, **asdict(full), **asdict(size), "rounds": args.rounds}
+    half = Depth(full.layers // 2, full.vision_layers // 2)
+    by_depth = {depth: _measure(args, depth, size, names, report, say) for depth in _depths(args.model, half, full)}
+    _enter(report, by_depth, full)
+    key = "full_depth_s" if args.model == "8b-slice" else "median_s"
+    for (slow, fast), goal in _GOALS.items():
+        if slow in names and fast in names:
+            report.ratio(slow, fast, goal if args.model == "8b-slice" else None, key)
+    return report
+
+
+def _depths(model: str, half: Depth, full: Depth) -> Sequence[Depth]:
+    return (half, full) if model == "8b-slice" else (full,)
+
+
+def _measure(
+    args: argparse.Namespace, depth: Depth, size: WorkloadSize, names: Sequence[str], report: Report, say: Say
+) -> Mapping[str, _Seconds]:
+    """Seconds of all competitors at one depth; the last depth's scores are what the report compares."""
+    from vprm_benchmarks.speed.competitors import open_competitors
+    from vprm_benchmarks.speed.models import prepared_model
+
+    def at_depth(text: str) -> None:
+        say(text if args.model == "demo" else f"{depth.layers} + {depth.vision_layers} layers: {text}")
+
+    at_depth("writing weights")
+    with prepared_model(args.model, depth) as model:
+        work = workload(size, model.tile_px, model.count_tokens)
+        competitors = open_competitors(names, model, size.candidates, report.roofline["threads"], at_depth)
+        scores: dict[str, Scores] = {}
+        vision_s: dict[str, list[float]] = {name: [] for name in names}
+        small = Workload(work.image, work.max_tiles, work.question, (work.candidates[0][:1],))
+        for name, competitor in competitors.items():
+            at_depth(f"warm-up: {name}")
+            competitor.scores(small)
+        calls = {name: partial(_turn, one, work, scores, vision_s, name) for name, one in competitors.items()}
+        times = interleaved(calls, args.rounds, warmups=0, say=at_depth)
+    _compare(report, scores, size)
+    whole = {name: competitor.calls for name, competitor in competitors.items()}
+    del competitors, calls
+    gc.collect()  # gigabytes of weights, before the next depth's are loaded
+    return {
+        name: _Seconds([whole[name] * one for one in times[name]], [whole[name] * one for one in vision_s[name]])
+        for name in names
+    }
+
+
+def _turn(
+    competitor: Competitor,
+    work: Workload,
+    scores: dict[str, Scores],
+    vision_s: dict[str, list[float]],
+    name: str,
+) -> None:
+    before = competitor.vision_s
+    scores[name] = competitor.scores(work)
+    vision_s[name].append(competitor.vision_s - before)
+
+
+def _compare(report: Report, scores: Mapping[str, Scores], size: WorkloadSize) -> None:
+    """Differences of step scores from the float32 reference; the choice among candidates by the mean."""
+    if _REFERENCE not in scores:
+        return
+    wanted = scores[_REFERENCE]
+    for name, found in scores.items():
+        difference = np.abs(found - wanted[: len(found)])
+        entry: dict[str, Any] = {"mean_difference": float(difference.mean()), "max_difference": float(difference.max())}
+        if len(found) == len(wanted):
+            entry["same_choice"] = bool(_choice(found, size) == _choice(wanted, size))
+        report.accuracy[name] = entry
+
+
+def _choice(scores: Scores, size: WorkloadSize) -> int:
+    return int(scores.reshape(size.candidates, size.steps).mean(axis=1).argmax())
+
+
+def _enter(report: Report, by_depth: Mapping[Depth, Mapping[str, _Seconds]], full: Depth) -> None:
+    """Medians at the depth asked for, and on the line through both depths at VisualPRM-8B's."""
+    from vprm_benchmarks.speed.models import FULL_LAYERS, FULL_VISION_LAYERS
+
+    for name, measured in by_depth[full].items():
+        report.add_times({name: measured.total_s})
+        entry = report.competitors[name]
+        entry |= {"vision_s": measured.vision, "language_s": measured.language}
+        for depth, seconds in by_depth.items():
+            if depth != full:
+                other = seconds[name]
+                vision = _line(depth.vision_layers, other.vision, full.vision_layers, measured.vision)
+                language = _line(depth.layers, other.language, full.layers, measured.language)
+                entry["half_depth"] = {"vision_s": other.vision, "language_s": other.language}
+                entry["full_depth_vision_s"] = vision(FULL_VISION_LAYERS)
+                entry["full_depth_s"] = vision(FULL_VISION_LAYERS) + language(FULL_LAYERS)
+
+
+def _line(x0: int, y0: float, x1: int, y1: float) -> Any:
+    """The straight line through two points, as a function."""
+    return lambda x: y1 + (x - x1) * (y1 - y0) / (x1 - x0)
