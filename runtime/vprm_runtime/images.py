@@ -7,12 +7,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
 
 from vprm_runtime.errors import InputError
 
 ImageInput = str | Path | bytes | Image.Image | NDArray[np.uint8]
 
 MAX_IMAGE_PIXELS = 89_478_485  # Pillow's own warning limit: a quarter of a GiB of RGB
+
+_RGB_FILES = (JpegImageFile, PngImageFile)  # whose pixels stay once they are loaded and the file is closed
 
 
 def load_image(image: ImageInput) -> Image.Image:
@@ -48,5 +52,8 @@ def load_image(image: ImageInput) -> Image.Image:
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.width * image.height > MAX_IMAGE_PIXELS:
         raise Image.DecompressionBombError
+    if image.mode == "RGB" and (type(image) is Image.Image or isinstance(image, _RGB_FILES)):
+        image.load()
+        return image  # convert would copy every pixel
     warnings.simplefilter("ignore", UserWarning)  # palette transparency: dropped, as in the original
     return image.convert("RGB")

@@ -54,10 +54,14 @@ def tile_image(image: Image.Image, tiling: TilingInfo) -> NDArray[np.uint8]:
         raise InputError(f"the image has no area ({image.width} x {image.height} pixels)")
     size = tiling.tile_size_px
     columns, rows = tile_grid(image.width, image.height, tiling)
-    resized = np.asarray(image.resize((columns * size, rows * size), Image.Resampling.BICUBIC))
-    grid = resized.reshape(rows, size, columns, size, 3).transpose(0, 2, 1, 3, 4)  # [rows, columns, size, size, 3]
-    tiles = grid.reshape(rows * columns, size, size, 3)
-    if tiling.use_thumbnail and len(tiles) > 1:
-        thumbnail = np.asarray(image.resize((size, size), Image.Resampling.BICUBIC))
-        tiles = np.concatenate([tiles, thumbnail[None]])
-    return np.ascontiguousarray(tiles)
+    count = rows * columns
+    tiles = np.empty((count + (tiling.use_thumbnail and count > 1), size, size, 3), np.uint8)
+    grid = _resized(image, columns * size, rows * size).reshape(rows, size, columns, size, 3)
+    tiles[:count].reshape(rows, columns, size, size, 3)[:] = grid.transpose(0, 2, 1, 3, 4)
+    if len(tiles) > count:
+        tiles[count] = _resized(image, size, size)
+    return tiles
+
+
+def _resized(image: Image.Image, width_px: int, height_px: int) -> NDArray[np.uint8]:
+    return np.asarray(image.resize((width_px, height_px), Image.Resampling.BICUBIC))

@@ -89,3 +89,33 @@ def test_images_that_cannot_be_read_say_what_to_do(picture: Callable[..., Image.
         with pytest.raises(InputError) as caught:
             load_image(path)
         assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("file_format", "mode"),
+    [(name, "RGB") for name in ("JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF", "MPO")]
+    + [("JPEG", "L"), ("JPEG", "CMYK"), ("PNG", "L"), ("PNG", "RGBA"), ("PNG", "P"), ("PNG", "1"), ("WEBP", "RGBA")],
+)
+def test_pixels_outlive_their_file(
+    file_format: str, mode: str, picture: Callable[..., Image.Image], tmp_path: Path
+) -> None:
+    """Pixels of RGB files are taken over without a copy: they must be whole, and stay when the file is gone."""
+    path = tmp_path / "image"
+    picture(200, 150).convert(mode).save(path, file_format)
+    with Image.open(path) as opened:
+        expected = np.asarray(opened.convert("RGB"))
+    loaded = load_image(path)
+    path.unlink()
+    np.testing.assert_array_equal(np.asarray(loaded), expected)
+    tiles = tile_image(loaded, TilingInfo(56, 1, 2, True))
+    np.testing.assert_array_equal(tiles, tile_image(Image.fromarray(expected), TilingInfo(56, 1, 2, True)))
+
+
+def test_a_damaged_jpeg_is_found_when_it_is_opened(picture: Callable[..., Image.Image], tmp_path: Path) -> None:
+    path = tmp_path / "truncated.jpg"
+    picture(200, 200).save(path, "JPEG")
+    path.write_bytes(path.read_bytes()[:5000])
+    with Image.open(path) as opened:  # what a caller may hand over: not yet decoded
+        for given in (path, opened):
+            with pytest.raises(InputError, match="damaged"):
+                load_image(given)
