@@ -7,7 +7,7 @@ Format: https://huggingface.co/docs/safetensors (8-byte header length, JSON head
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from vprm_runtime.errors import CheckpointError
 
 INDEX_NAME = "model.safetensors.index.json"
 SINGLE_NAME = "model.safetensors"
+_BLOCK_BYTES = 1 << 24
 _MAX_HEADER_BYTES = 100_000_000  # the format's own limit
 _DTYPES: Mapping[str, np.dtype[Any]] = {
     "BF16": np.dtype(ml_dtypes.bfloat16),
@@ -77,6 +78,21 @@ class Checkpoint:
         if 0 in entry.shape:
             return np.empty(entry.shape, entry.dtype)
         return np.memmap(entry.file, entry.dtype, "r", entry.offset_bytes, entry.shape)
+
+    def read_blocks(self, name: str) -> Iterator[NDArray[Any]]:
+        """As `read`, some rows (axis 0) at a time: only a block's pages are resident while it is referenced."""
+        entry = self._entry(name)
+        row_bytes = entry.dtype.itemsize * int(np.prod(entry.shape[1:], dtype=np.int64))
+        if row_bytes == 0 or not entry.shape or entry.shape[0] == 0:
+            yield np.empty(entry.shape, entry.dtype)
+            return
+        step = max(1, _BLOCK_BYTES // row_bytes)
+        for start in range(0, entry.shape[0], step):
+            rows = min(step, entry.shape[0] - start)
+            block = np.memmap(
+                entry.file, entry.dtype, "r", entry.offset_bytes + start * row_bytes, (rows, *entry.shape[1:])
+            )
+            yield block
 
     def _entry(self, name: str) -> TensorEntry:
         try:

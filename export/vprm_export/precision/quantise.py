@@ -4,6 +4,7 @@ Everything is symmetric: code 0 is 0.0, and rounding is to nearest, ties to even
 Linear's weight [out, in] as checkpoints have it, X its inputs [tokens, in]; both float32.
 """
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +23,7 @@ FP8_MAX = 448.0  # the largest finite float8_e4m3fn
 FP8: np.dtype[Any] = np.dtype(ml_dtypes.float8_e4m3fn)
 TINY = 1e-20  # smallest absmax that a scale is made of, so that rows of zeros divide by something
 _CLIP_RATIOS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7)
-_CHUNK_ROWS = 1024
+_CHUNK_ELEMENTS = 1 << 17
 
 
 @dataclass(frozen=True)
@@ -50,18 +51,46 @@ class Quantised:
 def quantised_weight(
     weight: Array, kind: WeightKind, scale_dtype: np.dtype[Any], importance: FloatArray | None = None
 ) -> Quantised:
-    """Quantise W [out, in] (any floating dtype), some rows at a time.
+    """Quantise W [out, in] (any floating dtype).
 
     Scales are rounded to `scale_dtype` before codes are made, so codes fit the scale that is stored. `importance` [in]
     weighs inputs where int4 scales are searched for: the mean square of the Linear's inputs.
     """
-    if kind == "fp8_tensor":
-        return _fp8_tensor(weight, scale_dtype)
-    parts = [
-        _int_rows(weight[start : start + _CHUNK_ROWS].astype(np.float32), kind, scale_dtype, importance)
-        for start in range(0, len(weight), _CHUNK_ROWS)
-    ]
-    return Quantised(np.concatenate([part.codes for part in parts]), np.concatenate([part.scales for part in parts]))
+    parts = list(quantised_blocks(lambda: iter([weight]), kind, scale_dtype, importance))
+    scales = [part.scales for part in parts]
+    codes = np.concatenate([part.codes for part in parts])
+    return Quantised(codes, scales[0] if kind == "fp8_tensor" else np.concatenate(scales))
+
+
+def quantised_blocks(
+    blocks: Callable[[], Iterator[Array]],
+    kind: WeightKind,
+    scale_dtype: np.dtype[Any],
+    importance: FloatArray | None = None,
+) -> Iterator[Quantised]:
+    """As `quantised_weight`, a few rows at a time, for a weight that comes in blocks of rows; fp8 reads them twice."""
+    if kind != "fp8_tensor":
+        for rows in _chunks(blocks()):
+            yield _int_rows(rows, kind, scale_dtype, importance)
+        return
+    absmax = max(float(_absmax(rows).max()) for rows in _chunks(blocks()))
+    scales = _scale(np.array([absmax], np.float32), FP8_MAX, scale_dtype)
+    for rows in _chunks(blocks()):
+        yield Quantised(fp8_codes(rows, scales), scales)
+
+
+def _chunks(blocks: Iterator[Array]) -> Iterator[FloatArray]:
+    """Rows in float32, as many at a time as a core's cache takes."""
+    for block in blocks:
+        step = max(1, _CHUNK_ELEMENTS // block.shape[1])
+        for start in range(0, len(block), step):
+            yield block[start : start + step].astype(np.float32)
+
+
+def _absmax(values: FloatArray) -> FloatArray:
+    """Largest magnitude along the last axis."""
+    result: FloatArray = np.maximum(values.max(axis=-1), -values.min(axis=-1))
+    return result
 
 
 def _int_rows(
@@ -74,7 +103,7 @@ def _int_rows(
         weights = np.ones(inputs, np.float32) if importance is None else importance
         codes, scales = _searched_int4(grouped, scale_dtype, weights.reshape(-1, group))
     else:
-        scales = _scale(np.abs(grouped).max(axis=2), INT8_MAX, scale_dtype)
+        scales = _scale(_absmax(grouped), INT8_MAX, scale_dtype)
         codes = _rounded(grouped, scales, -INT8_MAX, INT8_MAX)
     return Quantised(codes.reshape(rows.shape), scales[:, 0] if kind == "int8_channel" else scales)
 
@@ -83,7 +112,7 @@ def _searched_int4(
     grouped: FloatArray, scale_dtype: np.dtype[Any], importance: FloatArray
 ) -> tuple[NDArray[np.int8], FloatArray]:
     """Codes and scales of [out, groups, group]: of several clipped ranges the one with the least weighted error."""
-    absmax = np.abs(grouped).max(axis=2)
+    absmax = _absmax(grouped)
     best_codes, best_scales = np.zeros(grouped.shape, np.int8), np.zeros(absmax.shape, np.float32)
     best_error = np.full(absmax.shape, np.inf, np.float32)
     for ratio in _CLIP_RATIOS:
@@ -96,19 +125,6 @@ def _searched_int4(
         best_scales = np.where(better, scales, best_scales)
         best_codes = np.where(better[:, :, None], codes, best_codes)
     return best_codes, best_scales
-
-
-def _fp8_tensor(weight: Array, scale_dtype: np.dtype[Any]) -> Quantised:
-    absmax = max(float(np.abs(weight[i : i + _CHUNK_ROWS].astype(np.float32)).max()) for i in _starts(weight))
-    scales = _scale(np.array([absmax], np.float32), FP8_MAX, scale_dtype)
-    codes = np.empty(weight.shape, FP8)
-    for i in _starts(weight):
-        codes[i : i + _CHUNK_ROWS] = fp8_codes(weight[i : i + _CHUNK_ROWS].astype(np.float32), scales)
-    return Quantised(codes, scales)
-
-
-def _starts(weight: Array) -> range:
-    return range(0, len(weight), _CHUNK_ROWS)
 
 
 def fp8_codes(values: FloatArray, scale: FloatArray) -> Array:
@@ -125,7 +141,9 @@ def _scale(absmax: FloatArray, largest_code: float, scale_dtype: np.dtype[Any]) 
 
 
 def _rounded(grouped: FloatArray, scales: FloatArray, lowest: int, highest: int) -> NDArray[np.int8]:
-    codes: NDArray[np.int8] = np.clip(np.rint(grouped / scales[:, :, None]), lowest, highest).astype(np.int8)
+    quotients = grouped / scales[:, :, None]
+    np.rint(quotients, out=quotients)
+    codes: NDArray[np.int8] = np.clip(quotients, lowest, highest, out=quotients).astype(np.int8)
     return codes
 
 

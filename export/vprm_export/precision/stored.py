@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vprm_export.precision.quantise import FloatArray, packed_int4, quantised_weight
+from vprm_export.precision.quantise import FP8, FloatArray, packed_int4, quantised_blocks
 from vprm_export.precision.recipe import WeightKind, group_size
-from vprm_export.weights import Weight
+from vprm_export.weights import Weight, transpose_into
 
 
 @dataclass(frozen=True)
@@ -45,9 +45,15 @@ class QuantisedWeight:
 
     def _load_codes(self) -> NDArray[Any]:
         kind, scale_dtype, importance = self._layout.kind, self._layout.scale_dtype, self._layout.importance()
-        quantised = quantised_weight(self._weight.load(), kind, scale_dtype, importance)
-        self._scales = quantised.scales
-        codes = np.ascontiguousarray(quantised.codes.T)
+        outputs, inputs = self._weight.shape
+        codes = np.empty((inputs, outputs), FP8 if kind == "fp8_tensor" else np.int8)
+        scales: list[FloatArray] = []
+        start = 0
+        for part in quantised_blocks(self._weight.blocks, kind, scale_dtype, importance):
+            transpose_into(codes[:, start : start + len(part.codes)], part.codes)
+            start += len(part.codes)
+            scales.append(part.scales)
+        self._scales = scales[0] if kind == "fp8_tensor" else np.concatenate(scales)
         return packed_int4(codes) if kind == "int4_group" else codes
 
     def _load_scales(self) -> FloatArray:
