@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from vprm_benchmarks.speed import best_of_n, preprocess
-from vprm_runtime.cli.common import Subparsers
-
-_BENCHMARKS = (best_of_n, preprocess)
+from vprm_benchmarks.speed import best_of_n, export, preprocess
 
 
 def register(subparsers: Subparsers) -> None:

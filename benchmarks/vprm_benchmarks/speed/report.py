@@ -27,8 +27,8 @@ class Goal:
         return None
 
     def to_json(self, value: float) -> dict[str, Any]:
-        """Marks, direction and which one is met."""
-        return {"bar": self.bar, "stretch": self.stretch, "better": self.better, "met": self.met(value)}
+        """The value, the marks, their direction and which one is met."""
+        return {"value": value, "bar": self.bar, "stretch": self.stretch, "better": self.better, "met": self.met(value)}
 
 
 @dataclass
@@ -40,7 +40,7 @@ class Report:
     settings: dict[str, Any] = field(default_factory=dict)
     competitors: dict[str, dict[str, Any]] = field(default_factory=dict)
     ratios: dict[str, float] = field(default_factory=dict)
-    goals: dict[str, Goal] = field(default_factory=dict)  # by ratio
+    goals: dict[str, tuple[float, Goal]] = field(default_factory=dict)  # figures by name
     accuracy: dict[str, Any] = field(default_factory=dict)
 
     def add_times(self, times: Mapping[str, Sequence[float]]) -> None:
@@ -58,7 +58,11 @@ class Report:
         """Enter a ratio by name, and what it is held to."""
         self.ratios[name] = value
         if goal is not None:
-            self.goals[name] = goal
+            self.hold(name, value, goal)
+
+    def hold(self, name: str, value: float, goal: Goal) -> None:
+        """Hold a figure to a goal."""
+        self.goals[name] = (value, goal)
 
     def to_json(self) -> dict[str, Any]:
         """The document of `--json`."""
@@ -68,7 +72,7 @@ class Report:
             "roofline": self.roofline,
             "competitors": self.competitors,
             "ratios": self.ratios,
-            "goals": {name: goal.to_json(self.ratios[name]) for name, goal in self.goals.items()},
+            "goals": {name: goal.to_json(value) for name, (value, goal) in self.goals.items()},
             "accuracy": self.accuracy,
         }
 
@@ -92,14 +96,17 @@ class Report:
         return table
 
     def _ratio_tables(self) -> list[Table]:
-        if not self.ratios:
+        figures = self.ratios | {name: value for name, (value, _) in self.goals.items()}
+        if not figures:
             return []
         table = Table(Column("ratio", overflow="fold"), "value", "bar", "stretch", "met")
-        for name, value in self.ratios.items():
-            goal = self.goals.get(name)
-            sign = "≤" if goal is None or goal.better == "lower" else "≥"
-            marks = ["", "", ""] if goal is None else [f"{sign} {goal.bar:g}", f"{sign} {goal.stretch:g}"]
-            table.add_row(name, f"{value:.3g}", *marks[:2], "" if goal is None else goal.met(value) or "no")
+        for name, value in figures.items():
+            marks = ["", "", ""]
+            if name in self.goals:
+                goal = self.goals[name][1]
+                sign = "≤" if goal.better == "lower" else "≥"
+                marks = [f"{sign} {goal.bar:g}", f"{sign} {goal.stretch:g}", goal.met(value) or "no"]
+            table.add_row(name, f"{value:.3g}", *marks)
         return [table]
 
 

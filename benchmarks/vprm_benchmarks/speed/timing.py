@@ -26,11 +26,16 @@ def median_s(call: Call, repeats: int, warmups: int = 1, synchronize: Callable[[
 
 
 def interleaved(
-    competitors: Mapping[str, Call], rounds: int, warmups: int = 1, say: Callable[[str], None] = lambda text: None
+    competitors: Mapping[str, Call],
+    rounds: int,
+    warmups: int = 1,
+    say: Callable[[str], None] = lambda text: None,
+    after: Callable[[], None] = lambda: None,
 ) -> dict[str, list[float]]:
     """Seconds of every competitor in every round, by name; each round runs all of them, in turns of order.
 
-    Rounds let a slow minute of a shared machine fall on all alike. `warmups` rounds come first and do not count.
+    Rounds let a slow minute of a shared machine fall on all alike. `warmups` rounds come first and do not count;
+    `after` clears up behind every call, off the clock.
     """
     times: dict[str, list[float]] = {name: [] for name in competitors}
     for number in range(-warmups, rounds):
@@ -38,6 +43,7 @@ def interleaved(
         for name in names if number % 2 == 0 else reversed(names):
             say(f"{'warm-up' if number < 0 else f'round {number + 1} of {rounds}'}: {name}")
             taken = seconds(competitors[name])
+            after()
             if number >= 0:
                 times[name].append(taken)
     return times
