@@ -22,13 +22,17 @@ QUESTION = "How large is the angle at the top?"
 RESPONSES = [f"Step one of {n}.\n\nThe sum is {n * 7}.\n\nSo the answer is {n}." * (1 + n % 3) for n in range(8)]
 
 
-@pytest.fixture(scope="module", params=[16, 64], ids=["staged rows", "rows in place"])
+@pytest.fixture(
+    scope="module",
+    params=[(16, "fp16"), (64, "fp16"), (16, "fp32"), (32, "fp32")],
+    ids=["fp16, staged rows", "fp16, rows in place", "fp32, staged rows", "fp32, rows in place"],
+)
 def bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """Cached rows of 64 bytes, which are staged, and of 256 bytes, which the graph writes in place."""
+    """Cached rows of 64 or 128 bytes, which are staged, and of 256 bytes, which the graph writes in place."""
     folder = tmp_path_factory.mktemp("bundle")
-    head_dim = int(request.param)
+    head_dim, precision = request.param
     spec = replace(tiny_spec(), llm=LlmSpec(hidden=head_dim * 4, heads=4, kv_heads=2, layers=2))
-    export_bundle(write_random_checkpoint(folder / "checkpoint", spec), folder / "bundle", ExportOptions("fp16"))
+    export_bundle(write_random_checkpoint(folder / "checkpoint", spec), folder / "bundle", ExportOptions(precision))
     return Bundle.open(folder / "bundle")
 
 
@@ -55,6 +59,34 @@ def test_packed_best_of_n_equals_the_cpu_engine(bundle: Bundle, picture: Callabl
     image = picture(200, 90)
     assert scores_with(bundle, engine, image) == cpu_scores(bundle, image)
     assert [profile for profile, _ in llm.runs] == [0] + [1] * (len(llm.runs) - 1)
+
+
+@pytest.mark.parametrize("block_tokens", [48, 512], ids=["prefix in chunks", "one block"])
+def test_sessions_equal_the_cpu_engine(bundle: Bundle, picture: Callable[..., Image.Image], block_tokens: int) -> None:
+    """Prefix, packed whole responses, committed steps, alternatives, forks and rewinds: the same numbers to the bit."""
+    image = picture(200, 90)
+    opened = StepScorer.open(bundle, "cpu")
+
+    def told(engine: Engine) -> list[float]:
+        scorer = StepScorer(opened.manifest, opened.prompts, engine, max_block_tokens=block_tokens)
+        session = scorer.session(image, QUESTION)
+        found = flat([[step.score for step in one.steps] for one in session.score(RESPONSES).candidates])
+        found.append(session.append("Step one of 3.").score)
+        found += [one.score for one in session.score_next(["The sum is 21.", "The sum is 22.", "No."]).candidates]
+        fork = session.fork()
+        found.append(session.append("The sum is 21.").score)
+        found.append(fork.append("The sum is 22, and that is wrong.").score)
+        found += [one.score for one in fork.score_next(["So it is 3.", "So it is 4."]).candidates]
+        session.rewind(1)
+        found.append(session.append("So the answer is 3.").score)
+        return found
+
+    engine, llm = fake_engine(bundle, FakeDevice())
+    found = told(engine)
+    assert found == told(opened.engine)
+    assert len(set(found)) > len(RESPONSES)
+    if block_tokens == 48:  # several blocks of the prefix: later ones run behind cached rows that bear image tokens
+        assert sum(shapes["image_embeds"][0] > 0 for _, shapes in llm.runs) > 1
 
 
 def test_only_logits_come_back(bundle: Bundle, picture: Callable[..., Image.Image]) -> None:
@@ -133,7 +165,8 @@ def test_graphs_of_different_float_types(checkpoint: Path, tmp_path: Path, pictu
 def test_a_request_that_cannot_fit_is_refused_with_numbers(bundle: Bundle) -> None:
     device = FakeDevice(total_bytes=1 << 30)
     engine, llm = fake_engine(bundle, device)
-    row_bytes = bundle.manifest.model.kv_width * 2 * 2 * 2
+    itemsize = np.dtype(bundle.manifest.graphs.llm.io_dtype).itemsize
+    row_bytes = bundle.manifest.model.kv_width * 2 * 2 * itemsize
     tokens = device.free_bytes() // row_bytes + 1
     with pytest.raises(
         InputError, match=rf"needs \d+\.\d+ GB on fake device, \d+\.\d+ GB are free \({row_bytes:,} bytes"

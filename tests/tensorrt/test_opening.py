@@ -194,6 +194,25 @@ def test_repeated_runs_are_replayed() -> None:
     ]
 
 
+def test_runs_that_cannot_be_recorded_are_queued_directly() -> None:
+    class Refusing(Recorder):
+        def capture(self, enqueue: Callable[[], None]) -> str:
+            raise EngineError("the stream cannot be captured")
+
+    device = Refusing()
+    replay = Replay(device)
+
+    def run(key: str) -> None:
+        replay.run(key, lambda: device.log.append(f"run {key}"))
+
+    run("a")
+    with pytest.warns(RuntimeWarning, match="not replayed as CUDA graphs: the stream cannot be captured"):
+        run("a")
+    run("a")
+    run("b")
+    assert device.log == ["run a", "run a", "run a", "run b"]
+
+
 def test_spare_memory_is_reused_by_size() -> None:
     memory = SpareMemory()
     memory.add(256, 100)

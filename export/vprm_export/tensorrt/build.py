@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from vprm_export.tensorrt.importing import adapted_graph, imported_network
+from vprm_export.tensorrt.inspector_check import check_by_inspector
 from vprm_export.tensorrt.library import (
     BuildLog,
     compiled_into,
@@ -49,7 +50,6 @@ from vprm_runtime.manifest import GraphInfo
 Progress = Callable[[str, int, int], None]  # phase, steps done, steps in all
 GraphName = Literal["vision", "llm"]
 _FP8_CAPABILITY = 89  # Ada and later; NVIDIA, TensorRT-RTX support matrix
-_TIMING_CACHE = "timing.cache"
 
 
 @dataclass(frozen=True)
@@ -198,11 +198,9 @@ def _build_graph(trt: Any, name: str, job: _GraphJob, directory: Path, progress:
     config.progress_monitor = progress_monitor(
         trt, lambda phase, done, total: progress(f"{name}: {phase}", done, total)
     )
-    timing_path = directory.parent / _TIMING_CACHE
+    timing_path = directory.parent / f"timing-sm{job.capability}.cache"
     if job.options.library == "tensorrt":
-        config.set_timing_cache(
-            config.create_timing_cache(timing_path.read_bytes() if timing_path.is_file() else b""), False
-        )
+        load_timing_cache(config, timing_path)
     path = directory / f"{name}.engine"
     started = time.perf_counter()
     with path.open("wb") as file:
@@ -213,6 +211,9 @@ def _build_graph(trt: Any, name: str, job: _GraphJob, directory: Path, progress:
     del parser
     if job.options.library == "tensorrt":
         timing_path.write_bytes(bytes(config.get_timing_cache().serialize()))
+        check = check_by_inspector(trt, log.logger, path, model)
+    else:
+        check = check_engine_file(path, model)
     return GraphEngine(
         file=path.name,
         size_bytes=path.stat().st_size,
@@ -222,8 +223,17 @@ def _build_graph(trt: Any, name: str, job: _GraphJob, directory: Path, progress:
         weights_bytes=_reported_bytes(log.lines, "Total Weights Memory"),
         workspace_bytes=_reported_bytes(log.lines, "Total Activation Memory"),
         build_s=round(build_s, 3),
-        check=check_engine_file(path, model),
+        check=check,
     )
+
+
+def load_timing_cache(config: Any, path: Path) -> None:
+    """Give a TensorRT configuration the kernel timings of earlier builds, or an empty cache where there are none that
+    this version on this device takes."""
+    saved = path.read_bytes() if path.is_file() else b""
+    cache = config.create_timing_cache(saved)
+    if cache is None or not config.set_timing_cache(cache, False):  # False: refuse what another device measured
+        config.set_timing_cache(config.create_timing_cache(b""), False)
 
 
 def _configure(trt: Any, builder: Any, config: Any, job: _GraphJob) -> None:
@@ -236,8 +246,10 @@ def _configure(trt: Any, builder: Any, config: Any, job: _GraphJob) -> None:
                 f"TensorRT refuses the profile {job.options.profile!r} for {job.path.name}: choose another"
             )
     if job.options.weights == "stripped":
+        # The second flag is that of each library's guide: "Refitting an Engine"; "CPU-Only AOT ... Engines".
         config.set_flag(trt.BuilderFlag.STRIP_PLAN)
-        config.set_flag(trt.BuilderFlag.REFIT_IDENTICAL)
+        flags = trt.BuilderFlag
+        config.set_flag(flags.REFIT_IDENTICAL if job.options.library == "tensorrt" else flags.REFIT)
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # layer names in the engine inspector
     if job.options.library == "tensorrt-rtx":
         config.num_compute_capabilities = 1

@@ -63,19 +63,29 @@ def check_engine_file(path: Path, model: onnx.ModelProto) -> CompiledCheck:
     return compare(kernels, attention_nodes(model), products(model))
 
 
-def compare(kernels: Sequence[Kernel], attention: Sequence[str], wanted: Sequence[Product]) -> CompiledCheck:
-    """What the kernels do with the given nodes."""
+def compare(
+    kernels: Sequence[Kernel], attention: Sequence[str], wanted: Sequence[Product], *, whole: bool = True
+) -> CompiledCheck:
+    """What the kernels do with the given nodes. `whole`: they are the whole program, so that a node which none of them
+    names is a problem; otherwise it is only counted as unknown."""
     if not kernels:
         return CompiledCheck(False, len(attention), 0, {}, ())
     fused = {
         node for kernel in kernels if _FUSED_ATTENTION.search(kernel.name.encode()) for node in kernel.nodes
     }  # a fused kernel names the attention node alone
-    problems = [f"{node}: attention is not in a fused kernel" for node in attention if node not in fused]
+    named = {node for kernel in kernels for node in kernel.nodes}
+    problems = [
+        f"{node}: attention is not in a fused kernel"
+        for node in attention
+        if node not in fused and (whole or node in named)
+    ]
     found: Counter[str] = Counter()
     for product in wanted:
         pair = _narrowest_pair(product.node, kernels)
         found[f"{pair[0]} x {pair[1]}"] += 1
         asked = (product.activation, product.weight)
+        if not whole and "unknown" in pair:
+            continue
         if _bits(pair[0]) > _bits(asked[0]) or _bits(pair[1]) > _bits(asked[1]):
             problems.append(
                 f"{product.node}: the graph asks for {' x '.join(asked)}, the engine multiplies {' x '.join(pair)}"

@@ -1,6 +1,7 @@
 """The CUDA device through `cuda-python`: memory, copies, one stream, and replay of repeated runs as CUDA graphs."""
 
 import importlib
+import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Any
@@ -67,7 +68,8 @@ class CudaDevice:
         capability = int(properties.major) * 10 + int(properties.minor)
         self._facts = DeviceFacts(name, capability, int(properties.totalGlobalMem))
         self._memory = SpareMemory()
-        self._raw_stream = self._call("cudaStreamCreate")
+        # Apart from the default stream, on which other libraries of the process may work while runs are recorded.
+        self._raw_stream = self._call("cudaStreamCreateWithFlags", self._rt.cudaStreamNonBlocking)
         self.stream = int(self._raw_stream)
 
     @property
@@ -130,8 +132,10 @@ class CudaDevice:
         )
         try:
             enqueue()
-        finally:
-            graph = self._call("cudaStreamEndCapture", self._raw_stream)
+        except Exception:
+            self._rt.cudaStreamEndCapture(self._raw_stream)  # its own failure follows from the first one
+            raise
+        graph = self._call("cudaStreamEndCapture", self._raw_stream)
         executable = self._call("cudaGraphInstantiate", graph, 0)
         self._call("cudaGraphDestroy", graph)
         return executable
@@ -161,16 +165,21 @@ class CudaDevice:
 class Replay:
     """Runs that repeat are recorded at their second time and replayed from then on, the least recent ones forgotten.
 
-    A key must hold all that a run depends on: shapes and addresses.
+    A key must hold all that a run depends on: shapes and addresses. Where a run cannot be recorded, a RuntimeWarning
+    says why and all runs are queued directly from then on: slower, and as right.
     """
 
     def __init__(self, device: Any, capacity: int = 16) -> None:
         self._device = device  # with capture, launch, forget
         self._capacity = capacity
         self._seen: OrderedDict[Hashable, Any] = OrderedDict()  # key -> recorded graph; None: seen once
+        self._records = True
 
     def run(self, key: Hashable, enqueue: Callable[[], None]) -> None:
         """Queue a run: directly at first, then by its recording."""
+        if not self._records:
+            enqueue()
+            return
         if key not in self._seen:
             enqueue()  # also lets the library do its one-time work for these shapes outside of a recording
             self._seen[key] = None
@@ -181,7 +190,13 @@ class Replay:
             return
         self._seen.move_to_end(key)
         if self._seen[key] is None:
-            self._seen[key] = self._device.capture(enqueue)
+            try:
+                self._seen[key] = self._device.capture(enqueue)
+            except EngineError as error:
+                self._records = False
+                warnings.warn(f"runs are not replayed as CUDA graphs: {error}", RuntimeWarning, stacklevel=2)
+                enqueue()
+                return
         self._device.launch(self._seen[key])
 
 
