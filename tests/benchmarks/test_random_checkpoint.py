@@ -18,6 +18,7 @@ from vprm_benchmarks.random_checkpoint import (
     visualprm_8b_spec,
     write_random_checkpoint,
 )
+from vprm_benchmarks.random_checkpoint.tensors import CHUNK_ELEMENTS, TensorPlan
 
 
 def _shapes(spec: CheckpointSpec, vocab_size: int) -> dict[str, tuple[int, ...]]:
@@ -67,11 +68,33 @@ def test_seed_decides_the_values_and_sharding_does_not(tmp_path: Path) -> None:
     assert not np.array_equal(read(single), read(other))
 
 
-def test_chunk_size_does_not_change_values() -> None:
-    plan = tensor_plans(tiny_spec(), 700)[-1]
-    whole = np.concatenate(list(plan.chunks(3)))
-    assert np.array_equal(whole, np.concatenate(list(plan.chunks(3, chunk_elements=1001))))
-    assert whole.size == plan.elements
+def test_values_are_normal_and_chunks_differ() -> None:
+    plan = TensorPlan("a.weight", (3, CHUNK_ELEMENTS // 2), std=0.5, mean=1.0)
+    levels = plan.levels(np.dtype(np.float32))
+    first, last = (plan.chunk(index, 3, levels) for index in range(plan.chunks))
+    assert (first.size, last.size) == (CHUNK_ELEMENTS, CHUNK_ELEMENTS // 2)
+    assert not np.array_equal(first[: last.size], last)
+    assert np.array_equal(plan.chunk(1, 3, levels), last)
+    assert not np.array_equal(plan.chunk(1, 4, levels), last)
+    standard = (first.astype(np.float64) - 1) / 0.5
+    # A million draws: the mean is known to 0.001, the share within one and two standard deviations to 0.0005.
+    assert abs(standard.mean()) < 0.005
+    assert abs(standard.std() - 1) < 0.005
+    assert abs((np.abs(standard) < 1).mean() - 0.6827) < 0.0025
+    assert abs((np.abs(standard) < 2).mean() - 0.9545) < 0.0025
+
+
+def test_files_hold_the_chunks_at_their_places(tmp_path: Path) -> None:
+    spec = replace(tiny_spec(), llm=replace(tiny_spec().llm, hidden=256, ffn=2 * CHUNK_ELEMENTS // 256 + 64, layers=1))
+    directory = write_random_checkpoint(tmp_path / "checkpoint", spec)
+    plans = {plan.name: plan for plan in tensor_plans(spec, 700)}
+    plan = plans["language_model.model.layers.0.feed_forward.w1.weight"]
+    assert plan.chunks == 3
+    with safe_open(directory / "model.safetensors", framework="np") as tensors:
+        found = np.asarray(tensors.get_tensor(plan.name))
+    levels = plan.levels(np.dtype(np.float32))
+    expected = np.concatenate([plan.chunk(index, spec.seed, levels) for index in range(3)])
+    assert np.array_equal(found.reshape(-1), expected)
 
 
 def test_refuses_a_used_directory_and_a_small_vocabulary(tmp_path: Path) -> None:

@@ -5,21 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from vprm_benchmarks.gpu.environment import EngineKind
+from vprm_benchmarks.gpu.torch_engine import TorchGraphEngine
 from vprm_benchmarks.gpu.workload import Workload
 from vprm_benchmarks.reference.scorer import Method, ReferenceScorer
 from vprm_runtime import Bundle, ScoreOptions, StepScorer
 from vprm_runtime.images import load_image
 from vprm_runtime.packing import causal_block
+from vprm_runtime.prompt import PromptBuilder
 from vprm_runtime.tiling import tile_image
+from vprm_runtime.tokenizer import TextTokenizer
 
-EngineKind = Literal["cpu", "cuda", "tensorrt", "tensorrt-rtx"]
 MAX_TILES = 12
 
 
@@ -28,6 +31,11 @@ class Contender(Protocol):
 
     name: str
     pruned: bool  # whether the last layer runs for scored tokens only
+
+    @property
+    def description(self) -> str:
+        """What runs where, for people."""
+        ...
 
     def scores(self, work: Workload) -> NDArray[np.float64]:
         """Step scores of all candidates, one behind the other."""
@@ -55,6 +63,11 @@ class TorchContender:
     method: Method
     pruned: bool = False
 
+    @property
+    def description(self) -> str:
+        """Library, version, device, precision."""
+        return f"PyTorch {torch.__version__}, {self.scorer.model.device}, {self.scorer.model.dtype}, SDPA"
+
     def scores(self, work: Workload) -> NDArray[np.float64]:
         found = self.scorer.score([work.image], work.question, work.candidates, self.method, MAX_TILES)
         return np.concatenate([one.scores for one in found]).astype(np.float64)
@@ -78,15 +91,22 @@ class TorchContender:
 
 
 class EngineContender:
-    """This package on one engine."""
+    """This package on one engine; `device` is PyTorch's name of where its kernels run the graphs."""
 
     pruned = True
 
-    def __init__(self, name: str, bundle: Bundle, kind: EngineKind) -> None:
+    def __init__(self, name: str, bundle: Bundle, kind: EngineKind, device: str) -> None:
         self.name = name
-        self.scorer = StepScorer.open(bundle, kind)
-        self.scorer.max_block_tokens = getattr(self.scorer.engine, "max_block_tokens", 2048)
+        if kind == "pytorch-graph":
+            self.scorer = StepScorer(bundle.manifest, _prompts(bundle), TorchGraphEngine(bundle, device))
+        else:
+            self.scorer = StepScorer.open(bundle, kind)
         self._options = ScoreOptions(max_tiles=MAX_TILES)
+
+    @property
+    def description(self) -> str:
+        """As the engine says it."""
+        return self.scorer.engine.description
 
     def scores(self, work: Workload) -> NDArray[np.float64]:
         found = self.scorer.score([work.image], work.question, work.candidates, self._options)
@@ -115,6 +135,14 @@ class EngineContender:
 
     def _synchronize(self) -> None:
         getattr(self.scorer.engine, "synchronize", lambda: None)()
+
+
+def _prompts(bundle: Bundle) -> PromptBuilder:
+    manifest = bundle.manifest
+    tokenizer = TextTokenizer(bundle.tokenizer_path, manifest.tokens, manifest.score_rule.marker_id)
+    return PromptBuilder(
+        tokenizer, manifest.tokens, manifest.prompt, manifest.score_rule, manifest.model.tokens_per_tile
+    )
 
 
 def torch_contenders(checkpoint: Path, device: str) -> list[TorchContender]:

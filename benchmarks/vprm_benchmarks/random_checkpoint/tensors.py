@@ -6,10 +6,13 @@ Face under ``language_model.``, as the InternVL checkpoints with these LLMs do.
 
 from __future__ import annotations
 
+import functools
 import math
+import statistics
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,10 +29,17 @@ _HEAD_GAIN = 1.3
 _EMBEDDING_STD = 0.4
 
 
+CHUNK_ELEMENTS = 1 << 20
+_LEVELS = 1 << 16
+
+
 @dataclass(frozen=True)
 class TensorPlan:
-    """One tensor to write: values are ``mean + std * normal``, with a stream of random numbers that depends on name
-    and seed."""
+    """One tensor to write: values are ``mean + std * normal``, random numbers that depend on name and seed.
+
+    The normal distribution is drawn from its 65,536 quantiles at (i + 0.5) / 65,536, as fast as random bits can be
+    looked up: values of 8 B parameters are many more than draws of a normal generator are worth.
+    """
 
     name: str
     shape: tuple[int, ...]
@@ -41,18 +51,29 @@ class TensorPlan:
         """Number of values."""
         return math.prod(self.shape)
 
-    def chunks(self, seed: int, chunk_elements: int = 1 << 24) -> Iterator[NDArray[np.float32]]:
-        """Yield the flat values [<= chunk_elements] float32 in order; the same for every chunk size and tensor
-        order."""
-        generator = np.random.default_rng([seed, zlib.crc32(self.name.encode())])
-        left = self.elements
-        while left:
-            count = min(left, chunk_elements)
-            values = generator.standard_normal(count, dtype=np.float32)
-            values *= np.float32(self.std)
-            values += np.float32(self.mean)
-            yield values
-            left -= count
+    @property
+    def chunks(self) -> int:
+        """Number of chunks of CHUNK_ELEMENTS values, the last one shorter."""
+        return -(-self.elements // CHUNK_ELEMENTS)
+
+    def levels(self, dtype: np.dtype[Any]) -> NDArray[Any]:
+        """The values [65536] in `dtype` that the tensor's are drawn from, ascending."""
+        return (normal_quantiles() * np.float32(self.std) + np.float32(self.mean)).astype(dtype)
+
+    def chunk(self, index: int, seed: int, levels: NDArray[Any]) -> NDArray[Any]:
+        """Flat values of one chunk [<= CHUNK_ELEMENTS]; each has a stream of its own, so chunks can be made in any
+        order and at the same time."""
+        count = min(CHUNK_ELEMENTS, self.elements - index * CHUNK_ELEMENTS)
+        stream = np.random.SFC64([seed, zlib.crc32(self.name.encode()), index])
+        picks = stream.random_raw(-(-count // 4)).astype("<u8", copy=False).view("<u2")[:count]
+        return levels.take(picks)
+
+
+@functools.cache
+def normal_quantiles() -> NDArray[np.float32]:
+    """The standard normal's quantiles [65536] at (i + 0.5) / 65536, float32."""
+    normal = statistics.NormalDist()
+    return np.array([normal.inv_cdf((level + 0.5) / _LEVELS) for level in range(_LEVELS)], np.float32)
 
 
 def tensor_plans(spec: CheckpointSpec, vocab_size: int) -> list[TensorPlan]:

@@ -1,21 +1,26 @@
 """Write a random checkpoint directory: config.json, tokenizer files, safetensors (one file or shards with an index).
 
-Tensors are generated and written a chunk at a time, so an 8 B checkpoint needs no more memory than a small one. The
-container is written here rather than by the ``safetensors`` library, whose writers take whole tensors; tests read it
-back with the library.
+Tensors are generated and written a chunk at a time, on all cores, so an 8 B checkpoint needs no more memory than a
+small one. The container is written here rather than by the ``safetensors`` library, whose writers take whole tensors;
+tests read it back with the library.
 """
 
 from __future__ import annotations
 
+import functools
 import json
+import os
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import ml_dtypes
 import numpy as np
+from numpy.typing import NDArray
 
 from vprm_benchmarks.random_checkpoint.spec import CheckpointSpec, LlmFamily
-from vprm_benchmarks.random_checkpoint.tensors import TensorPlan, tensor_plans
+from vprm_benchmarks.random_checkpoint.tensors import CHUNK_ELEMENTS, TensorPlan, tensor_plans
 from vprm_benchmarks.random_checkpoint.tokenizers import read_vocab_size, write_tokenizer
 
 _SAFETENSORS_DTYPES = {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}
@@ -166,9 +171,25 @@ def _write_safetensors(path: Path, plans: list[TensorPlan], spec: CheckpointSpec
         offset = end
     encoded = json.dumps(header, separators=(",", ":")).encode()
     encoded += b" " * (-len(encoded) % 8)
-    with path.open("wb") as file:
-        file.write(len(encoded).to_bytes(8, "little"))
-        file.write(encoded)
+    start = 8 + len(encoded)
+    with path.open("wb") as file, ThreadPoolExecutor(os.cpu_count()) as threads:
+        file.write(len(encoded).to_bytes(8, "little") + encoded)
+        file.truncate(start + offset)
+        file.flush()
+        written = []
         for plan in plans:
-            for chunk in plan.chunks(spec.seed):
-                file.write(chunk.astype(dtype).tobytes())
+            write = functools.partial(_write_chunk, file.fileno(), plan, plan.levels(dtype), spec.seed, start)
+            written += [threads.submit(write, index) for index in range(plan.chunks)]
+            start += plan.elements * dtype.itemsize
+        for one in written:
+            one.result()
+
+
+def _write_chunk(
+    descriptor: int, plan: TensorPlan, levels: NDArray[Any], seed: int, tensor_start: int, index: int
+) -> None:
+    values = memoryview(plan.chunk(index, seed, levels).tobytes())  # bfloat16 has no buffer of its own
+    place = tensor_start + index * CHUNK_ELEMENTS * levels.itemsize
+    while values:
+        count = os.pwrite(descriptor, values, place)
+        values, place = values[count:], place + count

@@ -131,6 +131,11 @@ class OrtCudaEngine:
         name, index = self._device
         return f"ONNX Runtime {self._ort.__version__}, {name.upper()} {index}, vision {vision}, LLM {llm}"
 
+    @property
+    def max_block_tokens(self) -> int:
+        """Tokens of a call: enough to fill a device, and few enough for attention that keeps its scores in memory."""
+        return 2048
+
     def encode_tiles(self, tiles: NDArray[np.uint8]) -> FloatArray:
         """Image embeddings [T*tokens_per_tile, hidden], left on the device: an `OrtRows`, which NumPy can read."""
         contiguous = np.ascontiguousarray(tiles)  # bound by address: has to outlive the run

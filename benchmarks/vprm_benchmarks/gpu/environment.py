@@ -1,0 +1,118 @@
+"""What there is: the device, package versions, engines of this package that can take part, folders with room."""
+
+from __future__ import annotations
+
+import gc
+import importlib.metadata
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import torch
+
+from vprm_benchmarks.gpu.roofline import synchronize
+from vprm_runtime.engines.ort_cuda import is_cuda_installed
+from vprm_runtime.engines.trt.cuda_device import is_device_present
+from vprm_runtime.engines.trt.library import import_tensorrt, is_installed
+
+GRAPH_KIND: Final = "pytorch-graph"  # the bundle's graphs with PyTorch's kernels: torch_engine.py
+EngineKind = Literal["cpu", "cuda", "tensorrt", "tensorrt-rtx", "pytorch-graph"]
+_PACKAGES = (
+    "torch",
+    "transformers",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "tensorrt",
+    "tensorrt-rtx-cu13",
+    "cuda-bindings",
+    "numpy",
+)
+_SHARED_MEMORY = Path("/dev/shm")
+_KEEP_FREE_BYTES = 24_000_000_000  # of main memory, beside files that live in it
+
+
+def engine_kinds(device: str) -> dict[EngineKind, str | None]:
+    """This package's engines, and why one cannot take part (None: it can)."""
+    if device == "cpu":
+        gone = "there is no CUDA device"
+        return {GRAPH_KIND: None, "cpu": None, "cuda": gone, "tensorrt": gone, "tensorrt-rtx": gone}
+    driver = None if is_device_present() else "cuda-bindings are not installed, or find no device"
+    return {
+        GRAPH_KIND: None,
+        "cuda": None if is_cuda_installed() else "onnxruntime-gpu is not installed",
+        "tensorrt": driver if is_installed("tensorrt") else "tensorrt is not installed",
+        "tensorrt-rtx": driver or _rtx_target() if is_installed("tensorrt-rtx") else "tensorrt-rtx is not installed",
+    }
+
+
+def _rtx_target() -> str | None:
+    """Why TensorRT-RTX cannot build for this device; None where it can."""
+    from vprm_export.tensorrt.library import supported_capabilities
+
+    trt = import_tensorrt("tensorrt-rtx")
+    major, minor = torch.cuda.get_device_capability()
+    allowed = supported_capabilities(trt)
+    if major * 10 + minor in allowed:
+        return None
+    return f"TensorRT-RTX {trt.__version__} builds for {', '.join(map(str, allowed))}, this device is {major}{minor}"
+
+
+def device_facts() -> dict[str, Any]:
+    """The device's name and what its driver says of it."""
+    if not torch.cuda.is_available():
+        return {"name": "CPU", "threads": torch.get_num_threads()}
+    properties = torch.cuda.get_device_properties(0)
+    return {
+        "name": properties.name,
+        "compute_capability": f"{properties.major}.{properties.minor}",
+        "memory_bytes": properties.total_memory,
+        "multiprocessors": properties.multi_processor_count,
+        "cuda": torch.version.cuda,
+    }
+
+
+def package_versions() -> dict[str, str | None]:
+    """Versions of the packages that matter here; None: not installed."""
+    found: dict[str, str | None] = {}
+    for package in _PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = None
+    return found
+
+
+def used_bytes() -> int:
+    """Device memory in use, of all processes, without what PyTorch only keeps for later."""
+    if not torch.cuda.is_available():
+        return 0
+    gc.collect()
+    synchronize()
+    torch.cuda.empty_cache()
+    free, total = torch.cuda.mem_get_info()
+    return total - free
+
+
+def roomy_folder(needed_bytes: int) -> Path:
+    """Where to put this much: main memory if it has plenty, else the temporary folder. Raises OSError with the numbers
+    where neither has room."""
+    places = [Path(tempfile.gettempdir())]
+    if _SHARED_MEMORY.is_dir() and needed_bytes + _KEEP_FREE_BYTES < _available_memory_bytes():
+        places.insert(0, _SHARED_MEMORY)
+    free = {place: shutil.disk_usage(place).free for place in places}
+    for place in places:
+        if free[place] > needed_bytes:
+            return place
+    described = ", ".join(f"{place}: {size / 1e9:.1f} GB" for place, size in free.items())
+    raise OSError(
+        f"weights and bundles need {needed_bytes / 1e9:.1f} GB, free are {described}: name another folder with --work"
+    )
+
+
+def _available_memory_bytes() -> int:
+    try:
+        lines = Path("/proc/meminfo").read_text("ascii").splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), 0)

@@ -1,0 +1,64 @@
+"""The project's goals on a data-centre GPU beside what was measured, and in a sentence what that was measured with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+_KINDS = ("tensorrt", "tensorrt-rtx", "cuda", "pytorch-graph")  # whose figures count first
+
+
+def own_name(kind: str, precision: str) -> str:
+    """Name of this package's contender."""
+    label = "graphs on PyTorch's kernels" if kind == "pytorch-graph" else kind
+    return f"vprm, {label}, {precision}"
+
+
+def goals(report: dict[str, Any]) -> list[dict[str, Any]]:
+    """One row a goal; `measured` is None where it was not, `by` names what measured it."""
+    results = {entry["name"]: entry for entry in report["results"] if entry.get("ms")}
+    kind = next((kind for kind in _KINDS if own_name(kind, "fp16") in results), None)
+    fp16 = results.get(own_name(kind, "fp16"), {}) if kind else {}
+    eight_bit = [results.get(own_name(kind, precision), {}) for precision in ("fp8", "int8")] if kind else []
+    first: dict[str, Any] = next((entry for name, entry in results.items() if "one pass a candidate" in name), {})
+    best_of, torch_ms = (entry.get("ms", {}).get("best of 8") for entry in (fp16, first))
+    base, fastest = _fastest(fp16), max((_fastest(entry) for entry in eight_bit), default=0.0)
+    fraction = max((one["fraction_of_peak"] for one in fp16.get("prefill", {}).values()), default=None)
+    by = fp16.get("name")
+    return [
+        {"goal": "fp16 prefill, fraction of the bf16 peak", "at_least": 0.65, "measured": fraction, "by": by},
+        {
+            "goal": "fp8 or int8 prefill over fp16",
+            "at_least": 1.6,
+            "measured": fastest / base if base and fastest else None,
+            "by": by,
+        },
+        {"goal": "best of 8, ms (8B, 13 tiles)", "at_most": 250, "measured": best_of, "by": by},
+        {
+            "goal": "best of 8 over PyTorch, one pass a candidate",
+            "at_least": 4.0,
+            "measured": torch_ms / best_of if torch_ms and best_of else None,
+            "by": by,
+        },
+    ]
+
+
+def what_was_measured(report: dict[str, Any]) -> str:
+    """Whether an engine that this package deploys took part, plainly."""
+    results = {entry["name"]: entry for entry in report["results"]}
+    deployed = [
+        name
+        for name, entry in results.items()
+        if entry.get("ms") and name.startswith("vprm, ") and "PyTorch's kernels" not in name
+    ]
+    if deployed:
+        return f"Engines of this package that were measured: {'; '.join(deployed)}."
+    reasons = [f"{kind}: {entry['skipped']}" for kind, entry in results.items() if kind in _KINDS and entry["skipped"]]
+    return (
+        "No engine that this package deploys was measured on this device "
+        f"({'; '.join(reasons) or 'none was tried'}). What is called 'graphs on PyTorch's kernels' is the package's "
+        "graphs, cache and packing, run by PyTorch."
+    )
+
+
+def _fastest(entry: dict[str, Any]) -> float:
+    return max((float(one["tokens_per_s"]) for one in entry.get("prefill", {}).values()), default=0.0)

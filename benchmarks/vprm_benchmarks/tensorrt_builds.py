@@ -1,0 +1,157 @@
+"""`python -m vprm_benchmarks.tensorrt_builds --model 8b-slice --sm 89 --precision fp16 int8 --json`: what builds cost.
+
+Exports a model at each precision, laid out for TensorRT, and builds its engines for each compute capability with
+TensorRT-RTX, which needs no device. Each build runs in a process of its own, whose peak memory is that of the build
+alone. Weights are the demo PRM's, or random ones at VisualPRM-8B's layer shapes; sizes and times do not depend on them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import platform
+import sys
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from vprm_benchmarks.gpu.synthetic_calibration import write_synthetic_calibration
+from vprm_benchmarks.random_checkpoint import visualprm_8b_spec, write_random_checkpoint
+from vprm_demo import checkpoint_dir
+from vprm_export import ExportOptions, export_bundle
+from vprm_export.tensorrt import BuildOptions, build_engines
+from vprm_runtime import Bundle, EngineError, MissingExtraError, UnsupportedError
+from vprm_runtime.engines.trt.library import import_tensorrt
+from vprm_runtime.manifest import Precision
+
+ModelName = Literal["demo", "8b-slice", "8b"]
+PRECISIONS: tuple[Precision, ...] = ("fp16", "int8", "w8", "w4", "fp8")
+
+
+@dataclass(frozen=True)
+class BuildCost:
+    """What one build took. `refused` says why a precision cannot be built for a device; then all else is 0."""
+
+    precision: str
+    compute_capability: int
+    build_s: float = 0.0  # of both graphs
+    engine_bytes: int = 0
+    weights_bytes: int = 0
+    workspace_bytes: int = 0
+    peak_rss_bytes: int = 0  # VmHWM of the process that built; mapped weights count
+    fused_attention: str = ""  # nodes in fused kernels of all
+    matmuls: str = ""  # products of the LLM by operand types
+    problems: tuple[str, ...] = ()
+    refused: str | None = None
+
+
+def measured_build(bundle_path: Path, capability: int, profile: str) -> BuildCost:
+    """Build one bundle's engines in this process, which must be fresh, and say what it took."""
+    bundle = Bundle.open(bundle_path)
+    precision = bundle.manifest.graphs.llm.precision
+    try:
+        info = build_engines(bundle, BuildOptions("tensorrt-rtx", capability, profile))
+    except (EngineError, UnsupportedError) as error:
+        return BuildCost(precision, capability, refused=str(error))
+    graphs = (info.vision, info.llm)
+    fused, attention = (
+        sum(getattr(graph.check, name) for graph in graphs) for name in ("fused_attention_nodes", "attention_nodes")
+    )
+    return BuildCost(
+        precision=precision,
+        compute_capability=capability,
+        build_s=round(sum(graph.build_s for graph in graphs), 2),
+        engine_bytes=sum(graph.size_bytes for graph in graphs),
+        weights_bytes=sum(graph.weights_bytes for graph in graphs),
+        workspace_bytes=max(graph.workspace_bytes for graph in graphs),
+        peak_rss_bytes=peak_rss_bytes(),
+        fused_attention=f"{fused} of {attention}",
+        matmuls=", ".join(f"{count} of {pair}" for pair, count in info.llm.check.matmuls.items()),
+        problems=tuple(problem for graph in graphs for problem in graph.check.problems),
+    )
+
+
+def peak_rss_bytes() -> int:
+    """The most memory that this process ever had resident. Linux only: getrusage also counts the parent before exec."""
+    for line in Path("/proc/self/status").read_text("ascii").splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    raise OSError("/proc/self/status has no VmHWM: run this on Linux")
+
+
+def build_costs(checkpoint: Path, work: Path, precisions: list[Precision], sms: list[int], profile: str) -> list[Any]:
+    """Export each precision into `work` and measure a build for each device, one at a time; bundles are removed."""
+    costs = []
+    for precision in precisions:
+        with tempfile.TemporaryDirectory(dir=work) as folder:
+            calibration = None
+            if precision in ("int8", "fp8"):
+                calibration = write_synthetic_calibration(Path(folder) / "calibration.safetensors", checkpoint)
+            options = ExportOptions(precision, "fp16", target="tensorrt", calibration=calibration)
+            export_bundle(checkpoint, Path(folder) / "bundle", options)
+            for sm in sms:
+                with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
+                    cost = process.submit(measured_build, Path(folder) / "bundle", sm, profile).result()
+                print(_line(cost), file=sys.stderr, flush=True)  # noqa: T201 - progress
+                costs.append(cost)
+    return costs
+
+
+def _line(cost: BuildCost) -> str:
+    if cost.refused:
+        return f"{cost.precision:5} sm{cost.compute_capability}: {cost.refused}"
+    return (
+        f"{cost.precision:5} sm{cost.compute_capability}: {cost.build_s:6.1f} s, "
+        f"engines {cost.engine_bytes / 1e6:8,.0f} MB, "
+        f"workspace {cost.workspace_bytes / 1e6:6,.0f} MB, peak memory {cost.peak_rss_bytes / 1e9:5.2f} GB, "
+        f"attention fused {cost.fused_attention}, LLM products {cost.matmuls}"
+    )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Print a line a build on stderr, with --json one document on stdout. Exit code 1 where a build has problems."""
+    parser = argparse.ArgumentParser(prog="python -m vprm_benchmarks.tensorrt_builds", description=__doc__)
+    parser.add_argument("--model", choices=get_args(ModelName), default="demo", help="(default: demo)")
+    parser.add_argument("--layers", type=int, default=2, help="LLM layers of 8b-slice (default: 2)")
+    parser.add_argument("--vision-layers", type=int, default=1, help="vision layers of 8b-slice (default: 1)")
+    parser.add_argument("--sm", type=int, nargs="+", default=[89], metavar="NN")
+    parser.add_argument("--precision", nargs="+", choices=PRECISIONS, default=list(PRECISIONS))
+    parser.add_argument("--profile", default="latency", metavar="P", help="as for vprm build (default: latency)")
+    parser.add_argument(
+        "--work", type=Path, metavar="DIR", help="for weights and bundles (default: a temporary folder)"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON document on stdout")
+    args = parser.parse_args(arguments)
+    try:
+        library = import_tensorrt("tensorrt-rtx")
+    except MissingExtraError as error:
+        parser.error(str(error))
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory(dir=args.work) as work:
+        checkpoint = checkpoint_dir()
+        if args.model != "demo":
+            layers = () if args.model == "8b" else (args.layers, args.vision_layers)
+            checkpoint = write_random_checkpoint(Path(work) / "checkpoint", visualprm_8b_spec(*layers))
+        costs = build_costs(checkpoint, Path(work), args.precision, args.sm, args.profile)
+    if args.json:
+        document = {
+            "benchmark": "tensorrt_builds",
+            "library": f"tensorrt-rtx {library.__version__}",
+            "machine": {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()},
+            "model": args.model,
+            "layers": [args.layers, args.vision_layers] if args.model == "8b-slice" else None,
+            "profile": args.profile,
+            "builds": [asdict(cost) for cost in costs],
+            "elapsed_s": round(time.monotonic() - started, 1),
+        }
+        print(json.dumps(document))  # noqa: T201 - the command's output
+    return int(any(cost.problems for cost in costs))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
