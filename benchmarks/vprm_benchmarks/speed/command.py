@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from vprm_benchmarks.speed import best_of_n, export, preprocess
+from vprm_runtime.cli.common import Subparsers
+
+_BENCHMARKS = (best_of_n, preprocess, export)
 
 
 def register(subparsers: Subparsers) -> None:
