@@ -84,4 +84,5 @@ def test_the_wheel_holds_the_five_packages_and_nothing_else(tmp_path: Path) -> N
         "vprm_runtime/py.typed",
     ):
         assert needed in names
-    assert not [name for name in names if "__pycache__" in name or name.endswith(".pyc")]
+    assert not [name for name in names if "__pycache__" in name or name.endswith((".pyc", ".c", ".h"))]
+    assert ("vprm_runtime/native/libvprm_native.so" in names) == ("py3-none-any" not in wheel.name)

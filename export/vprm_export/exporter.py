@@ -154,6 +154,7 @@ def _build(
         np.dtype(vision_graph.io_dtype),
         vision_data,
         vision_plan.linear_formats,
+        vision_plan.native_attention,
     )
     rule = rule_text.with_ids(tokenizer)
     llm_model = build_llm_graph(

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from vprm_export.external_data import ExternalData
 from vprm_export.weights import Weight
+from vprm_runtime import native
 from vprm_runtime.graph_io import GraphIO, TensorSpec
 
 OPSET = 24
@@ -57,12 +58,18 @@ class GraphBuilder:
         self._initializers: list[ir.Value] = []
         self._constants: dict[tuple[bytes, str, tuple[int, ...]], ir.Value] = {}
         self._linear_formats = linear_formats
+        self._opsets = {"": OPSET}
         self.dtype = dtype
         self.inputs = {spec.name: _value(spec) for spec in io.inputs}
 
     def op(self, op_type: str, *inputs: ir.Value | None, **attributes: Any) -> ir.Value:
         """One operator with one output."""
         return self._tape.op(op_type, inputs, attributes)
+
+    def native_attention(self, *inputs: ir.Value, heads: int, kv_heads: int) -> ir.Value:
+        """The runtime's own operator: query, key, value and, for one sequence, past_key, past_value, mask; float32."""
+        self._opsets[native.DOMAIN] = 1
+        return self._tape.op("Attention", inputs, {"heads": heads, "kv_heads": kv_heads}, domain=native.DOMAIN)
 
     def split(self, value: ir.Value, sizes: Sequence[int]) -> Sequence[ir.Value]:
         """Split along the last axis."""
@@ -138,7 +145,7 @@ class GraphBuilder:
             outputs,
             nodes=self._tape.nodes,
             initializers=self._initializers,
-            opset_imports={"": OPSET},
+            opset_imports=self._opsets,
             name=self._name,
         )
         return ir.Model(graph, ir_version=IR_VERSION, producer_name="vprm")

@@ -25,11 +25,13 @@ from vprm_runtime.graph_io import GraphIO
 
 @dataclass(frozen=True)
 class LlmNumbers:
-    """Number types of the graph: of everything floating, of the embedding table as stored, and of quantised Linears."""
+    """Number types of the graph: of everything floating, of the embedding table as stored, of quantised Linears, and
+    whether attention is the runtime's own operator, in bfloat16."""
 
     dtype: np.dtype[Any]
     table_dtype: np.dtype[Any]
     linear_formats: LinearFormats = lambda site: None
+    native_attention: bool = False
 
 
 def build_llm_graph(
@@ -43,7 +45,7 @@ def build_llm_graph(
 ) -> ir.Model:
     """Build the graph; weights are given their place in `data`."""
     graph = GraphBuilder("llm", io, numbers.dtype, data, numbers.linear_formats)
-    return _LlmGraph(llm, weights, graph, numbers.table_dtype).build(img_context_id, candidate_ids)
+    return _LlmGraph(llm, weights, graph, numbers).build(img_context_id, candidate_ids)
 
 
 def inverse_frequencies(llm: LlmArchitecture) -> NDArray[np.float32]:
@@ -55,11 +57,10 @@ def inverse_frequencies(llm: LlmArchitecture) -> NDArray[np.float32]:
 class _LlmGraph:
     """Shapes in comments: S new tokens, P cached, K scored; H hidden; the batch axis of 1 only around attention."""
 
-    def __init__(
-        self, llm: LlmArchitecture, weights: LlmWeights, graph: GraphBuilder, table_dtype: np.dtype[Any]
-    ) -> None:
+    def __init__(self, llm: LlmArchitecture, weights: LlmWeights, graph: GraphBuilder, numbers: LlmNumbers) -> None:
         self._llm = llm
-        self._table_dtype = table_dtype
+        self._table_dtype = numbers.table_dtype
+        self._native_attention = numbers.native_attention
         self._weights = weights
         self._graph = graph
         self._batch_axis = graph.ints(0)
@@ -154,8 +155,11 @@ class _LlmGraph:
     def _attend(self, q: ir.Value, k: ir.Value, v: ir.Value, mask: ir.Value, layer: int) -> ir.Value:
         """Grouped-query attention of q [rows, heads*head_dim] over cached and new rows."""
         graph, llm = self._graph, self._llm
-        keys = graph.op("Concat", graph.inputs[f"past.{layer}.key"], k, axis=0)  # [P+S, kv_heads*head_dim]
-        values = graph.op("Concat", graph.inputs[f"past.{layer}.value"], v, axis=0)
+        past_keys, past_values = graph.inputs[f"past.{layer}.key"], graph.inputs[f"past.{layer}.value"]
+        if self._native_attention:
+            return graph.native_attention(q, k, v, past_keys, past_values, mask, heads=llm.heads, kv_heads=llm.kv_heads)
+        keys = graph.op("Concat", past_keys, k, axis=0)  # [P+S, kv_heads*head_dim]
+        values = graph.op("Concat", past_values, v, axis=0)
         q, keys, values = (graph.op("Unsqueeze", rows, self._batch_axis) for rows in (q, keys, values))
         attended = graph.op(
             "Attention", q, keys, values, mask, q_num_heads=llm.heads, kv_num_heads=llm.kv_heads,

@@ -33,20 +33,25 @@ def build_vision_graph(
     dtype: np.dtype[Any],
     data: ExternalData,
     linear_formats: LinearFormats = lambda site: None,
+    native_attention: bool = False,
 ) -> ir.Model:
     """Build the graph; weights are taken from `reader` and given their place in `data`.
 
     `linear_formats` is asked for the encoder's Linears; patch embedding and projector stay in floating point.
+    `native_attention`: attention by the runtime's own operator, in bfloat16.
     """
     graph = GraphBuilder("vision", io, dtype, data, linear_formats)
-    return _VisionGraph(vision, reader, graph).build(llm_hidden_size)
+    return _VisionGraph(vision, reader, graph, native_attention).build(llm_hidden_size)
 
 
 class _VisionGraph:
     """Shapes in comments: T tiles, g patches a side, N = g*g + 1 tokens, C channels; R rows for the LLM."""
 
-    def __init__(self, vision: VisionArchitecture, reader: TensorReader, graph: GraphBuilder) -> None:
+    def __init__(
+        self, vision: VisionArchitecture, reader: TensorReader, graph: GraphBuilder, native_attention: bool
+    ) -> None:
         self._vision = vision
+        self._native_attention = native_attention
         self._reader = reader
         self._graph = graph
 
@@ -121,10 +126,13 @@ class _VisionGraph:
         if vision.qk_norm:  # over all heads' channels together
             q = graph.to_weights(self._rms_norm(graph.to_float32(q), f"{name}.q_norm"))
             k = graph.to_weights(self._rms_norm(graph.to_float32(k), f"{name}.k_norm"))
-        attended = graph.op(
-            "Attention", q, k, v, q_num_heads=vision.heads, kv_num_heads=vision.heads,
-            softmax_precision=ir.DataType.FLOAT.value,
-        )  # fmt: skip
+        if self._native_attention:
+            attended = graph.native_attention(q, k, v, heads=vision.heads, kv_heads=vision.heads)
+        else:
+            attended = graph.op(
+                "Attention", q, k, v, q_num_heads=vision.heads, kv_num_heads=vision.heads,
+                softmax_precision=ir.DataType.FLOAT.value,
+            )  # fmt: skip
         proj = self._weight(f"{name}.proj.weight", width, width)
         return graph.linear(attended, proj, self._weight(f"{name}.proj.bias", width), f"{name}.proj")
 

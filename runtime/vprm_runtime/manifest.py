@@ -15,7 +15,7 @@ MANIFEST_NAME = "manifest.json"
 TOKENIZER_NAME = "tokenizer.json"
 
 Precision = Literal["fp32", "fp16", "int8", "w8", "w4", "fp8"]
-Target = Literal["cpu", "tensorrt"]
+Target = Literal["cpu", "cpu-native", "tensorrt"]
 
 
 @dataclass(frozen=True)
@@ -85,6 +85,11 @@ class GraphInfo:
     precision: Precision
     io_dtype: FloatDType
     quantisation: Quantisation | None = None
+
+    @property
+    def is_native(self) -> bool:
+        """Whether the graph has this package's own operator, which only ONNX Runtime on the CPU runs."""
+        return self.quantisation is not None and self.quantisation.target == "cpu-native"
 
 
 @dataclass(frozen=True)

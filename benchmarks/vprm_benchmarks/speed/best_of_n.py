@@ -131,6 +131,7 @@ def _measure(
         vision_s: dict[str, list[float]] = {name: [] for name in names}
         small = Workload(work.image, work.max_tiles, work.question, (work.candidates[0][:1],))
         for name, competitor in competitors.items():
+            report.competitors[name] = {"description": competitor.description}
             at_depth(f"warm-up: {name}")
             competitor.scores(small)
         calls = {name: partial(_turn, one, work, scores, vision_s, name) for name, one in competitors.items()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,10 +16,10 @@ from PIL import Image
 from vprm_benchmarks.reference.scorer import Method, ReferenceImages, ReferenceScorer
 from vprm_benchmarks.speed.models import Model
 from vprm_benchmarks.speed.workload import Workload
-from vprm_runtime import ScoreOptions, StepScorer
+from vprm_runtime import ScoreOptions, StepScorer, native
 from vprm_runtime.engines import Engine
 from vprm_runtime.engines.base import Block, FloatArray, KVCache
-from vprm_runtime.manifest import Precision
+from vprm_runtime.manifest import Precision, Target
 
 Scores = NDArray[np.float64]
 
@@ -27,6 +28,11 @@ class Competitor(Protocol):
     """One way to score a request from its picture and texts, everything included."""
 
     calls: int  # calls of `scores` that make up the whole request
+
+    @property
+    def description(self) -> str:
+        """What runs."""
+        ...
 
     @property
     def vision_s(self) -> float:
@@ -84,6 +90,10 @@ class TorchCompetitor:
         self.calls = candidates if method == "per-step" else 1
 
     @property
+    def description(self) -> str:
+        return f"PyTorch {torch.__version__}, SDPA, {self._scorer.model.dtype}, {self._method}"
+
+    @property
     def vision_s(self) -> float:
         return self._scorer.vision_s
 
@@ -107,6 +117,10 @@ class BundleCompetitor:
         self._scorer = scorer
 
     @property
+    def description(self) -> str:
+        return self._engine.description
+
+    @property
     def vision_s(self) -> float:
         return self._engine.vision_s
 
@@ -118,10 +132,23 @@ class BundleCompetitor:
 
 _METHODS: dict[str, Method] = {"per_step": "per-step", "one_pass": "one-pass", "prefix": "prefix-reuse"}
 _DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
-_BUNDLES: dict[str, tuple[str, Precision, Precision | None]] = {  # device, precision of the LLM, of the vision encoder
-    "vprm_fp32": ("cpu", "fp32", None),
-    "vprm_int8": ("cpu", "int8", "int8"),
-    "vprm_int8_vision_fp32": ("cpu", "int8", None),
+
+
+@dataclass(frozen=True)
+class _BundleKind:
+    """A bundle and where it runs. `vision` None: as for the LLM, never quantised."""
+
+    precision: Precision
+    vision: Precision | None = None
+    target: Target = "cpu"
+    device: str = "cpu"
+
+
+_BUNDLES = {
+    "vprm_fp32": _BundleKind("fp32"),
+    "vprm_int8": _BundleKind("int8", "int8", "cpu-native" if native.level() else "cpu"),
+    "vprm_int8_standard": _BundleKind("int8", "int8"),  # standard operators only
+    "vprm_int8_vision_fp32": _BundleKind("int8", None),
 }
 NAMES = (*(f"torch_{method}_{dtype}" for method in _METHODS for dtype in _DTYPES), *_BUNDLES)
 DEFAULT_NAMES = (
@@ -139,8 +166,9 @@ def open_competitors(
     for name in names:
         say(f"opening {name}")
         if name in _BUNDLES:
-            device, precision, vision = _BUNDLES[name]
-            scorer = StepScorer.open(model.bundle(precision, vision), device, threads=threads)
+            kind = _BUNDLES[name]
+            bundle = model.bundle(kind.precision, kind.vision, kind.target)
+            scorer = StepScorer.open(bundle, kind.device, threads=threads)
             found[name] = BundleCompetitor(scorer)
             continue
         method, _, dtype = name.removeprefix("torch_").rpartition("_")

@@ -17,7 +17,7 @@ from vprm_benchmarks.random_checkpoint import visualprm_8b_spec, write_random_ch
 from vprm_benchmarks.reference.tokenizer import ReferenceTokenizer, load_tokenizer
 from vprm_export import ExportOptions, export_bundle
 from vprm_runtime import Bundle
-from vprm_runtime.manifest import Precision
+from vprm_runtime.manifest import Precision, Target
 
 ModelName = Literal["demo", "8b-slice"]
 FULL_LAYERS, FULL_VISION_LAYERS = 32, 24  # VisualPRM-8B
@@ -51,11 +51,11 @@ class Model:
         """Tokens of a text by itself."""
         return len(self._tokenizer.encode(text, add_bos=False))
 
-    def bundle(self, precision: Precision, vision_precision: Precision | None = None) -> Bundle:
+    def bundle(self, precision: Precision, vision_precision: Precision | None = None, target: Target = "cpu") -> Bundle:
         """A bundle of the checkpoint, exported when it is first asked for; without calibration."""
-        path = self.directory / f"{precision}-{vision_precision or 'default'}"
+        path = self.directory / f"{precision}-{vision_precision or 'default'}-{target}"
         if not path.exists():
-            export_bundle(self.checkpoint, path, ExportOptions(precision, vision_precision))
+            export_bundle(self.checkpoint, path, ExportOptions(precision, vision_precision, target=target))
         return Bundle.open(path)
 
 

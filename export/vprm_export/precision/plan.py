@@ -51,12 +51,18 @@ class VisionPlan:
 
     info: GraphInfo
     linear_formats: LinearFormats = lambda site: None
+    native_attention: bool = False
 
 
 def plan_llm(options: PrecisionOptions, llm: LlmArchitecture, reader: TensorReader) -> LlmPlan:
     """Plan the LLM graph. Raises UnsupportedError or InputError where something cannot be had together."""
     recipe = recipe_for(options.llm, options.target)
     if recipe is None:
+        if options.target == "cpu-native":
+            raise InputError(
+                f"{options.llm} promises more than the bfloat16 attention of target cpu-native: use int8, w8 or w4, or "
+                "--target cpu"
+            )
         if options.calibration is not None or options.keep_high:
             raise InputError(f"--calibration and --keep-high are for quantised precisions, not for {options.llm}")
         dtype = np.dtype(FLOAT_DTYPES[options.llm])
@@ -75,7 +81,9 @@ def plan_llm(options: PrecisionOptions, llm: LlmArchitecture, reader: TensorRead
         options.target, recipe.description, None if calibration is None else calibration.sha256, kept
     )
     info = GraphInfo("llm.onnx", recipe.precision, recipe.float_dtype, quantisation)
-    return LlmPlan(info, weights, LlmNumbers(np.dtype(recipe.float_dtype), FLOAT16, formats))
+    return LlmPlan(
+        info, weights, LlmNumbers(np.dtype(recipe.float_dtype), FLOAT16, formats, options.target == "cpu-native")
+    )
 
 
 def plan_vision(options: PrecisionOptions) -> VisionPlan:
@@ -98,7 +106,8 @@ def plan_vision(options: PrecisionOptions) -> VisionPlan:
             "use fp32, fp16 or w8 (any target) or int8 (cpu)"
         )
     quantisation = Quantisation(options.target, recipe.description, None, ())
-    return VisionPlan(GraphInfo("vision.onnx", precision, recipe.float_dtype, quantisation), lambda site: linear_format)
+    info = GraphInfo("vision.onnx", precision, recipe.float_dtype, quantisation)
+    return VisionPlan(info, lambda site: linear_format, options.target == "cpu-native")
 
 
 def _kept_high(

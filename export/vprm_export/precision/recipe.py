@@ -11,7 +11,8 @@
 
 Channel means output channel. Where 128 does not divide the number of inputs, the group is the largest power of two
 that does. The default target is the CPU; there ONNX Runtime turns the weight-only recipes' DequantizeLinear + MatMul
-into its MatMulNBits, which rounds activations to int8 per token and group of inputs.
+into its MatMulNBits, which rounds activations to int8 per token and group of inputs. Target cpu-native has cpu's
+recipes, and its graphs have attention in bfloat16 through the package's own operator (vprm_runtime.native).
 """
 
 from dataclasses import dataclass
@@ -68,7 +69,7 @@ def recipe_for(precision: Precision, target: Target) -> Recipe | None:
     if precision in FLOAT_DTYPES:
         return None
     for recipe in _RECIPES:
-        if (recipe.precision, recipe.target) == (precision, target):
+        if (recipe.precision, recipe.target) == (precision, "cpu" if target == "cpu-native" else target):
             return recipe
     known = ", ".join(f"{recipe.precision} for {recipe.target}" for recipe in _RECIPES)
     raise UnsupportedError(f"no recipe for precision {precision!r} and target {target!r}; there are {known}")

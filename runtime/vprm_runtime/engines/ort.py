@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vprm_runtime import native
 from vprm_runtime.bundle import Bundle
 from vprm_runtime.engines.base import Block, FloatArray, Int64Array, KVCache
 from vprm_runtime.errors import EngineError, MissingExtraError
+from vprm_runtime.manifest import GraphInfo
 
 _ONE_ROW: Int64Array = np.zeros(1, np.int64)
 
@@ -55,8 +57,8 @@ class OrtEngine:
         self._graphs = bundle.manifest.graphs
         self._candidates = len(bundle.manifest.score_rule.candidates)
         self._dtype = np.dtype(self._graphs.llm.io_dtype)
-        self._vision = self._open(bundle.vision_path, threads)
-        self._llm = self._open(bundle.llm_path, threads)
+        self._vision = self._open(bundle.vision_path, self._graphs.vision, threads)
+        self._llm = self._open(bundle.llm_path, self._graphs.llm, threads)
 
     @property
     def description(self) -> str:
@@ -64,6 +66,7 @@ class OrtEngine:
         graphs = self._graphs
         return (
             f"ONNX Runtime {self._ort.__version__}, CPU, vision {graphs.vision.precision}, LLM {graphs.llm.precision}"
+            + (f", attention {native.level().name}" if graphs.llm.is_native else "")
         )
 
     def encode_tiles(self, tiles: NDArray[np.uint8]) -> FloatArray:
@@ -115,11 +118,13 @@ class OrtEngine:
             raise EngineError(f"the vision graph failed on tiles {list(tiles.shape)}: {error}") from error
         return embeds
 
-    def _open(self, path: Path, threads: int | None) -> Any:
+    def _open(self, path: Path, graph: GraphInfo, threads: int | None) -> Any:
         options = self._ort.SessionOptions()
         options.log_severity_level = 3
         if threads is not None:
             options.intra_op_num_threads = threads
+        if graph.is_native:
+            options.register_custom_ops_library(str(native.library_path()))
         try:
             return self._ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from vprm_runtime.bundle import Bundle
 from vprm_runtime.engines.base import Block, FloatArray, Int64Array, KVCache
-from vprm_runtime.errors import EngineError, MissingExtraError
+from vprm_runtime.errors import EngineError, MissingExtraError, UnsupportedError
 
 DeviceType = Literal["cuda", "cpu"]
 PROVIDER = "CUDAExecutionProvider"
@@ -119,6 +119,8 @@ class OrtCudaEngine:
             raise EngineError(f"the installed onnxruntime {self._ort.__version__} has no CUDA: {_INSTALL}")
         self._model = bundle.manifest.model
         self._graphs = bundle.manifest.graphs
+        if self._graphs.llm.is_native or self._graphs.vision.is_native:
+            raise UnsupportedError("this bundle is for CPUs (target cpu-native): export it with  --target cpu")
         self._candidates = len(bundle.manifest.score_rule.candidates)
         self._dtype = np.dtype(self._graphs.llm.io_dtype)
         self._vision = self._open(bundle.vision_path)

@@ -1,0 +1,41 @@
+/* Scaled dot-product attention in bfloat16 with float32 sums, for x86 CPUs with AVX-512 BF16 or AMX BF16.
+ *
+ * Queries, keys, values and results are float32 rows [tokens, heads*head_dim], as the graphs have them. Keys and values
+ * come in two parts, cached rows and new ones, so that nobody has to join them. All heads that share a key head are
+ * multiplied together, and blocks of keys that no query of a block may see are left out.
+ *
+ * The scheme is that of FlashAttention (arXiv 2205.14135): softmax over one block of keys after the other, rescaling
+ * what has been summed whenever a larger score appears. Rounded to bfloat16 are queries (scaled), keys, values and the
+ * weights of a block; scores, sums and results are float32.
+ */
+#ifndef VPRM_ATTENTION_H
+#define VPRM_ATTENTION_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+typedef enum { VPRM_NONE = 0, VPRM_AVX512_BF16 = 1, VPRM_AMX_BF16 = 2 } VprmLevel;
+
+typedef struct {
+    const float *query;      /* [queries, heads*head_dim] */
+    const float *past_key;   /* [past, kv_heads*head_dim], NULL where past is 0 */
+    const float *past_value; /* as past_key */
+    const float *key;        /* [fresh, kv_heads*head_dim] */
+    const float *value;      /* as key */
+    const bool *mask;        /* [queries, past + fresh], true where a query sees a key; NULL: all see all */
+    float *result;           /* [queries, heads*head_dim]; NaN for a query that sees nothing */
+    int64_t queries, past, fresh;
+    int64_t heads, kv_heads, head_dim;
+} VprmAttention;
+
+/* Runs work(context, index) for every index below count, on any number of threads; returns when all are done. */
+typedef void (*VprmParallelFor)(void *pool, void (*work)(void *context, size_t index), size_t count, void *context);
+
+/* The best level that this CPU and its system support. */
+VprmLevel vprm_level(void);
+
+/* False where memory is not to be had. `level` must be one that the CPU supports, not VPRM_NONE. */
+bool vprm_attention(const VprmAttention *attention, VprmLevel level, VprmParallelFor parallel_for, void *pool);
+
+#endif
