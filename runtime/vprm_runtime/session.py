@@ -13,7 +13,7 @@ attention mask hides all others, so any tree of continuations fits.
 import copy
 import weakref
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
@@ -28,6 +28,9 @@ from vprm_runtime.results import CandidateScore, ScoreResult, StepScore
 
 if TYPE_CHECKING:
     from vprm_runtime.scorer import ScoreOptions, StepScorer
+
+
+MOST_UNUSED_ROWS = 0.25  # a cache's rows that no session sees, as a part of those that one does, before others move up
 
 
 @dataclass(frozen=True)
@@ -47,9 +50,23 @@ class _SharedCache:
         self.sessions: weakref.WeakSet[Session] = weakref.WeakSet()
 
     def reclaim(self) -> None:
-        """Forget rows at the end that no living session can see."""
-        needed = max((session.last_row for session in self.sessions), default=-1) + 1
-        self.rows.truncate(min(needed, self.rows.length_tokens))
+        """Forget rows that no living session can see: at the end always, between others once they are many.
+
+        Branches get new row numbers then, so callers look at a branch's rows afterwards.
+        """
+        branches = {id(branch): branch for session in self.sessions for branch in session._branches}
+        used = np.zeros(self.rows.length_tokens, np.bool_)
+        for branch in branches.values():
+            used[branch.rows] = True
+        rows = np.flatnonzero(used)
+        self.rows.truncate(int(rows[-1]) + 1 if len(rows) else 0)
+        unused = self.rows.length_tokens - len(rows)
+        if unused > MOST_UNUSED_ROWS * len(rows):
+            self.rows.keep(rows)
+            places = np.cumsum(used) - 1
+            moved = {key: replace(branch, rows=places[branch.rows]) for key, branch in branches.items()}
+            for session in self.sessions:
+                session._branches = [moved[id(branch)] for branch in session._branches]
 
 
 class Session:
@@ -67,28 +84,24 @@ class Session:
         embeds = scorer.engine.encode_tiles(np.concatenate(tiles)) if tiles else scorer.no_embeds
         self._cache = _SharedCache(scorer.engine.new_cache(len(prefix) + scorer.max_block_tokens))
         self._run_prefix(prefix, embeds)
-        self._history = [_Branch(prefix, np.arange(len(prefix)), ())]  # after 0, 1, 2, ... committed steps
+        self._branches = [_Branch(prefix, np.arange(len(prefix)), ())]  # after 0, 1, 2, ... committed steps
         self._cache.sessions.add(self)
 
     @property
     def prefix_tokens(self) -> int:
         """Number of tokens before the first step."""
-        return len(self._history[0].ids)
+        return len(self._branches[0].ids)
 
     @property
     def steps(self) -> tuple[StepScore, ...]:
         """The committed steps and their scores."""
         return self._branch.steps
 
-    @property
-    def last_row(self) -> int:
-        """The last cache row that this session, rewound or not, can see."""
-        return max(int(branch.rows.max()) for branch in self._history)
-
     def score(self, responses: Sequence[Response]) -> ScoreResult:
         """Score whole responses, whatever is committed; results in input order, each alone in what it sees."""
         rule, max_steps = self._scorer.manifest.score_rule, self._options.max_steps
-        prefix = self._history[0]
+        self._cache.reclaim()
+        prefix = self._branches[0]
         results: dict[int, CandidateScore] = {}
         steps: dict[int, list[str]] = {}
         candidates = []
@@ -104,9 +117,9 @@ class Session:
 
     def append(self, step: str) -> StepScore:
         """Commit a step behind the committed ones; only its tokens are run. Raises InputError where it is too long."""
-        branch = self._branch
         candidate = self._next_candidate(0, step)
         self._cache.reclaim()
+        branch = self._branch
         start = self._cache.rows.length_tokens
         try:
             logits = self._run_one(candidate, branch)
@@ -117,7 +130,7 @@ class Session:
         rows = np.concatenate(
             [branch.rows[: candidate.shared_tokens], np.arange(start, self._cache.rows.length_tokens)]
         )
-        self._history.append(_Branch(candidate.prompt.ids[: len(rows)], rows, (*branch.steps, scored)))
+        self._branches.append(_Branch(candidate.prompt.ids[: len(rows)], rows, (*branch.steps, scored)))
         return scored
 
     def score_next(self, alternatives: Sequence[str]) -> ScoreResult:
@@ -132,6 +145,7 @@ class Session:
                 candidates.append(self._next_candidate(index, step))
             except InputError as error:
                 results[index] = CandidateScore(index, None, (), str(error))
+        self._cache.reclaim()
         for candidate, scores in self._run_all(candidates, self._branch):
             results[candidate.index] = self._result(candidate.index, [alternatives[candidate.index]], scores)
         return ScoreResult(self.tiles, tuple(results[index] for index in range(len(alternatives))))
@@ -139,19 +153,19 @@ class Session:
     def fork(self) -> Self:
         """A session of its own with the same committed steps; what both share is stored once."""
         other = copy.copy(self)
-        other._history = list(self._history)
+        other._branches = list(self._branches)
         self._cache.sessions.add(other)
         return other
 
     def rewind(self, steps: int = 1) -> None:
         """Forget the last committed `steps`. Raises InputError where there are fewer."""
-        if not 0 <= steps < len(self._history):
-            raise InputError(f"cannot rewind {steps} steps, {len(self._history) - 1} are committed")
-        del self._history[len(self._history) - steps :]
+        if not 0 <= steps < len(self._branches):
+            raise InputError(f"cannot rewind {steps} steps, {len(self._branches) - 1} are committed")
+        del self._branches[len(self._branches) - steps :]
 
     @property
     def _branch(self) -> _Branch:
-        return self._history[-1]
+        return self._branches[-1]
 
     def _prompt(self, steps: Sequence[str]) -> TokenisedPrompt:
         prompt = self._scorer.prompts.build(self._question, self.tiles, steps)
@@ -195,7 +209,6 @@ class Session:
 
     def _run_all(self, candidates: Sequence[Candidate], branch: _Branch) -> list[tuple[Candidate, NDArray[np.float64]]]:
         """Step scores of all candidates behind a branch; the cache is as before afterwards."""
-        self._cache.reclaim()
         past = self._cache.rows.length_tokens
         done: list[tuple[Candidate, NDArray[np.float64]]] = []
         for group in groups(candidates, self._scorer.max_block_tokens):

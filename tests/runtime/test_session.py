@@ -159,3 +159,59 @@ def test_kept_prefixes_hold_their_budget(scorer: StepScorer, picture: Callable[.
     assert len(calls) == 2
     with pytest.raises(InputError, match="prefix_cache_bytes"):
         counting(scorer, -1)
+
+
+def beams(session: Session, steps: int, width: int) -> list[Session]:
+    """A beam search that keeps branches from anywhere in the cache: those that score in the middle."""
+    live = [session]
+    for number in range(steps):
+        options = []
+        for beam in live:
+            texts = [f"Take {number}, {n} and {'more ' * (n % 3)}." for n in range(width)]
+            options += [(one.score, beam, one.steps[0].text) for one in beam.score_next(texts).candidates]
+        options.sort(key=lambda option: option[0])
+        middle = (len(options) - width) // 2
+        live = []
+        for _, beam, text in options[middle : middle + width]:
+            live.append(beam.fork())
+            live[-1].append(text)
+    return live
+
+
+def test_a_long_beam_search_keeps_the_cache_bounded_and_the_scores_right(
+    scorer: StepScorer, picture: Callable[..., Image.Image]
+) -> None:
+    session = scorer.session(picture(), "How high?")
+    prefix = session.prefix_tokens
+    moves = []
+    keep = session._cache.rows.keep
+    session._cache.rows.keep = lambda rows: (moves.append(len(rows)), keep(rows))  # type: ignore[method-assign]
+    live = beams(session, steps=12, width=3)
+    ends = [len(beam._branches[-1].ids) - prefix for beam in live]
+    assert cached_rows(session) <= (1 + 0.25) * (prefix + sum(ends)) + max(ends)
+    assert moves
+    for beam in live:
+        steps = [step.text for step in beam.steps]
+        fresh = whole(scorer.session(picture(), "How high?"), steps)
+        np.testing.assert_allclose([step.score for step in beam.steps], fresh, rtol=0, atol=CLOSE)
+        np.testing.assert_allclose(
+            beam.append("So it is.").score, whole(session, [*steps, "So it is."])[-1], rtol=0, atol=CLOSE
+        )
+        beam.rewind(5)
+        np.testing.assert_allclose(
+            beam.append("Anew.").score, whole(session, [*steps[:-4], "Anew."])[-1], rtol=0, atol=CLOSE
+        )
+
+
+def test_rows_between_living_ones_are_reclaimed(session: Session) -> None:
+    start = cached_rows(session)
+    dropped, kept = session.fork(), session.fork()
+    for number in range(8):
+        dropped.append(f"A step that is forgotten again, number {number}, with many words in it, far more than needed.")
+    kept.append("Two bars.")
+    expected = whole(session, ["Two bars.", "So 2."])[-1]
+    grown = cached_rows(session)
+    del dropped
+    assert kept.score_next(["So 2."]).candidates[0].score == pytest.approx(expected, abs=CLOSE)
+    assert start < cached_rows(session) < start + 30 < grown
+    assert kept.append("So 2.").score == pytest.approx(expected, abs=CLOSE)

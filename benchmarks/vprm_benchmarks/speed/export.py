@@ -33,7 +33,7 @@ def register(benchmarks: Subparsers) -> None:
         "export",
         run,
         "time and peak memory of an export beside copying the files",
-        "Write checkpoints of random bfloat16 weights at two depths to a temporary directory, then export them and copy "
+        "Write checkpoints of random bfloat16 weights at two depths to a temporary directory, export them and copy "
         "their files in turns, until everything is on the disk (fsync). Every export runs in a process of its own, "
         "whose peak resident memory is taken. The defaults make 3.9 GB.",
     )

@@ -1,6 +1,7 @@
 """What an engine does: encode tiles, hold cached rows, run a block of tokens. Nothing of prompts or scores.
 
-State is a value: the cache is passed in, a block is appended behind its rows, `truncate` forgets the newest rows.
+State is a value: the cache is passed in, a block is appended behind its rows, `truncate` forgets the newest rows and
+`keep` all but some.
 """
 
 from dataclasses import dataclass
@@ -35,6 +36,18 @@ class KVCache(Protocol):
     def truncate(self, length_tokens: int) -> None:
         """Forget all rows from `length_tokens` on."""
         ...
+
+    def keep(self, rows: Int64Array) -> None:
+        """Forget all rows but these, which are ascending; row rows[i] becomes row i."""
+        ...
+
+
+def kept_in_place(rows: Int64Array, length_tokens: int) -> int:
+    """How many of the first rows to keep need not move. Raises ValueError unless they are ascending cached rows."""
+    if len(rows) and (rows[0] < 0 or rows[-1] >= length_tokens or (np.diff(rows) <= 0).any()):
+        raise ValueError(f"rows to keep must be ascending and below {length_tokens}, got {rows}")
+    moved = np.flatnonzero(rows != np.arange(len(rows)))
+    return int(moved[0]) if len(moved) else len(rows)
 
 
 class Engine(Protocol):

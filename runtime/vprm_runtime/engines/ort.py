@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from vprm_runtime import native
 from vprm_runtime.bundle import Bundle
-from vprm_runtime.engines.base import Block, FloatArray, Int64Array, KVCache
+from vprm_runtime.engines.base import Block, FloatArray, Int64Array, KVCache, kept_in_place
 from vprm_runtime.errors import EngineError, MissingExtraError
 from vprm_runtime.manifest import GraphInfo
 
@@ -33,6 +33,13 @@ class OrtCache:
         if not 0 <= length_tokens <= self._length:
             raise ValueError(f"cannot truncate {self._length} cached rows to {length_tokens}")
         self._length = length_tokens
+
+    def keep(self, rows: Int64Array) -> None:
+        """Forget all rows but these, which are ascending; row rows[i] becomes row i."""
+        first = kept_in_place(rows, self._length)
+        for part in self.rows.reshape(-1, *self.rows.shape[2:]):  # a layer's keys or values at a time
+            part[first : len(rows)] = part[rows[first:]]
+        self._length = len(rows)
 
     def reserve(self, tokens: int) -> None:
         """Make room for `tokens` more rows; copies when the capacity is too small."""

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vprm_runtime.bundle import Bundle
-from vprm_runtime.engines.base import Block, FloatArray, Int64Array, KVCache
+from vprm_runtime.engines.base import Block, FloatArray, Int64Array, KVCache, kept_in_place
 from vprm_runtime.errors import EngineError, MissingExtraError, UnsupportedError
 
 DeviceType = Literal["cuda", "cpu"]
@@ -84,6 +84,16 @@ class OrtDeviceCache:
         if not 0 <= length_tokens <= self._length:
             raise ValueError(f"cannot truncate {self._length} cached rows to {length_tokens}")
         self._length = length_tokens
+
+    def keep(self, rows: Int64Array) -> None:
+        """Forget all rows but these, which are ascending; row rows[i] becomes row i. Copies through the host."""
+        first = kept_in_place(rows, self._length)
+        if first < len(rows):
+            host = self._rows.numpy()
+            for part in host.reshape(-1, *host.shape[2:]):  # a layer's keys or values at a time
+                part[first : len(rows)] = part[rows[first:]]
+            self._rows.update_inplace(host)
+        self._length = len(rows)
 
     def reserve(self, tokens: int) -> None:
         """Make room for `tokens` more rows; growing copies through the host, so sessions ask for enough at first."""

@@ -1,5 +1,8 @@
 """Cached keys and values on a device, in one allocation; the engine writes new rows directly behind the cached ones."""
 
+import numpy as np
+
+from vprm_runtime.engines.base import Int64Array, kept_in_place
 from vprm_runtime.engines.trt.device import ALIGNMENT_BYTES, Buffer, Device
 
 # Rows are reserved in steps of this many: memory of ended sessions then fits new ones, at the same addresses, and
@@ -37,6 +40,27 @@ class DeviceCache:
         if not 0 <= length_tokens <= self._length:
             raise ValueError(f"cannot truncate {self._length} cached rows to {length_tokens}")
         self._length = length_tokens
+
+    def keep(self, rows: Int64Array) -> None:
+        """Forget all rows but these, which are ascending; row rows[i] becomes row i.
+
+        What moves goes through a buffer of one layer's keys, as copies on a device may not overlap.
+        """
+        first = kept_in_place(rows, self._length)
+        moved_bytes = (len(rows) - first) * self._row_bytes
+        if moved_bytes:
+            runs = np.split(rows[first:], np.flatnonzero(np.diff(rows[first:]) != 1) + 1)  # neighbours move together
+            buffer = Buffer(self._device, moved_bytes)
+            for part in range(self._layers * 2):
+                start = self.past_address(*divmod(part, 2))
+                place = buffer.address
+                for run in runs:
+                    size_bytes = len(run) * self._row_bytes
+                    self._device.copy_on_device(place, start + int(run[0]) * self._row_bytes, size_bytes)
+                    place += size_bytes
+                self._device.copy_on_device(start + first * self._row_bytes, buffer.address, moved_bytes)
+            buffer.release()
+        self._length = len(rows)
 
     def grow(self, capacity_tokens: int) -> None:
         """Move the rows to a larger allocation."""
