@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from vprm_benchmarks.speed import best_of_n, export, preprocess
+from vprm_benchmarks.speed import best_of_n, export, preprocess, session
 from vprm_runtime.cli.common import Subparsers
 
-_BENCHMARKS = (best_of_n, preprocess, export)
+_BENCHMARKS = (best_of_n, preprocess, export, session)
 
 
 def register(subparsers: Subparsers) -> None:

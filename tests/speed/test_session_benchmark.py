@@ -1,0 +1,26 @@
+"""`vprm bench session` for real, on a tiny model."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from vprm_runtime.cli.main import main
+
+
+def test_sessions_are_timed_and_compared(capsys: pytest.CaptureFixture[str]) -> None:
+    sizes = ["--steps", "3", "--alternatives", "2", "--candidate-steps", "1", "--step-words", "3", "--max-tiles", "6"]
+    assert main(["bench", "session", "--model", "tiny", *sizes, "--rounds", "1", "--threads", "1", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    names = {"score_next", "whole_on_kept_prefix", "whole_anew", "best_of_8", "best_of_32"}
+    assert set(document["competitors"]) == names
+    assert document["settings"]["tiles"] == 7
+    differences = document["accuracy"]["largest_difference_from_anew"]
+    assert differences["whole_anew"] == 0
+    assert max(differences.values()) < 1e-5
+    assert document["ratios"]["whole_anew_over_score_next"] > 0
+    assert set(document["goals"]) == {
+        "whole_anew_over_score_next",
+        "time_per_candidate_best_of_32_over_best_of_8",
+    }
