@@ -12,7 +12,23 @@ from vprm_runtime.cli.main import main
 
 def test_export_is_timed_and_weighed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sizes = ["--model", "tiny", "--layers", "2", "--vision-layers", "1", "--precisions", "int8", "--rounds", "1"]
-    assert main(["bench", "export", *sizes, "--threads", "1", "--directory", str(tmp_path), "--json"]) == 0
+    assert (
+        main(
+            [
+                "bench",
+                "export",
+                *sizes,
+                "--threads",
+                "1",
+                "--roofline-size",
+                "256",
+                "--directory",
+                str(tmp_path),
+                "--json",
+            ]
+        )
+        == 0
+    )
     document = json.loads(capsys.readouterr().out)
     competitors = document["competitors"]
     assert set(competitors) == {"copy", "export_int8", "copy_half_depth", "export_int8_half_depth"}

@@ -11,7 +11,20 @@ from vprm_runtime.cli.main import main
 
 
 def test_preprocess_prints_one_document(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    sizes = ["--width", "640", "--height", "240", "--max-tiles", "3", "--rounds", "1", "--threads", "1"]
+    sizes = [
+        "--width",
+        "640",
+        "--height",
+        "240",
+        "--max-tiles",
+        "3",
+        "--rounds",
+        "1",
+        "--threads",
+        "1",
+        "--roofline-size",
+        "256",
+    ]
     assert main(["bench", "preprocess", *sizes, "--json", "--plot", str(tmp_path / "plot.png")]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["benchmark"] == "preprocess"

@@ -11,7 +11,25 @@ from vprm_runtime.cli.main import main
 
 def test_sessions_are_timed_and_compared(capsys: pytest.CaptureFixture[str]) -> None:
     sizes = ["--steps", "3", "--alternatives", "2", "--candidate-steps", "1", "--step-words", "3", "--max-tiles", "6"]
-    assert main(["bench", "session", "--model", "tiny", *sizes, "--rounds", "1", "--threads", "1", "--json"]) == 0
+    assert (
+        main(
+            [
+                "bench",
+                "session",
+                "--model",
+                "tiny",
+                *sizes,
+                "--rounds",
+                "1",
+                "--threads",
+                "1",
+                "--roofline-size",
+                "256",
+                "--json",
+            ]
+        )
+        == 0
+    )
     document = json.loads(capsys.readouterr().out)
     names = {"score_next", "whole_on_kept_prefix", "whole_anew", "best_of_8", "best_of_32"}
     assert set(document["competitors"]) == names

@@ -33,6 +33,9 @@ def add_benchmark(
     """
     parser: argparse.ArgumentParser = benchmarks.add_parser(name, help=help_text, description=description)
     parser.add_argument("--threads", type=positive_int, metavar="N", help="CPU threads (default: all cores)")
+    parser.add_argument(
+        "--roofline-size", type=positive_int, default=2048, metavar="N", help="side of its matrices (default: 2048)"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON document on stdout")
     parser.add_argument("--plot", type=Path, metavar="FILE.png", help="also draw the medians")
     parser.set_defaults(run=lambda args: _run(args, run), extra="bench")

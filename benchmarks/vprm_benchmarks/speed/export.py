@@ -62,7 +62,7 @@ def run(args: argparse.Namespace, say: Say) -> Report:
     from vprm_benchmarks.speed.roofline import cpu_roofline
 
     say("roofline")
-    report = Report("export", cpu_roofline(args.threads))
+    report = Report("export", cpu_roofline(args.threads, args.roofline_size))
     names = ("model", "layers", "vision_layers", "precisions", "rounds")
     report.settings = {name: getattr(args, name) for name in names}
     with tempfile.TemporaryDirectory(dir=args.directory) as folder:

@@ -50,7 +50,7 @@ def run(args: argparse.Namespace, say: Say) -> Report:
     from vprm_benchmarks.speed.roofline import cpu_roofline
 
     say("roofline")
-    report = Report("preprocess", cpu_roofline(args.threads))
+    report = Report("preprocess", cpu_roofline(args.threads, args.roofline_size))
     report.settings = {name: getattr(args, name) for name in ("width", "height", "max_tiles", "rounds")}
     tiling = TilingInfo(_TILE_PX, 1, args.max_tiles, True)
     calls: dict[str, Callable[[], object]] = {}

@@ -18,7 +18,6 @@ from vprm_benchmarks.speed.timing import median_s
 from vprm_export.graph_builder import IR_VERSION, OPSET
 
 ProductType = Literal["fp32", "bf16", "fp16", "int8"]
-CPU_SIZE = 2048
 _COPY_BYTES = 1 << 28
 _FLOATS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -29,7 +28,7 @@ def synchronize() -> None:
         torch.cuda.synchronize()
 
 
-def cpu_roofline(threads: int | None = None, size: int = CPU_SIZE) -> dict[str, Any]:
+def cpu_roofline(threads: int | None = None, size: int = 2048) -> dict[str, Any]:
     """The `roofline` of a benchmark's document: TFLOP/s by library and type, GB/s of a copy, and the machine."""
     count = threads or available_cores()
     before = torch.get_num_threads()

@@ -61,7 +61,7 @@ def run(args: argparse.Namespace, say: Say) -> Report:
     from vprm_benchmarks.speed.roofline import cpu_roofline
 
     say("roofline")
-    report = Report("session", cpu_roofline(args.threads))
+    report = Report("session", cpu_roofline(args.threads, args.roofline_size))
     names = ("model", "precision", "max_tiles", "steps", "alternatives", "candidate_steps", "step_words", "rounds")
     report.settings = {name: getattr(args, name) for name in names}
     if args.model == "8b-slice":
