@@ -21,7 +21,7 @@ from vprm_calibration.collect import (
 from vprm_calibration.segments import LayeredGraph
 from vprm_calibration.sensitivity import measure_sensitivity
 from vprm_calibration.sequences import SequenceLimits, feeds_of_rows
-from vprm_export.precision.calibration_file import FORMAT, Calibration
+from vprm_export.precision.calibration_file import FORMAT, FORMAT_VERSION, Calibration
 from vprm_export.precision.recipe import Recipe, recipe_for
 from vprm_runtime.batch import open_rows
 from vprm_runtime.bundle import Bundle
@@ -30,7 +30,6 @@ from vprm_runtime.manifest import Precision, Target
 from vprm_runtime.scorer import StepScorer
 
 _TOOLS = ("vprm", "numpy", "onnxruntime", "onnx-ir")
-FORMAT_VERSION = 1
 
 
 @dataclass(frozen=True)

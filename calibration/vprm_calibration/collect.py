@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from vprm_calibration.segments import LayeredGraph, opened_segment
 from vprm_calibration.sequences import stored_sequences, with_context
-from vprm_export.precision.calibration_file import TOKEN_PERCENTILES, SiteStatistics
+from vprm_export.precision.calibration_file import TOKEN_PERCENTILES, SiteStatistics, gram_block
+from vprm_export.precision.error_feedback import TINY
 
 Progress = Callable[[str, int, int], None]  # what, done, in all
 SAMPLES = 96
@@ -33,6 +34,7 @@ class SiteAccumulator:
 
     absmax: NDArray[np.float32] | None = None
     square_sum: NDArray[np.float64] | None = None
+    gram_sum: NDArray[np.float64] | None = None  # [blocks, b, b]
     tokens: int = 0
     token_absmax: list[NDArray[np.float32]] = field(default_factory=list)
     rows: list[NDArray[np.float32]] = field(default_factory=list)
@@ -44,6 +46,8 @@ class SiteAccumulator:
         channels, squares = absolute.max(axis=0), np.square(inputs, dtype=np.float64).sum(axis=0)
         self.absmax = channels if self.absmax is None else np.maximum(self.absmax, channels)
         self.square_sum = squares if self.square_sum is None else self.square_sum + squares
+        gram = gram_of(inputs).astype(np.float64) * len(inputs)
+        self.gram_sum = gram if self.gram_sum is None else self.gram_sum + gram
         by_token = absolute.max(axis=1)
         self.token_absmax.append(by_token)
         rng = np.random.default_rng(self.tokens)
@@ -53,7 +57,7 @@ class SiteAccumulator:
 
     def result(self) -> SiteStatistics:
         """Statistics of all sequences."""
-        if self.absmax is None or self.square_sum is None:
+        if self.absmax is None or self.square_sum is None or self.gram_sum is None:
             raise ValueError("no sequence was added")
         rows = np.concatenate(self.rows)
         order = np.argsort(-np.abs(rows).max(axis=1), kind="stable")
@@ -66,7 +70,17 @@ class SiteAccumulator:
             (self.square_sum / self.tokens).astype(np.float32),
             percentiles.astype(np.float32),
             rows[kept],
+            (self.gram_sum / self.tokens).astype(np.float32),
         )
+
+
+def gram_of(inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Second moments [blocks, b, b] of inputs [tokens, in], each token scaled to a mean square of 1."""
+    size = np.sqrt(np.square(inputs).mean(axis=1, keepdims=True))
+    unit = inputs / np.maximum(size, np.float32(TINY))
+    blocks = unit.T.reshape(-1, gram_block(inputs.shape[1]), len(inputs))  # [blocks, b, tokens]
+    gram: NDArray[np.float32] = blocks @ blocks.transpose(0, 2, 1) / np.float32(len(inputs))
+    return gram
 
 
 def collect_statistics(layered: LayeredGraph, kv_width: int, work: Path, progress: Progress) -> dict[str, Path]:

@@ -19,7 +19,8 @@ from vprm_calibration.segments import LayeredGraph, Segment, opened_segment
 from vprm_calibration.sequences import stored_sequences, with_context
 from vprm_export.precision.quantise import fake_quantised_inputs, quantised_weight, static_scale
 from vprm_export.precision.recipe import Recipe
-from vprm_export.precision.tuning import SharedShape, TunedSite, tuned_site
+from vprm_export.precision.sites import parse_site
+from vprm_export.precision.tuning import SharedShape, TunedSite, divided_gram, tuned_site
 from vprm_export.weights import Weight
 from vprm_runtime.bundle import Bundle
 from vprm_runtime.score_rule import ScoreRule
@@ -82,16 +83,17 @@ class _Runner:
 
     def disturb(self, layer: int, site: str, statistics: Path, recipe: Recipe) -> None:
         """Begin a stream: the clean one through this layer, with one site's products made under the recipe."""
-        linears = self._layered.sites[site]
+        linears, recipe = self._layered.sites[site], recipe.of(parse_site(site)[1])
         start, end = self._layered.starts[layer], self._layered.end(layer)
         weights = [linear.weight_values() for linear in linears]
         tuned = self._tuned(site, weights, statistics, recipe)
+        gram = divided_gram(read_statistics(statistics, site).gram, tuned.factors)
         products: dict[str, list[Array]] = {name: [] for name in self._names}
         taps = [linear.value for linear in linears]
         with opened_segment(self._layered, [start], taps, self._work) as segment:
             for name in self._names:
                 for values, weight in zip(self._run(segment, name, start.name), weights, strict=True):
-                    product = emulated_product(values.astype(np.float32), weight, tuned, recipe)
+                    product = emulated_product(values.astype(np.float32), weight, tuned, recipe, gram)
                     products[name].append(product.astype(self._layered.dtype))
         made = [linear.product for linear in linears]
         with opened_segment(self._layered, [start, *made], [end], self._work) as segment:
@@ -137,13 +139,17 @@ class _Runner:
 
 
 def emulated_product(
-    inputs: NDArray[np.float32], weight: NDArray[np.float32], tuned: TunedSite, recipe: Recipe
+    inputs: NDArray[np.float32],
+    weight: NDArray[np.float32],
+    tuned: TunedSite,
+    recipe: Recipe,
+    gram: NDArray[np.float32] | None,
 ) -> NDArray[np.float32]:
     """What a quantised Linear gives for inputs [tokens, in] and weight [out, in]; float32 [tokens, out]."""
     dtype = np.dtype(recipe.float_dtype)
     scale = static_scale(tuned.input_absmax, recipe.activations, dtype)
     rounded = fake_quantised_inputs(inputs / tuned.factors, recipe.activations, scale)
-    quantised = quantised_weight(weight * tuned.factors, recipe.weights, dtype, tuned.importance).dequantised()
+    quantised = quantised_weight(weight * tuned.factors, recipe.weights, dtype, gram).dequantised()
     product: NDArray[np.float32] = rounded @ quantised.T
     return product
 

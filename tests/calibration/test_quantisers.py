@@ -65,13 +65,37 @@ def test_zero_weights_stay_zero() -> None:
         assert (quantised.dequantised() == 0).all() and (quantised.scales > 0).all()
 
 
-def test_importance_decides_which_weights_a_clipped_group_serves() -> None:
+def gram_of(inputs: NDArray[np.float32], block: int) -> NDArray[np.float32]:
+    """Second moments [in/block, block, block] of inputs [tokens, in]."""
+    blocks = inputs.T.reshape(-1, block, len(inputs))
+    gram: NDArray[np.float32] = blocks @ blocks.transpose(0, 2, 1) / np.float32(len(inputs))
+    return gram
+
+
+def test_second_moments_decide_which_weights_a_clipped_group_serves() -> None:
     weight = np.full((1, 128), 0.5, np.float32)
     weight[0, :32] = 1.0
     plain = quantised_weight(weight, "int4_group", FP32).dequantised()
-    importance = np.where(np.arange(128) < 32, 1e-6, 1).astype(np.float32)
-    weighted = quantised_weight(weight, "int4_group", FP32, importance).dequantised()
-    assert np.abs(weighted[0, 32:] - 0.5).max() <= np.abs(plain[0, 32:] - 0.5).max()
+    gram = np.diag(np.where(np.arange(128) < 32, 1e-6, 1).astype(np.float32))[None]
+    weighted = quantised_weight(weight, "int4_group", FP32, gram).dequantised()
+    assert np.abs(weighted[0, 32:] - 0.5).max() < np.abs(plain[0, 32:] - 0.5).max()
+
+
+@pytest.mark.parametrize(("kind", "gain"), [("int4_group", 2.0), ("fp8_tensor", 1.5)])
+@pytest.mark.parametrize("block", [64, 192])
+def test_errors_are_made_up_for_where_inputs_are_correlated(kind: WeightKind, gain: float, block: int) -> None:
+    rng = np.random.default_rng(4)
+    few = rng.standard_normal((2000, INPUTS // 64, 12))  # what the 64 channels of a group have in common
+    inputs = np.einsum("tgk,gkc->tgc", few, rng.standard_normal((INPUTS // 64, 12, 64))).reshape(2000, INPUTS)
+    inputs = (inputs + 0.3 * rng.standard_normal(inputs.shape)).astype(np.float32)
+    weight = rng.standard_normal((32, INPUTS)).astype(np.float32)
+    seen, unseen = inputs[:1000], inputs[1000:]
+
+    def error(gram: NDArray[np.float32] | None) -> float:
+        rounded = quantised_weight(weight, kind, FP32, gram).dequantised()
+        return float(np.square(unseen @ (rounded - weight).T).mean())
+
+    assert error(gram_of(seen, block)) * gain < error(None)
 
 
 def test_int4_is_packed_low_half_first() -> None:
@@ -106,3 +130,14 @@ def test_what_cannot_be_quantised_is_refused() -> None:
     with pytest.raises(UnsupportedError, match="int8 for cpu"):
         recipe_for("int8", "dsp")  # type: ignore[arg-type]
     assert recipe_for("fp16", "cpu") is None
+
+
+def test_roles_that_cost_too_much_have_a_milder_recipe() -> None:
+    w4, static = recipe_for("w4", "cpu"), recipe_for("int8", "tensorrt")
+    assert w4 is not None and static is not None
+    assert w4.of("qkv") == recipe_for("w8", "cpu") and w4.of("down") == w4
+    assert static.of("down").activations == "int8_token" and static.of("o") == static
+    assert static.description == (
+        "qkv, o, gate_up: weights int8_channel, activations int8_static; "
+        "down: weights int8_channel, activations int8_token"
+    )

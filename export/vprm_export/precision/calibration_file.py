@@ -6,14 +6,18 @@
 | `{site}.mean_square`      | float32 [in]    | mean square of each input channel                              |
 | `{site}.token_absmax`     | float32 [5]     | percentiles 0, 50, 99, 99.9, 100 of the tokens' absmax         |
 | `{site}.samples`          | float32 [R, in] | some tokens' inputs: those with the largest absmax, and others |
+| `{site}.gram`             | float32         | second moments of channels, mean over tokens of the inputs     |
+|                           | [in/b, b, b]    | scaled to a mean square of 1, in blocks of b <= 512 channels   |
 | `sensitivity.{precision}` | float32 [sites] | mean step-score error with this site alone quantised           |
 
 A site is a Linear, or several with the same input: `layers.{i}.qkv`, `.o`, `.gate_up`, `.down`. The file's metadata
-has `format` "vprm-calibration", `sites` (their names, in order) and `provenance`, both JSON.
+has `format` "vprm-calibration", `sites` (their names, in order) and `provenance`, both JSON. For 8 B parameters the
+file has 2.1 GB, most of it second moments; a tensor is read when it is needed.
 """
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,12 +27,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vprm_export.checkpoint import TensorEntry, read_safetensors_header
+from vprm_export.precision.recipe import GROUP_SIZE
 from vprm_runtime.errors import CheckpointError, InputError
 
 FORMAT = "vprm-calibration"
+FORMAT_VERSION = 2
+GRAM_BLOCK = 512
 TOKEN_PERCENTILES = (0.0, 50.0, 99.0, 99.9, 100.0)
 
 FloatArray = NDArray[np.float32]
+
+
+def gram_block(inputs: int) -> int:
+    """Channels of a block of second moments: the most that divide `inputs` and hold whole groups of weights."""
+    step = math.gcd(inputs, GROUP_SIZE)
+    return max(block for block in range(step, GRAM_BLOCK + 1, step) if inputs % block == 0)
 
 
 @dataclass(frozen=True)
@@ -39,6 +52,7 @@ class SiteStatistics:
     mean_square: FloatArray
     token_absmax: FloatArray
     samples: FloatArray
+    gram: FloatArray
 
     def tensors(self, site: str) -> dict[str, FloatArray]:
         """As tensors of the file."""
@@ -72,9 +86,13 @@ class Calibration:
         metadata = header.get("__metadata__", {})
         if metadata.get("format") != FORMAT:
             raise InputError(f"{file} is a safetensors file of another kind: make one with  vprm calibrate BUNDLE")
-        return Calibration(
-            file, tuple(json.loads(metadata["sites"])), json.loads(metadata["provenance"]), digest, tensors
-        )
+        provenance = json.loads(metadata["provenance"])
+        if provenance.get("format_version") != FORMAT_VERSION:
+            raise InputError(
+                f"{file} has calibration format {provenance.get('format_version')}, this version reads "
+                f"{FORMAT_VERSION}: calibrate again with  vprm calibrate"
+            )
+        return Calibration(file, tuple(json.loads(metadata["sites"])), provenance, digest, tensors)
 
     def statistics(self, site: str) -> SiteStatistics:
         """Statistics of one site. Raises InputError where the file has none: it is of another model."""

@@ -9,13 +9,13 @@ then the whole tail fuses to its MatMulIntegerToFloat.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
 from vprm_export.graph_builder import FLOAT32, GraphBuilder
-from vprm_export.precision.quantise import INT8_MAX, TINY, FloatArray, static_scale
+from vprm_export.precision.error_feedback import TINY
+from vprm_export.precision.quantise import INT8_MAX, FloatArray, static_scale
 from vprm_export.precision.recipe import Recipe, group_size
 from vprm_export.precision.stored import Layout, QuantisedWeight
 from vprm_export.weights import Weight
@@ -66,11 +66,11 @@ class Dequantised:
     """Weight-only: codes and DequantizeLinear in front of the product; engines fold it into their kernels."""
 
     recipe: Recipe
-    importance: Callable[[], FloatArray | None] = lambda: None  # [in], see `quantised_weight`
+    gram: Callable[[], FloatArray | None] = lambda: None  # [blocks, b, b], see `quantised_weight`
 
     def product(self, graph: GraphBuilder, value: ir.Value, weight: Weight) -> ir.Value:
         """X W^T."""
-        return graph.op("MatMul", value, _dequantised(graph, self.recipe, weight, self.importance))
+        return graph.op("MatMul", value, _dequantised(graph, self.recipe, weight, self.gram))
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,7 @@ class StaticQdq:
 
     recipe: Recipe
     input_absmax: float
+    gram: Callable[[], FloatArray | None] = lambda: None  # as in Dequantised
 
     def product(self, graph: GraphBuilder, value: ir.Value, weight: Weight) -> ir.Value:
         """X W^T."""
@@ -88,18 +89,40 @@ class StaticQdq:
         zero = graph.constant(np.zeros((), code_type.numpy()))
         codes = graph.op("QuantizeLinear", value, scale, zero)
         inputs = graph.op("DequantizeLinear", codes, scale, zero)
-        return graph.op("MatMul", inputs, _dequantised(graph, self.recipe, weight, lambda: None))
+        return graph.op("MatMul", inputs, _dequantised(graph, self.recipe, weight, self.gram))
+
+
+@dataclass(frozen=True)
+class TokenQdq:
+    """A scale per token out of QuantizeLinear with a constant one: inputs are divided by their token's absmax first.
+
+    TensorRT takes constant scales only; the product is multiplied by the absmax again, so it runs in int8 all the same.
+    """
+
+    recipe: Recipe
+
+    def product(self, graph: GraphBuilder, value: ir.Value, weight: Weight) -> ir.Value:
+        """X W^T."""
+        smallest = np.array(np.finfo(graph.dtype).smallest_normal, graph.dtype)
+        highest = graph.op("ReduceMax", graph.op("Abs", value), graph.ints(-1), keepdims=1)
+        absmax = graph.op("Max", highest, graph.constant(smallest))  # [.., 1]
+        scale = graph.constant(np.array(static_scale(1.0, "int8_static", graph.dtype), graph.dtype))
+        zero = graph.constant(np.zeros((), np.int8))
+        codes = graph.op("QuantizeLinear", graph.op("Div", value, absmax), scale, zero)
+        inputs = graph.op("DequantizeLinear", codes, scale, zero)
+        product = graph.op("MatMul", inputs, _dequantised(graph, self.recipe, weight, lambda: None))
+        return graph.op("Mul", product, absmax)
 
 
 def _dequantised(
-    graph: GraphBuilder, recipe: Recipe, weight: Weight, importance: Callable[[], FloatArray | None]
+    graph: GraphBuilder, recipe: Recipe, weight: Weight, gram: Callable[[], FloatArray | None]
 ) -> ir.Value:
     """W^T [in, out] in the graph's dtype, from stored codes and scales."""
-    stored = QuantisedWeight(weight, Layout(recipe.weights, graph.dtype, importance))
+    stored = QuantisedWeight(weight, Layout(recipe.weights, graph.dtype, gram))
     codes = graph.stored(stored.codes, _CODE_TYPES[recipe.weights])
-    attributes: dict[str, Any] = {}
+    scales = graph.weight(stored.scales)
+    if recipe.weights == "fp8_tensor":
+        return graph.op("DequantizeLinear", codes, scales)
     if recipe.weights == "int8_channel":
-        attributes = {"axis": 1}
-    elif recipe.weights in ("int8_group", "int4_group"):
-        attributes = {"axis": 0, "block_size": group_size(weight.shape[1])}
-    return graph.op("DequantizeLinear", codes, graph.weight(stored.scales), **attributes)
+        return graph.op("DequantizeLinear", codes, scales, axis=1)
+    return graph.op("DequantizeLinear", codes, scales, axis=0, block_size=group_size(weight.shape[1]))

@@ -10,7 +10,7 @@ from vprm_export.graph_builder import LinearFormat, LinearFormats
 from vprm_export.llm_graph import LlmNumbers
 from vprm_export.llm_weights import LlmWeights
 from vprm_export.precision.calibration_file import Calibration
-from vprm_export.precision.linear_formats import Dequantised, HalfStored, StaticQdq, TokenInt8
+from vprm_export.precision.linear_formats import Dequantised, HalfStored, StaticQdq, TokenInt8, TokenQdq
 from vprm_export.precision.quantise import FloatArray
 from vprm_export.precision.recipe import FLOAT_DTYPES, Recipe, recipe_for
 from vprm_export.precision.sites import parse_site, site_names
@@ -141,11 +141,13 @@ class _Formats:
     def __call__(self, site: str) -> LinearFormat | None:
         if site in self.kept_high:
             return HalfStored()
-        if self.recipe.activations == "int8_token":
-            return TokenInt8()
-        if self.recipe.needs_calibration and self.tuner is not None:
-            return StaticQdq(self.recipe, self.tuner.site(*parse_site(site)).input_absmax)
-        return Dequantised(self.recipe, lambda: self._importance(site))
+        recipe = self.recipe.of(parse_site(site)[1])
+        if recipe.activations == "int8_token":
+            return TokenInt8() if recipe.target == "cpu" else TokenQdq(recipe)
+        if recipe.needs_calibration and self.tuner is not None:
+            absmax = self.tuner.site(*parse_site(site)).input_absmax
+            return StaticQdq(recipe, absmax, lambda: self._gram(site))
+        return Dequantised(recipe, lambda: self._gram(site))
 
-    def _importance(self, site: str) -> FloatArray | None:
-        return None if self.tuner is None else self.tuner.site(*parse_site(site)).importance
+    def _gram(self, site: str) -> FloatArray | None:
+        return None if self.tuner is None else self.tuner.gram(*parse_site(site))

@@ -12,18 +12,24 @@ import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
+from vprm_export.precision.error_feedback import (
+    TINY,
+    Rounding,
+    feedback_factors,
+    int4_rounding,
+    rounded_rows,
+    stored_scale,
+)
 from vprm_export.precision.recipe import ActivationKind, WeightKind, group_size
 
 FloatArray = NDArray[np.float32]
 Array = NDArray[Any]
 
 INT8_MAX = 127
-INT4_MAX = 7  # codes go from -8, but a scale is taken so that the largest weight of a group has 7
 FP8_MAX = 448.0  # the largest finite float8_e4m3fn
 FP8: np.dtype[Any] = np.dtype(ml_dtypes.float8_e4m3fn)
-TINY = 1e-20  # smallest absmax that a scale is made of, so that rows of zeros divide by something
-_CLIP_RATIOS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7)
-_CHUNK_ELEMENTS = 1 << 17
+_CHUNK_ELEMENTS = 1 << 17  # what a core's cache takes
+_FEEDBACK_ROWS = 1024  # errors are fed back column by column: rows enough to make each step worth its call
 
 
 @dataclass(frozen=True)
@@ -49,14 +55,14 @@ class Quantised:
 
 
 def quantised_weight(
-    weight: Array, kind: WeightKind, scale_dtype: np.dtype[Any], importance: FloatArray | None = None
+    weight: Array, kind: WeightKind, scale_dtype: np.dtype[Any], gram: FloatArray | None = None
 ) -> Quantised:
     """Quantise W [out, in] (any floating dtype).
 
-    Scales are rounded to `scale_dtype` before codes are made, so codes fit the scale that is stored. `importance` [in]
-    weighs inputs where int4 scales are searched for: the mean square of the Linear's inputs.
+    Scales are rounded to `scale_dtype` before codes are made, so codes fit the scale that is stored. With `gram`
+    [blocks, b, b], second moments of the Linear's inputs, int4 and fp8 errors are fed back (see error_feedback).
     """
-    parts = list(quantised_blocks(lambda: iter([weight]), kind, scale_dtype, importance))
+    parts = list(quantised_blocks(lambda: iter([weight]), weight.shape[1], kind, scale_dtype, gram))
     scales = [part.scales for part in parts]
     codes = np.concatenate([part.codes for part in parts])
     return Quantised(codes, scales[0] if kind == "fp8_tensor" else np.concatenate(scales))
@@ -64,27 +70,47 @@ def quantised_weight(
 
 def quantised_blocks(
     blocks: Callable[[], Iterator[Array]],
+    inputs: int,
     kind: WeightKind,
     scale_dtype: np.dtype[Any],
-    importance: FloatArray | None = None,
+    gram: FloatArray | None = None,
 ) -> Iterator[Quantised]:
-    """As `quantised_weight`, a few rows at a time, for a weight that comes in blocks of rows; fp8 reads them twice."""
-    if kind != "fp8_tensor":
-        for rows in _chunks(blocks()):
-            yield _int_rows(rows, kind, scale_dtype, importance)
+    """As `quantised_weight`, some rows at a time, for a weight that comes in blocks of rows; fp8 reads them twice."""
+    small = max(1, _CHUNK_ELEMENTS // inputs)
+    if kind in ("int8_channel", "int8_group"):
+        for rows in _chunks(blocks(), small):
+            yield _int8_rows(rows, kind, scale_dtype)
         return
-    absmax = max(float(_absmax(rows).max()) for rows in _chunks(blocks()))
-    scales = _scale(np.array([absmax], np.float32), FP8_MAX, scale_dtype)
-    for rows in _chunks(blocks()):
-        yield Quantised(fp8_codes(rows, scales), scales)
+    if kind == "fp8_tensor":
+        absmax = np.array(max(_absmax(rows).max() for rows in _chunks(blocks(), small)), np.float32)
+        scale = stored_scale(absmax, FP8_MAX, scale_dtype)
+        group = inputs if gram is None else gram.shape[1]
+        rounding = Rounding(group, lambda columns, weights: np.full(columns.shape[1], scale), fp8_codes)
+    else:
+        rounding = int4_rounding(group_size(inputs), scale_dtype)
+    factors = None if gram is None else feedback_factors(gram)
+    for rows in _chunks(_joined(blocks(), _FEEDBACK_ROWS), _FEEDBACK_ROWS):
+        codes, scales = rounded_rows(rows, factors, rounding)
+        yield Quantised(codes, scales[0, :1] if kind == "fp8_tensor" else scales)
 
 
-def _chunks(blocks: Iterator[Array]) -> Iterator[FloatArray]:
-    """Rows in float32, as many at a time as a core's cache takes."""
+def _chunks(blocks: Iterator[Array], rows: int) -> Iterator[FloatArray]:
+    """At most so many rows at a time, in float32."""
     for block in blocks:
-        step = max(1, _CHUNK_ELEMENTS // block.shape[1])
-        for start in range(0, len(block), step):
-            yield block[start : start + step].astype(np.float32)
+        for start in range(0, len(block), rows):
+            yield block[start : start + rows].astype(np.float32)
+
+
+def _joined(blocks: Iterator[Array], rows: int) -> Iterator[Array]:
+    """Neighbouring blocks as one, until they have at least so many rows."""
+    waiting: list[Array] = []
+    for block in blocks:
+        waiting.append(block)
+        if sum(map(len, waiting)) >= rows:
+            yield np.concatenate(waiting)
+            waiting = []
+    if waiting:
+        yield np.concatenate(waiting)
 
 
 def _absmax(values: FloatArray) -> FloatArray:
@@ -93,38 +119,14 @@ def _absmax(values: FloatArray) -> FloatArray:
     return result
 
 
-def _int_rows(
-    rows: FloatArray, kind: WeightKind, scale_dtype: np.dtype[Any], importance: FloatArray | None
-) -> Quantised:
+def _int8_rows(rows: FloatArray, kind: WeightKind, scale_dtype: np.dtype[Any]) -> Quantised:
     outputs, inputs = rows.shape
-    group = inputs if kind == "int8_channel" else group_size(inputs)
-    grouped = rows.reshape(outputs, -1, group)  # [out, groups, group]
-    if kind == "int4_group":
-        weights = np.ones(inputs, np.float32) if importance is None else importance
-        codes, scales = _searched_int4(grouped, scale_dtype, weights.reshape(-1, group))
-    else:
-        scales = _scale(_absmax(grouped), INT8_MAX, scale_dtype)
-        codes = _rounded(grouped, scales, -INT8_MAX, INT8_MAX)
-    return Quantised(codes.reshape(rows.shape), scales[:, 0] if kind == "int8_channel" else scales)
-
-
-def _searched_int4(
-    grouped: FloatArray, scale_dtype: np.dtype[Any], importance: FloatArray
-) -> tuple[NDArray[np.int8], FloatArray]:
-    """Codes and scales of [out, groups, group]: of several clipped ranges the one with the least weighted error."""
-    absmax = _absmax(grouped)
-    best_codes, best_scales = np.zeros(grouped.shape, np.int8), np.zeros(absmax.shape, np.float32)
-    best_error = np.full(absmax.shape, np.inf, np.float32)
-    for ratio in _CLIP_RATIOS:
-        scales = _scale(absmax * np.float32(ratio), INT4_MAX, scale_dtype)
-        codes = _rounded(grouped, scales, -INT4_MAX - 1, INT4_MAX)
-        difference = codes * scales[:, :, None] - grouped
-        error = np.einsum("ogi,gi->og", difference * difference, importance)
-        better = error < best_error
-        best_error = np.where(better, error, best_error)
-        best_scales = np.where(better, scales, best_scales)
-        best_codes = np.where(better[:, :, None], codes, best_codes)
-    return best_codes, best_scales
+    grouped = rows.reshape(outputs, -1, inputs if kind == "int8_channel" else group_size(inputs))
+    scales = stored_scale(_absmax(grouped), INT8_MAX, scale_dtype)
+    quotients = grouped / scales[:, :, None]
+    np.rint(quotients, out=quotients)
+    codes = np.clip(quotients, -INT8_MAX, INT8_MAX, out=quotients).astype(np.int8).reshape(rows.shape)
+    return Quantised(codes, scales[:, 0] if kind == "int8_channel" else scales)
 
 
 def fp8_codes(values: FloatArray, scale: FloatArray) -> Array:
@@ -133,24 +135,10 @@ def fp8_codes(values: FloatArray, scale: FloatArray) -> Array:
     return codes
 
 
-def _scale(absmax: FloatArray, largest_code: float, scale_dtype: np.dtype[Any]) -> FloatArray:
-    """absmax / largest_code as `scale_dtype` can hold it, in float32; never 0."""
-    smallest = TINY if scale_dtype == np.float32 else float(np.finfo(scale_dtype).smallest_normal)
-    scales: FloatArray = np.maximum(absmax / np.float32(largest_code), np.float32(smallest)).astype(np.float32)
-    return scales.astype(scale_dtype).astype(np.float32)
-
-
-def _rounded(grouped: FloatArray, scales: FloatArray, lowest: int, highest: int) -> NDArray[np.int8]:
-    quotients = grouped / scales[:, :, None]
-    np.rint(quotients, out=quotients)
-    codes: NDArray[np.int8] = np.clip(quotients, lowest, highest, out=quotients).astype(np.int8)
-    return codes
-
-
 def static_scale(absmax: float, kind: ActivationKind, scale_dtype: np.dtype[Any]) -> np.float32:
     """The constant scale of activations that go up to `absmax`."""
     largest = FP8_MAX if kind == "fp8_static" else INT8_MAX
-    return np.float32(_scale(np.array([absmax], np.float32), largest, scale_dtype)[0])
+    return np.float32(stored_scale(np.array([absmax], np.float32), largest, scale_dtype)[0])
 
 
 def fake_quantised_inputs(inputs: FloatArray, kind: ActivationKind, scale: np.float32 | None = None) -> FloatArray:

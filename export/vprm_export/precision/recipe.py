@@ -9,22 +9,32 @@
 | w4        | both     | int4, a scale per 128 inputs | float32 (cpu), float16 (tensorrt)      |            |
 | fp8       | both     | E4M3, one scale              | E4M3, one calibrated scale             |            |
 
-Channel means output channel. Where 128 does not divide the number of inputs, the group is the largest power of two
-that does. The default target is the CPU; there ONNX Runtime turns the weight-only recipes' DequantizeLinear + MatMul
-into its MatMulNBits, which rounds activations to int8 per token and group of inputs. Target cpu-native has cpu's
-recipes, and its graphs have attention in bfloat16 through the package's own operator (vprm_runtime.native).
+Channel means output channel. Some roles have a milder recipe (`Recipe.of`): w4's queries, keys and values are as w8's,
+and int8 for TensorRT divides the inputs of `down` by their token's absmax before the constant scale. Where 128 does not
+divide the number of inputs, the group is the largest power of two that does. The default target is the CPU; there ONNX
+Runtime turns the weight-only recipes' DequantizeLinear + MatMul into its MatMulNBits, which rounds activations to int8
+per token and group of inputs. Target cpu-native has cpu's recipes, and its graphs have attention in bfloat16 through
+the package's own operator (vprm_runtime.native).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
+from vprm_export.precision.sites import ROLES, Role
 from vprm_runtime.errors import UnsupportedError
 from vprm_runtime.graph_io import FloatDType
 from vprm_runtime.manifest import Precision, Target
 
 WeightKind = Literal["int8_channel", "int8_group", "int4_group", "fp8_tensor"]
+FEEDBACK_KINDS: tuple[WeightKind, ...] = ("int4_group", "fp8_tensor")  # rounding errors are fed back
 ActivationKind = Literal["float", "int8_token", "int8_token_group", "int8_static", "fp8_static"]
 
+_W8_IN_W4: tuple[Role, ...] = ("qkv",)
+"""Rounding queries and keys to 4 bits changes what attends to what: on the demo PRM that is over half of w4's squared
+error, at an eighth of the weights (docs/quantisation.md)."""
+_TOKEN_SCALES_IN_STATIC: tuple[Role, ...] = ("down",)
+"""The MLP's products differ between tokens by orders of magnitude, and no norm stands behind them: with one constant
+scale they lose 2 to 7% of an output on the demo PRM, other Linears 1% (docs/quantisation.md)."""
 TARGETS: tuple[Target, ...] = get_args(Target)
 GROUP_SIZE = 128
 _MIN_GROUP_SIZE = 16  # the smallest that ONNX Runtime's MatMulNBits takes
@@ -48,7 +58,21 @@ class Recipe:
     @property
     def description(self) -> str:
         """For people and manifests."""
-        return f"weights {self.weights}, activations {self.activations}"
+        kinds = {recipe: [role for role in ROLES if self.of(role) == recipe] for recipe in map(self.of, ROLES)}
+        if len(kinds) == 1:
+            return f"weights {self.weights}, activations {self.activations}"
+        return "; ".join(
+            f"{', '.join(roles)}: weights {recipe.weights}, activations {recipe.activations}"
+            for recipe, roles in kinds.items()
+        )
+
+    def of(self, role: Role) -> "Recipe":
+        """The recipe of the Linears in this role: where a precision would cost too much, a milder one."""
+        if self.weights == "int4_group" and role in _W8_IN_W4:
+            return next(recipe for recipe in _RECIPES if (recipe.precision, recipe.target) == ("w8", self.target))
+        if self.activations == "int8_static" and role in _TOKEN_SCALES_IN_STATIC:
+            return replace(self, activations="int8_token")
+        return self
 
 
 _RECIPES = (

@@ -19,7 +19,7 @@ from vprm_export.llm_weights import LlmWeights
 from vprm_export.precision.calibration_file import Calibration, FloatArray
 from vprm_export.precision.recipe import Recipe
 from vprm_export.precision.sites import Role, site_name
-from vprm_export.precision.tuning import TunedSite, tuned_site
+from vprm_export.precision.tuning import TunedSite, divided_gram, tuned_site
 from vprm_export.weights import TensorReader, Weight, scaled
 
 
@@ -50,8 +50,13 @@ class SiteTuner:
                 kv_heads = self._llm.kv_heads
                 shared = (kv_heads, self._llm.heads // kv_heads, self._llm.head_dim)
             statistics = self._calibration.statistics(name)
-            self._tuned[name] = tuned_site(self.linears(layer, role), statistics, self._recipe, shared)
+            self._tuned[name] = tuned_site(self.linears(layer, role), statistics, self._recipe.of(role), shared)
         return self._tuned[name]
+
+    def gram(self, layer: int, role: Role) -> FloatArray:
+        """Second moments [blocks, b, b] of a site's inputs divided by its factors; read anew, since they are large."""
+        gram = self._calibration.statistics(site_name(layer, role)).gram
+        return divided_gram(gram, self.factors(layer, role))
 
     def linears(self, layer: int, role: Role) -> tuple[Weight, ...]:
         """The Linears of a site, as in the checkpoint."""

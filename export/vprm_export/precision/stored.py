@@ -8,17 +8,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vprm_export.precision.quantise import FP8, FloatArray, packed_int4, quantised_blocks
-from vprm_export.precision.recipe import WeightKind, group_size
+from vprm_export.precision.recipe import FEEDBACK_KINDS, WeightKind, group_size
 from vprm_export.weights import Weight, transpose_into
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How a Linear's weight is stored, and what weighs its inputs (see `quantised_weight`)."""
+    """How a Linear's weight is stored, and the second moments of its inputs (see `quantised_weight`)."""
 
     kind: WeightKind
     scale_dtype: np.dtype[Any]
-    importance: Callable[[], FloatArray | None] = lambda: None
+    gram: Callable[[], FloatArray | None] = lambda: None
 
 
 class QuantisedWeight:
@@ -44,12 +44,13 @@ class QuantisedWeight:
         return Weight(f"{self._weight.name}.scale", () if kind == "fp8_tensor" else shape, self._load_scales)
 
     def _load_codes(self) -> NDArray[Any]:
-        kind, scale_dtype, importance = self._layout.kind, self._layout.scale_dtype, self._layout.importance()
+        kind, scale_dtype = self._layout.kind, self._layout.scale_dtype
+        gram = self._layout.gram() if kind in FEEDBACK_KINDS else None
         outputs, inputs = self._weight.shape
         codes = np.empty((inputs, outputs), FP8 if kind == "fp8_tensor" else np.int8)
         scales: list[FloatArray] = []
         start = 0
-        for part in quantised_blocks(self._weight.blocks, kind, scale_dtype, importance):
+        for part in quantised_blocks(self._weight.blocks, inputs, kind, scale_dtype, gram):
             transpose_into(codes[:, start : start + len(part.codes)], part.codes)
             start += len(part.codes)
             scales.append(part.scales)

@@ -14,7 +14,7 @@ import numpy as np
 
 from vprm_export.precision.calibration_file import FloatArray, SiteStatistics
 from vprm_export.precision.quantise import Array, fake_quantised_inputs, quantised_weight, static_scale
-from vprm_export.precision.recipe import Recipe
+from vprm_export.precision.recipe import FEEDBACK_KINDS, Recipe
 from vprm_export.weights import Weight
 
 _SMOOTHQUANT_POWERS = (0.35, 0.5, 0.6, 0.7, 0.8, 0.9)
@@ -33,7 +33,6 @@ class TunedSite:
 
     factors: FloatArray  # [in] s
     input_absmax: float  # range of X / s that a static scale covers
-    importance: FloatArray  # [in] mean square of X / s
     relative_error: float  # mean over samples of |difference of outputs|^2 / |outputs|^2
 
 
@@ -48,6 +47,13 @@ def tuned_site(
         _pooled(absmax, shared),
     )
     return min((_measured(factors, rows, statistics, recipe) for factors in candidates), key=_relative_error)
+
+
+def divided_gram(gram: FloatArray, factors: FloatArray) -> FloatArray:
+    """Second moments [blocks, b, b] of X / s."""
+    inverse = (np.float32(1) / factors).reshape(len(gram), -1)
+    divided: FloatArray = gram * inverse[:, :, None] * inverse[:, None, :]
+    return divided
 
 
 def _relative_error(site: TunedSite) -> float:
@@ -88,17 +94,17 @@ def _candidates(absmax: FloatArray, rms: FloatArray, weight_absmax: FloatArray) 
 def _measured(factors: FloatArray, rows: FloatArray, statistics: SiteStatistics, recipe: Recipe) -> TunedSite:
     """The error that `factors` leave on the samples, with the best static range where the recipe has one."""
     dtype = np.dtype(recipe.float_dtype)
-    importance = statistics.mean_square / factors**2
-    weight = quantised_weight(rows * factors, recipe.weights, dtype, importance).dequantised()
+    gram = divided_gram(statistics.gram, factors) if recipe.weights in FEEDBACK_KINDS else None
+    weight = quantised_weight(rows * factors, recipe.weights, dtype, gram).dequantised()
     wanted = statistics.samples @ rows.T  # [R, rows]
     size = np.maximum((wanted * wanted).sum(axis=1), np.float32(1e-20))
     inputs = statistics.samples / factors
     absmax = float((statistics.absmax / factors).max())
-    best = TunedSite(factors, absmax, importance, np.inf)
+    best = TunedSite(factors, absmax, np.inf)
     for ratio in _RANGE_RATIOS if recipe.activations == "int8_static" else (1.0,):
         scale = static_scale(absmax * ratio, recipe.activations, dtype)
         difference = fake_quantised_inputs(inputs, recipe.activations, scale) @ weight.T - wanted
         error = float(((difference * difference).sum(axis=1) / size).mean())
         if error < best.relative_error:
-            best = TunedSite(factors, absmax * ratio, importance, error)
+            best = TunedSite(factors, absmax * ratio, error)
     return best
