@@ -1,9 +1,9 @@
 """How much each precision may change: the one table, and the check against it."""
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 from vprm_calibration.quality.figures import Figures
-from vprm_runtime.manifest import Precision
+from vprm_runtime.manifest import GraphsInfo, Precision
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,12 @@ BUDGETS: dict[Precision, Budget] = {
     "w4": Budget(0.03, 0.015, 0.02),
     "fp8": Budget(0.03, 0.015, 0.02),
 }
+
+
+def budget_of(graphs: GraphsInfo) -> Budget:
+    """What a bundle may change: for each figure the larger of what its two graphs' precisions may."""
+    llm, vision = BUDGETS[graphs.llm.precision], BUDGETS[graphs.vision.precision]
+    return Budget(*(max(pair) for pair in zip(astuple(llm), astuple(vision), strict=True)))
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,11 @@ def register(subparsers: Subparsers) -> None:
     parser.add_argument(
         "--max-flips", type=float, metavar="X", help="budget: share of choices flipped outside a margin"
     )
+    parser.add_argument(
+        "--emulate",
+        action="store_true",
+        help="run the reference's LLM graph in NumPy: checks how an engine runs a graph",
+    )
     parser.add_argument("--threads", type=positive_int, metavar="N", help="CPU threads (default: all cores)")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write a page")
     parser.add_argument("--json", action="store_true", help="print one JSON document on stdout")
@@ -48,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
 
     bundle = resolve_bundle(args.bundle)
     data = tuple(args.data) or _demo_rows(args.max_rows)
-    options = QualityOptions(data, args.max_rows, _budget(args, bundle), args.threads)
+    options = QualityOptions(data, args.max_rows, _budget(args, bundle), args.threads, args.emulate)
     with Progress(console=stderr_console(), transient=True) as bar:
         task = bar.add_task("comparing", total=None)
         reports = measure_quality(
@@ -83,10 +88,10 @@ def _demo_rows(max_rows: int | None) -> tuple[Path, ...]:
 
 
 def _budget(args: argparse.Namespace, bundle: Path) -> "Budget":
-    from vprm_calibration.quality.budget import BUDGETS, Budget
+    from vprm_calibration.quality.budget import Budget, budget_of
     from vprm_runtime.bundle import Bundle
 
-    own = BUDGETS[Bundle.open(bundle).manifest.graphs.llm.precision]
+    own = budget_of(Bundle.open(bundle).manifest.graphs)
     given = (args.max_mean_error, args.max_f1_change, args.max_flips)
     usual = (own.mean_error, own.f1_change, own.flips_outside)
     return Budget(*(default if value is None else value for value, default in zip(given, usual, strict=True)))

@@ -7,7 +7,8 @@ from itertools import chain, islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from vprm_calibration.quality.budget import BUDGETS, Budget, check
+from vprm_calibration.numpy_engine import NumpyEngine
+from vprm_calibration.quality.budget import Budget, budget_of, check
 from vprm_calibration.quality.compare import compare, share_vision
 from vprm_calibration.quality.figures import figures_of
 from vprm_calibration.quality.profile import PROFILE_ROWS, layer_profile
@@ -15,19 +16,23 @@ from vprm_calibration.quality.report import QualityReport
 from vprm_export import ExportOptions, export_bundle
 from vprm_runtime.batch import RowSource, open_rows
 from vprm_runtime.bundle import Bundle
-from vprm_runtime.manifest import MANIFEST_NAME
+from vprm_runtime.manifest import MANIFEST_NAME, GraphsInfo
 from vprm_runtime.rows import Row
 from vprm_runtime.scorer import StepScorer
 
 
 @dataclass(frozen=True)
 class QualityOptions:
-    """Rows' files, rows of each at most, a budget instead of the precision's own, CPU threads (None: all cores)."""
+    """Rows' files, rows of each at most, a budget instead of the precision's own, CPU threads (None: all cores).
+
+    `emulate`: run the reference's LLM graph in NumPy (see numpy_engine), to check an engine instead of a precision.
+    """
 
     data: tuple[Path, ...]
     max_rows: int | None = None
     budget: Budget | None = None
     threads: int | None = None
+    emulate: bool = False
 
 
 def measure_quality(
@@ -47,6 +52,8 @@ def measure_quality(
         reference_bundle = Bundle.open(reference_path)
         opened = {name: Bundle.open(path) for name, path in bundles.items()}
         reference = StepScorer.open(reference_bundle, threads=options.threads)
+        if options.emulate:
+            reference.engine = NumpyEngine(reference_bundle, reference.engine)
         candidates = {name: StepScorer.open(bundle, threads=options.threads) for name, bundle in opened.items()}
         pairs = [(reference_bundle, reference), *((opened[name], candidates[name]) for name in candidates)]
         share_vision(pairs)
@@ -60,15 +67,20 @@ def measure_quality(
             profile = layer_profile(reference, candidates[name], profile_rows)
             reports[name] = QualityReport(
                 bundle=name,
-                precision=graph.precision,
+                precision=_precision(bundle.manifest.graphs),
                 against=against.name,
                 rows=len(compared[name]),
                 figures=figures,
-                checks=check(figures, options.budget or BUDGETS[graph.precision]),
+                checks=check(figures, options.budget or budget_of(bundle.manifest.graphs)),
                 profile=None if profile is None else tuple(profile),
                 kept_high=() if graph.quantisation is None else graph.quantisation.kept_high,
             )
     return reports
+
+
+def _precision(graphs: GraphsInfo) -> str:
+    """The LLM's, and the vision graph's where that is quantised too."""
+    return graphs.llm.precision + (f", vision {graphs.vision.precision}" if graphs.vision.quantisation else "")
 
 
 def _first_rows(sources: Sequence[RowSource]) -> list[Row]:

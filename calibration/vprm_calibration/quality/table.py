@@ -18,11 +18,20 @@ from rich.progress import Progress
 
 from vprm_calibration.calibrate import CalibrationOptions, calibrate
 from vprm_calibration.outliers import plant_outliers
-from vprm_calibration.quality.peers import ort_dynamic, ort_dynamic_per_channel, peer_bundle
+from vprm_calibration.quality.peers import (
+    calibration_feeds,
+    has_modelopt,
+    modelopt_int8,
+    ort_dynamic,
+    ort_dynamic_per_channel,
+    ort_static,
+    peer_bundle,
+)
 from vprm_calibration.quality.report import QualityReport
 from vprm_calibration.quality.run import QualityOptions, measure_quality
 from vprm_calibration.sequences import SequenceLimits
 from vprm_export import ExportOptions, export_bundle
+from vprm_runtime.batch import open_rows
 from vprm_runtime.bundle import Bundle
 from vprm_runtime.cli.common import stderr_console
 from vprm_runtime.manifest import Precision, Target
@@ -37,29 +46,34 @@ class Variant:
     target: Target = "cpu"
     calibrated: bool = True
     keep_high: int = 0
+    vision: Precision | None = None
 
 
 VARIANTS = (
     Variant("fp16", "fp16", calibrated=False),
     Variant("int8", "int8"),
-    Variant("int8, 4 kept high", "int8", keep_high=4),
     Variant("int8, uncalibrated", "int8", calibrated=False),
     Variant("w8", "w8"),
     Variant("w4", "w4"),
-    Variant("w4, 4 kept high", "w4", keep_high=4),
+    Variant("w4, 2 kept high", "w4", keep_high=2),
     Variant("w4, uncalibrated", "w4", calibrated=False),
     Variant("fp8", "fp8"),
-    Variant("int8 for TensorRT, static", "int8", "tensorrt"),
-    Variant("w8 for TensorRT", "w8", "tensorrt"),
+    Variant("int8 for TensorRT", "int8", "tensorrt"),
+    Variant("w4 for TensorRT", "w4", "tensorrt"),
+    Variant("int8, vision int8", "int8", vision="int8"),
+    Variant("vision int8", "fp32", calibrated=False, vision="int8"),
+    Variant("vision w8", "fp32", calibrated=False, vision="w8"),
 )
 PEERS = {
     "onnxruntime dynamic, per tensor": ort_dynamic,
     "onnxruntime dynamic, weights per channel": ort_dynamic_per_channel,
+    "onnxruntime static": ort_static,
+    "nvidia-modelopt int8": modelopt_int8,
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure and print the table as Markdown; exit code 1 where one of the calibrated CPU recipes is over budget."""
+    """Measure and print the table as Markdown; exit code 1 where one of the calibrated recipes is over budget."""
     from vprm_demo import best_of_n_rows, calibration_rows, checkpoint_dir, held_out_rows
 
     parser = argparse.ArgumentParser(prog="python -m vprm_calibration.quality.table", description=__doc__)
@@ -76,7 +90,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         work, checkpoint = Path(directory), args.checkpoint
         if args.plant:
             checkpoint = plant_outliers(checkpoint, work / "planted")
-        names = args.only or [variant.name for variant in VARIANTS] + list(PEERS)
+        peers = [name for name in PEERS if PEERS[name] is not modelopt_int8 or has_modelopt()]
+        names = args.only or [variant.name for variant in VARIANTS] + peers
         bundles = make_bundles(checkpoint, work, calibration_rows(args.calibration_rows), args.calibration_rows, names)
         data = (held_out_rows(args.rows), *((best_of_n_rows(args.best_of_n),) if args.best_of_n else ()))
         with Progress(console=stderr_console(), transient=True) as bar:
@@ -91,7 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sys.stdout.write(markdown(reports, sizes) + "\n")
     if args.json is not None:
         args.json.write_text(json.dumps([report.to_dict() for report in reports.values()], indent=2), "utf-8")
-    required = [variant.name for variant in VARIANTS if variant.calibrated and variant.target == "cpu"]
+    required = [variant.name for variant in VARIANTS if variant.calibrated]
     return 0 if all(reports[name].passed for name in required if name in reports) else 1
 
 
@@ -110,13 +125,16 @@ def make_bundles(checkpoint: Path, work: Path, rows: Path, max_rows: int, names:
             bundles[variant.name] = work / f"variant-{number}"
             options = ExportOptions(
                 variant.precision,
+                vision_precision=variant.vision,
                 target=variant.target,
                 calibration=calibration if variant.calibrated else None,
                 keep_high=variant.keep_high,
             )
             export_bundle(checkpoint, bundles[variant.name], options)
-    for number, name in enumerate(name for name in names if name in PEERS):
-        bundles[name] = peer_bundle(work / "fp32", work / f"peer-{number}", PEERS[name])
+    peers = [name for name in names if name in PEERS]
+    feeds = calibration_feeds(Bundle.open(work / "fp32"), open_rows(rows), SequenceLimits(max_rows)) if peers else []
+    for number, name in enumerate(peers):
+        bundles[name] = peer_bundle(work / "fp32", work / f"peer-{number}", PEERS[name], feeds)
     return bundles
 
 
