@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from vprm_benchmarks.gpu.torch_graph import TorchGraph
 from vprm_runtime import Bundle
-from vprm_runtime.engines.base import Block, FloatArray, KVCache
+from vprm_runtime.engines.base import Block, FloatArray, Int64Array, KVCache, kept_in_place
 
 _TILES_AT_ONCE = 13
 _DTYPES = {"float32": torch.float32, "float16": torch.float16}
@@ -37,6 +37,13 @@ class TorchCache:
         if not 0 <= length_tokens <= self._length:
             raise ValueError(f"cannot truncate {self._length} cached rows to {length_tokens}")
         self._length = length_tokens
+
+    def keep(self, rows: Int64Array) -> None:
+        """Forget all rows but these, which are ascending; row rows[i] becomes row i."""
+        first = kept_in_place(rows, self._length)
+        chosen = torch.from_numpy(rows[first:]).to(self.rows.device)
+        self.rows[:, :, first : len(rows)] = self.rows[:, :, chosen]
+        self._length = len(rows)
 
     def append(self, rows: torch.Tensor) -> None:
         """Write new rows [layers, 2, S, kv_width] behind the cached ones; copies when the capacity is too small."""
