@@ -1,8 +1,8 @@
 """Weights on their way from a checkpoint to a graph: checked when the graph is built, read only when it is written."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, reduce
 from itertools import chain
 from typing import Any
 
@@ -18,6 +18,7 @@ BFLOAT16: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
 
 # A transposition goes through strips of the result that fit a core's cache, filled a few rows at a time.
 _STRIP_ROWS, _STRIP_COLUMNS, _ROWS_AT_A_TIME = 128, 4096, 8
+_TRANSPOSED_BYTES = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,11 @@ class Weight:
 
     def transposed(self) -> "Weight":
         """[out, in] of a checkpoint's Linear as the [in, out] of a matrix product."""
-        return Weight(self.name, self.shape[::-1], lambda: _transposed(self.blocks(), self.shape[0]))
+
+        def blocks() -> Iterator[Array]:
+            return _transposed(list(self.blocks()))
+
+        return Weight(self.name, self.shape[::-1], lambda: np.concatenate(list(blocks())), blocks)
 
     def rows(self, indices: NDArray[np.int64]) -> "Weight":
         """The given rows, in that order."""
@@ -78,18 +83,18 @@ def scaled(
     return Weight(weight.name, weight.shape, lambda: np.concatenate(list(blocks())), blocks)
 
 
-def _transposed(blocks: Iterator[Array], rows: int) -> Array:
-    """[columns, rows] from blocks of a tensor [rows, columns]."""
-    first = next(blocks)
-    result = np.empty((first.shape[1], rows), first.dtype)
-    start = 0
-    for block in chain([first], blocks):
-        if block.dtype != result.dtype:  # a checkpoint of mixed types
-            result = result.astype(np.promote_types(result.dtype, block.dtype))
-            block = block.astype(result.dtype)
-        transpose_into(result[:, start : start + len(block)], block)
-        start += len(block)
-    return result
+def _transposed(parts: Sequence[Array]) -> Iterator[Array]:
+    """Rows of the [columns, rows] from parts of a tensor [rows, columns], some at a time."""
+    rows, columns = sum(map(len, parts)), parts[0].shape[1]
+    dtype = reduce(np.promote_types, {part.dtype for part in parts})
+    step = max(1, _TRANSPOSED_BYTES // (rows * dtype.itemsize))
+    for left in range(0, columns, step):
+        block = np.empty((min(step, columns - left), rows), dtype)
+        start = 0
+        for part in parts:
+            transpose_into(block[:, start : start + len(part)], part[:, left : left + step].astype(dtype, copy=False))
+            start += len(part)
+        yield block
 
 
 def transpose_into(target: Array, source: Array) -> None:
