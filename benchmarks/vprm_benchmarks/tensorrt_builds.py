@@ -39,7 +39,8 @@ class BuildCost:
 
     precision: str
     compute_capability: int
-    build_s: float = 0.0  # of both graphs
+    build_s: float = 0.0  # of both graphs, by the clock
+    cpu_s: float = 0.0  # of all of the builder's threads, import and check included: other load hardly moves it
     engine_bytes: int = 0
     weights_bytes: int = 0
     workspace_bytes: int = 0
@@ -54,6 +55,7 @@ def measured_build(bundle_path: Path, capability: int, profile: str) -> BuildCos
     """Build one bundle's engines in this process, which must be fresh, and say what it took."""
     bundle = Bundle.open(bundle_path)
     precision = bundle.manifest.graphs.llm.precision
+    started_s = time.process_time()
     try:
         info = build_engines(bundle, BuildOptions("tensorrt-rtx", capability, profile))
     except (EngineError, UnsupportedError) as error:
@@ -66,6 +68,7 @@ def measured_build(bundle_path: Path, capability: int, profile: str) -> BuildCos
         precision=precision,
         compute_capability=capability,
         build_s=round(sum(graph.build_s for graph in graphs), 2),
+        cpu_s=round(time.process_time() - started_s, 2),
         engine_bytes=sum(graph.size_bytes for graph in graphs),
         weights_bytes=sum(graph.weights_bytes for graph in graphs),
         workspace_bytes=max(graph.workspace_bytes for graph in graphs),
@@ -106,7 +109,7 @@ def _line(cost: BuildCost) -> str:
     if cost.refused:
         return f"{cost.precision:5} sm{cost.compute_capability}: {cost.refused}"
     return (
-        f"{cost.precision:5} sm{cost.compute_capability}: {cost.build_s:6.1f} s, "
+        f"{cost.precision:5} sm{cost.compute_capability}: {cost.build_s:6.1f} s ({cost.cpu_s:.1f} s of CPU), "
         f"engines {cost.engine_bytes / 1e6:8,.0f} MB, "
         f"workspace {cost.workspace_bytes / 1e6:6,.0f} MB, peak memory {cost.peak_rss_bytes / 1e9:5.2f} GB, "
         f"attention fused {cost.fused_attention}, LLM products {cost.matmuls}"

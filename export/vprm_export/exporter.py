@@ -235,10 +235,18 @@ def _manifest(
         provenance=Provenance(
             checkpoint=checkpoint.path.resolve().name,
             config_sha256=checkpoint.config_sha256,
-            tools={tool: importlib.metadata.version(tool) for tool in _TOOLS},
+            tools={tool: _version(tool) for tool in _TOOLS},
         ),
         files=files,
     )
+
+
+def _version(tool: str) -> str:
+    """An installed package's version; vprm itself may also run from its sources, without being installed."""
+    try:
+        return importlib.metadata.version(tool)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from vprm_runtime import Bundle, EngineError, InputError, MissingExtraError
 from vprm_runtime.engines import open_engine
 from vprm_runtime.engines.memory_plan import MemoryPlan, gigabytes
 from vprm_runtime.engines.trt import EngineInfo, inspect_engines
-from vprm_runtime.engines.trt.cuda_device import CudaDevice, Replay, SpareMemory, is_device_present
+from vprm_runtime.engines.trt.cuda_device import CudaDevice, Replay, SpareMemory, free_memory, is_device_present
 from vprm_runtime.engines.trt.device import DeviceFacts
 from vprm_runtime.engines.trt.engine_info import CompiledCheck, GraphEngine, bundle_fingerprint
 from vprm_runtime.engines.trt.library import refit
@@ -222,6 +222,10 @@ def test_spare_memory_is_reused_by_size() -> None:
     assert (memory.spare_bytes, memory.take(99), memory.take(100)) == (100, None, 256)
     memory.release(512)
     assert (memory.drain(), memory.spare_bytes) == ([512], 0)
+    memory.release(256)
+    freed: list[int] = []
+    free_memory(SimpleNamespace(cudaFree=freed.append), memory)
+    assert (freed, memory.spare_bytes) == ([256], 0)
 
 
 class FakeRefitting:

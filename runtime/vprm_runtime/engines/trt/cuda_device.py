@@ -2,6 +2,7 @@
 
 import importlib
 import warnings
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Any
@@ -71,6 +72,8 @@ class CudaDevice:
         # Apart from the default stream, on which other libraries of the process may work while runs are recorded.
         self._raw_stream = self._call("cudaStreamCreateWithFlags", self._rt.cudaStreamNonBlocking)
         self.stream = int(self._raw_stream)
+        # All memory of the device has been released by then: whoever holds some refers to the device.
+        weakref.finalize(self, free_memory, self._rt, self._memory).atexit = False
 
     @property
     def facts(self) -> DeviceFacts:
@@ -198,6 +201,12 @@ class Replay:
                 enqueue()
                 return
         self._device.launch(self._seen[key])
+
+
+def free_memory(runtime: Any, memory: SpareMemory) -> None:
+    """Give released memory back to the driver. What it says is not looked at: a device that is gone has freed it."""
+    for address in memory.drain():
+        runtime.cudaFree(address)
 
 
 def import_cuda_runtime() -> Any:
