@@ -12,12 +12,13 @@ from vprm_benchmarks.gpu.synthetic_calibration import write_synthetic_calibratio
 from vprm_demo import checkpoint_dir
 from vprm_export import ExportOptions, export_bundle
 from vprm_export.tensorrt.build import BuildOptions, build_engines, check_precision, compile_failure
-from vprm_export.tensorrt.importing import refusal
+from vprm_export.tensorrt.importing import adapted_graph, imported_network, refusal
+from vprm_export.tensorrt.library import BuildLog
 from vprm_runtime import Bundle, EngineError, InputError, MissingExtraError, UnsupportedError
 from vprm_runtime.engines.trt import EngineInfo, engine_directories, inspect_engines
 from vprm_runtime.engines.trt.cuda_device import is_device_present
 from vprm_runtime.engines.trt.engine import Limits
-from vprm_runtime.engines.trt.library import is_installed
+from vprm_runtime.engines.trt.library import import_tensorrt, is_installed
 from vprm_runtime.manifest import Precision
 
 needs_rtx = pytest.mark.skipif(not is_installed("tensorrt-rtx"), reason="tensorrt-rtx is not installed")
@@ -70,8 +71,8 @@ def test_demo_engines(demo: Bundle, capability: int) -> None:
     assert Limits.of(info.vision.profiles, info.llm.profiles) == Limits(5, 512, 1024, 512, 64)
     assert info.llm.weights_bytes > 10**6
     assert info.llm.workspace_bytes > 0
-    assert phases <= {"vision", "llm"}
-    assert all(entry["error"] is None for entry in inspect_engines(demo))
+    assert phases == {"vision", "llm"}
+    assert all(entry["error"] is None for entry in inspect_engines(demo, verify=True))
 
 
 @needs_rtx
@@ -127,6 +128,17 @@ def test_precisions_that_cannot_be_compiled(random_checkpoint, tmp_path: Path) -
     export_bundle(random_checkpoint("internlm2"), tmp_path / "w8", ExportOptions("w8"))
     with pytest.raises(UnsupportedError, match=r"quantised for cpu engines: .*--precision w8 --target tensorrt"):
         check_precision(Bundle.open(tmp_path / "w8").manifest.graphs.llm, 89)
+
+
+@needs_rtx
+def test_a_node_that_cannot_be_imported_is_named(random_checkpoint, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    """A graph laid out for ONNX Runtime's CPU kernels, whose integers have zero points."""
+    export_bundle(random_checkpoint("internlm2"), tmp_path / "int8", ExportOptions("int8", "fp32"))
+    path = Bundle.open(tmp_path / "int8").llm_path
+    trt = import_tensorrt("tensorrt-rtx")
+    log = BuildLog.create(trt)
+    with pytest.raises(UnsupportedError, match=r"cannot import llm.onnx: node 'node_QuantizeLinear_\d+' .*zero point"):
+        imported_network(trt, trt.Builder(log.logger), log.logger, adapted_graph(path), path)
 
 
 def test_importer_errors_name_the_node_and_the_way_out() -> None:

@@ -63,6 +63,8 @@ def test_inspect_shows_engines_and_what_is_wrong_with_them(built: tuple[Bundle, 
     assert good["error"] is None
     assert good["llm"]["check"]["fused_attention_nodes"] == 2
     json.dumps(good)
+    (directory / "llm.engine").write_bytes(b"plan of another build"[:4])
+    assert "sha256 differs for engine file" in inspect_engines(bundle, verify=True)[0]["error"]  # of made-up hashes
     (directory / "llm.engine").write_bytes(b"pla")
     (bad,) = inspect_engines(bundle)
     assert "llm.engine has 3 bytes, expected 4 bytes: build the engine again" in bad["error"]

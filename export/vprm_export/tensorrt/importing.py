@@ -14,7 +14,7 @@ _DROPPED_ATTRIBUTES = {"Attention": ("softmax_precision",)}
 _RETARGET = "the bundle's graphs are laid out for ONNX Runtime; export again with  --target tensorrt"
 _HINTS = {
     "MatMulInteger": _RETARGET,
-    "DynamicQuantizeLinear": _RETARGET,
+    "QuantizeLinear": _RETARGET,  # with a zero point, as the CPU's integer products want it
     "MatMulNBits": _RETARGET,
     "GroupQueryAttention": _RETARGET,
     "Attention": "TensorRT takes one output, an explicit mask and float16 or bfloat16 inputs; export with this version",

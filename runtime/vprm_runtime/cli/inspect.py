@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
         bundle.verify()
     if args.json:
         document = {"path": str(bundle.path), "verified": args.verify, "manifest": asdict(bundle.manifest)}
-        print_json({**document, "engines": inspect_engines(bundle)})
+        print_json({**document, "engines": inspect_engines(bundle, args.verify)})
         return 0
     _print_bundle(bundle, verified=args.verify)
     return 0
@@ -66,7 +66,7 @@ def _print_bundle(bundle: Bundle, verified: bool) -> None:
         files.add_row(name, f"{info.size_bytes:,}", info.sha256[:12])
     console.print(files)
     console.print("all hashes agree" if verified else "sizes agree; check hashes with --verify")
-    for directory, entry in zip(engine_directories(bundle), inspect_engines(bundle), strict=True):
+    for directory, entry in zip(engine_directories(bundle), inspect_engines(bundle, verified), strict=True):
         unusable = [f"{entry['name']}: cannot be used: {entry['error']}"]
         for line in unusable if entry["error"] else engine_lines(EngineInfo.read(directory)):
             console.print(line, markup=False)

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from vprm_runtime.bundle import Bundle
+from vprm_runtime.bundle import Bundle, file_info
 from vprm_runtime.engines.trt.profiles import TensorShapes
 from vprm_runtime.errors import EngineError
 
@@ -116,8 +116,9 @@ def engine_directories(bundle: Bundle) -> list[Path]:
     return sorted(path.parent for path in (bundle.path / ENGINES_FOLDER).glob(f"*/{INFO_NAME}"))
 
 
-def inspect_engines(bundle: Bundle) -> list[dict[str, Any]]:
-    """For `vprm inspect`: a JSON-ready description of each engine; `error` says why one cannot be used."""
+def inspect_engines(bundle: Bundle, verify: bool = False) -> list[dict[str, Any]]:
+    """For `vprm inspect`: a JSON-ready description of each engine; `error` says why one cannot be used. `verify`: also
+    read the engine files and compare their hashes."""
     described: list[dict[str, Any]] = []
     for directory in engine_directories(bundle):
         entry: dict[str, Any] = {"name": directory.name, "error": None}
@@ -126,6 +127,8 @@ def inspect_engines(bundle: Bundle) -> list[dict[str, Any]]:
             entry |= asdict(info)
             check_bundle(info, bundle)
             check_files(info, directory)
+            if verify:
+                check_hashes(info, directory)
         except EngineError as error:
             entry["error"] = str(error)
         described.append(entry)
@@ -162,6 +165,13 @@ def check_files(info: EngineInfo, directory: Path) -> None:
         if size != graph.size_bytes:
             found = "is missing" if size is None else f"has {size:,} bytes"
             raise EngineError(f"engine file {path} {found}, expected {graph.size_bytes:,} bytes: {_REBUILD}")
+
+
+def check_hashes(info: EngineInfo, directory: Path) -> None:
+    """Raise EngineError where an engine file has other bytes than were written."""
+    for graph in (info.vision, info.llm):
+        if file_info(directory / graph.file).sha256 != graph.sha256:
+            raise EngineError(f"sha256 differs for engine file {directory / graph.file}, it is damaged: {_REBUILD}")
 
 
 def check_library(info: EngineInfo, library: Library, version: str) -> None:
