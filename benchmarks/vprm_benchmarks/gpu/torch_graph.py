@@ -7,6 +7,7 @@ which the others can be compared. Operators are those that the exporter writes; 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,7 @@ class TorchGraph:
             )
         self.device = device
         self._stored: dict[str, Value] = {name: _tensor(value, device) for name, value in graph.initializers.items()}
-        self._nodes = [_Node(node) for node in graph]
+        self._nodes = _with_silu([_Node(node) for node in graph])
         self.outputs = [_name(value) for value in graph.outputs]
         last_use = {name: number for number, node in enumerate(self._nodes) for name in node.inputs if name}
         for name in self.outputs:
@@ -90,6 +91,19 @@ class _Node:
         self.attributes: dict[str, Any] = {name: attribute.value for name, attribute in node.attributes.items()}
         self.run = _OPERATORS[node.op_type]
         self.done: list[str] = []
+
+
+def _with_silu(nodes: Sequence[_Node]) -> list[_Node]:
+    """x * Sigmoid(x), where nobody else reads the sigmoid, as one kernel: a graph engine would fuse it too."""
+    readers = Counter(name for node in nodes for name in node.inputs)
+    sigmoids = {node.outputs[0]: node.inputs[0] for node in nodes if node.kind == "Sigmoid"}
+    fused = set()
+    for node in nodes:
+        gate = next((name for name in node.inputs if name in sigmoids), "")
+        if node.kind == "Mul" and readers[gate] == 1 and sigmoids[gate] in node.inputs:
+            node.inputs, node.run = [sigmoids[gate]], _elementwise(functional.silu)
+            fused.add(gate)
+    return [node for node in nodes if node.outputs[0] not in fused]
 
 
 class _Scope:
