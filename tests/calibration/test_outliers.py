@@ -10,12 +10,14 @@ import pytest
 from vprm_calibration.calibrate import CalibrationOptions, calibrate
 from vprm_calibration.outliers import plant_outliers
 from vprm_calibration.quality.budget import BUDGETS
-from vprm_calibration.quality.peers import ort_dynamic, peer_bundle
+from vprm_calibration.quality.peers import calibration_feeds, ort_dynamic, ort_static, peer_bundle
 from vprm_calibration.quality.report import QualityReport
 from vprm_calibration.quality.run import QualityOptions, measure_quality
 from vprm_calibration.sequences import SequenceLimits
 from vprm_demo import best_of_n_rows, calibration_rows, checkpoint_dir
 from vprm_export import ExportOptions, export_bundle
+from vprm_runtime.batch import open_rows
+from vprm_runtime.bundle import Bundle
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:onnx.*")
 ROWS = 12
@@ -36,6 +38,10 @@ def reports(demo_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
     bundles["int8, uncalibrated"] = work / "plain"
     export_bundle(planted, work / "plain", ExportOptions("int8"))
     bundles["a scale a tensor"] = peer_bundle(work / "fp32", work / "peer", ort_dynamic)
+    export_bundle(planted, work / "static", ExportOptions("int8", target="tensorrt", calibration=calibration))
+    bundles["int8 for TensorRT"] = work / "static"
+    feeds = calibration_feeds(Bundle.open(work / "fp32"), open_rows(calibration_rows(24)), SequenceLimits(4))
+    bundles["onnxruntime static"] = peer_bundle(work / "fp32", work / "static-peer", ort_static, feeds)
     yield measure_quality(bundles, demo_bundle, QualityOptions((best_of_n_rows(ROWS),), threads=1))
 
 
@@ -43,20 +49,20 @@ def test_planting_leaves_the_function_as_it_is(reports: dict[str, QualityReport]
     assert reports["fp32"].figures.errors.max < 1e-4
 
 
-@pytest.mark.parametrize("precision", ["int8", "w8", "w4"])
-def test_calibrated_precisions_stay_within_the_budget(reports: dict[str, QualityReport], precision: str) -> None:
-    report = reports[precision]
-    assert report.figures.errors.mean <= BUDGETS[precision].mean_error  # type: ignore[index]
-    if precision != "w4":  # w4's choices are over its budget with or without outliers: docs/quantisation.md
-        assert report.figures.choices.flips_outside == 0
+@pytest.mark.parametrize("name", ["int8", "w8", "w4", "int8 for TensorRT"])
+def test_calibrated_precisions_stay_within_the_budget(reports: dict[str, QualityReport], name: str) -> None:
+    report = reports[name]
+    assert report.figures.errors.mean <= BUDGETS[report.precision].mean_error  # type: ignore[index]
+    assert report.figures.choices.flips_outside == 0
 
 
 def test_without_smoothing_outliers_are_felt(reports: dict[str, QualityReport]) -> None:
     assert reports["int8, uncalibrated"].figures.errors.mean > 2 * reports["int8"].figures.errors.mean
 
 
-def test_one_scale_a_tensor_fails(reports: dict[str, QualityReport]) -> None:
-    report = reports["a scale a tensor"]
+@pytest.mark.parametrize("peer", ["a scale a tensor", "onnxruntime static"])
+def test_one_scale_a_tensor_fails(reports: dict[str, QualityReport], peer: str) -> None:
+    report = reports[peer]
     assert report.figures.errors.mean > 3 * BUDGETS["int8"].mean_error
     assert not report.passed
 
