@@ -17,7 +17,7 @@ def test_tolerance_table_is_the_codes() -> None:
         f"| `{stage}` | {precision} | {row.limit:g} | {row.unit} | {row.reason} |"
         for (stage, precision), row in TOLERANCES.items()
     }
-    found = {line for line in TEXT.splitlines() if re.match(r"\| `\w+` \| (fp|int|w)\d+ \|", line)}
+    found = {line for line in TEXT.splitlines() if re.match(r"\| `\w+` \| (fp|bf|int|w)\d+ \|", line)}
     assert found == expected
 
 

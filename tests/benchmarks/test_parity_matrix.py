@@ -61,6 +61,16 @@ def test_mixed_precision_is_judged_by_the_coarser(tiny_checkpoint: Path, make_bu
     assert _needed(report, "image_embeddings") > 1e-4
 
 
+def test_engines_in_bfloat16_are_judged_by_its_rows(tiny_checkpoint: Path, tiny_bundle: Path) -> None:
+    openvino = pytest.importorskip("openvino", reason="openvino is not installed: pip install 'vprm[openvino]'")
+    if "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        pytest.skip("OpenVINO computes in float32 on this CPU")
+    report = run_parity(tiny_bundle, tiny_checkpoint, ParityOptions(device="openvino", threads=1, limit=10))
+    _check(report)
+    assert report.precision == "vision bf16, LLM bf16"
+    assert _needed(report, "step_logits") > 1e-3
+
+
 VISION_OPTIONS: dict[str, VisionSpec] = {
     "positions made for a larger picture": VisionSpec(position_image_size=112),
     "positions made for a smaller picture": VisionSpec(image_size=112, position_image_size=56),

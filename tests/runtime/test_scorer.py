@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vprm_runtime import EngineError, InputError, ScoreOptions, StepScorer, select_best_response
+from vprm_runtime import EngineError, InputError, MissingExtraError, ScoreOptions, StepScorer, select_best_response
 from vprm_runtime.aggregate import aggregate_scores
 from vprm_runtime.results import CandidateScore, ScoreResult
 
@@ -112,6 +113,13 @@ def test_unusable_calls_are_refused(scorer: StepScorer, picture: Callable[..., I
 def test_unknown_devices_are_refused(demo_bundle: Path) -> None:
     with pytest.raises(InputError, match="unknown device 'abacus'"):
         StepScorer.open(demo_bundle, "abacus")
+
+
+def test_a_missing_library_is_named_by_its_extra(demo_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for device, module, extra in (("cpu", "onnxruntime", "cpu"), ("openvino", "openvino", "openvino")):
+        monkeypatch.setitem(sys.modules, module, None)
+        with pytest.raises(MissingExtraError, match=rf"pip install 'vprm\[{extra}\]'"):
+            StepScorer.open(demo_bundle, device)
 
 
 def test_a_session_scores_again_and_again(scorer: StepScorer, picture: Callable[..., Image.Image]) -> None:

@@ -43,18 +43,18 @@ def run_parity(
     """
     scorer = StepScorer.open(bundle, options.device, threads=options.threads)
     reference = _load_reference(checkpoint, options, scorer.manifest.score_rule.name)
-    graphs = scorer.manifest.graphs
+    vision, llm = _precisions(scorer)
     comparison = compare_sides(
         ReferenceObserver(reference),
         BundleObserver(scorer),
         _cases(options, reference.tile_px),
-        Precisions(graphs.vision.precision, graphs.llm.precision),
+        Precisions(vision, llm),
         lambda case: on_case(case.name),
     )
     return ParityReport(
         bundle=str(bundle),
         checkpoint=str(checkpoint),
-        precision=f"vision {graphs.vision.precision}, LLM {graphs.llm.precision}",
+        precision=f"vision {vision}, LLM {llm}",
         engine=scorer.engine.description,
         cases=comparison.cases,
         candidates=comparison.candidates,
@@ -63,6 +63,13 @@ def run_parity(
         scores=comparison.scores,
         seconds=comparison.seconds,
     )
+
+
+def _precisions(scorer: StepScorer) -> tuple[str, str]:
+    """Of the vision and the LLM graph: the bundle's, unless the engine says that it computes in something coarser."""
+    graphs = scorer.manifest.graphs
+    found: tuple[str, str] = getattr(scorer.engine, "precisions", (graphs.vision.precision, graphs.llm.precision))
+    return found
 
 
 def _load_reference(checkpoint: Path, options: ParityOptions, rule_name: str) -> ReferenceScorer:

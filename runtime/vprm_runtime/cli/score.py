@@ -41,7 +41,7 @@ def register(subparsers: Subparsers) -> None:
         "--max-steps", type=positive_int, metavar="N", help="join steps to at most N (default: no limit)"
     )
     parser.add_argument("--aggregate", choices=AGGREGATES, default="mean", help="response score from step scores")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, tensorrt or tensorrt-rtx")
+    parser.add_argument("--device", default="auto", help="auto, cpu, openvino, cuda, tensorrt or tensorrt-rtx")
     parser.add_argument("--threads", type=positive_int, metavar="N", help="CPU threads (default: all cores)")
     parser.add_argument("--json", action="store_true", help="print one JSON document on stdout")
     parser.set_defaults(run=run, extra="cpu")

@@ -1,8 +1,14 @@
-"""ONNX Runtime on the CPU: cache rows live in preallocated arrays, and the graph writes new rows behind them."""
+"""Engines on the CPU: cache rows live in preallocated arrays, and the LLM graph writes new rows behind them.
+
+CpuEngine   the two graphs of a bundle, each run by a library (a `Graph`): tiles, cache, blocks
+OrtGraph    a graph run by ONNX Runtime; `openvino.py` has another
+OrtEngine   both graphs in ONNX Runtime
+"""
 
 import importlib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,8 +17,9 @@ from vprm_runtime import native
 from vprm_runtime.bundle import Bundle
 from vprm_runtime.engines.base import Block, FloatArray, Int64Array, KVCache, kept_in_place
 from vprm_runtime.errors import EngineError, MissingExtraError
-from vprm_runtime.manifest import GraphInfo
+from vprm_runtime.manifest import GraphInfo, Manifest
 
+Arrays = Mapping[str, NDArray[Any]]
 _ONE_ROW: Int64Array = np.zeros(1, np.int64)
 
 
@@ -55,45 +62,75 @@ class OrtCache:
         self._length += tokens
 
 
-class OrtEngine:
-    """Engine over two ONNX Runtime sessions on the CPU."""
+class Graph(Protocol):
+    """One graph in one library. Arrays are C-contiguous and stay where they are: nothing is copied."""
 
-    def __init__(self, bundle: Bundle, threads: int | None = None) -> None:
-        self._ort: Any = _import_onnxruntime()
-        self._model = bundle.manifest.model
-        self._graphs = bundle.manifest.graphs
-        self._candidates = len(bundle.manifest.score_rule.candidates)
-        self._dtype = np.dtype(self._graphs.llm.io_dtype)
-        self._vision = self._open(bundle.vision_path, self._graphs.vision, threads)
-        self._llm = self._open(bundle.llm_path, self._graphs.llm, threads)
+    @property
+    def library(self) -> str:
+        """Library, version and what else decides numbers, for people."""
+        ...
+
+    @property
+    def in_bf16(self) -> bool:
+        """Whether float32 and float16 products are computed in bfloat16."""
+        ...
+
+    def run(self, inputs: Arrays, outputs: Arrays) -> None:
+        """Fill all `outputs`, which have exactly the graph's shapes for these inputs."""
+        ...
+
+    def only_output(self, inputs: Arrays) -> NDArray[Any]:
+        """The output of a graph that has one, in an array of its own."""
+        ...
+
+
+class CpuEngine:
+    """Engine over two graphs whose tensors are NumPy arrays."""
+
+    def __init__(self, manifest: Manifest, vision: Graph, llm: Graph) -> None:
+        self._manifest = manifest
+        self._vision = vision
+        self._llm = llm
+        self._dtype = np.dtype(manifest.graphs.llm.io_dtype)
 
     @property
     def description(self) -> str:
-        """Library, version, device and precisions."""
-        graphs = self._graphs
-        return (
-            f"ONNX Runtime {self._ort.__version__}, CPU, vision {graphs.vision.precision}, LLM {graphs.llm.precision}"
-            + (f", attention {native.level().name}" if graphs.llm.is_native else "")
-        )
+        """Libraries, versions, device and precisions."""
+        graphs, vision, llm = self._manifest.graphs, self._vision.library, self._llm.library
+        if vision == llm:
+            return f"{llm}, CPU, vision {graphs.vision.precision}, LLM {graphs.llm.precision}"
+        return f"vision {graphs.vision.precision} in {vision}, LLM {graphs.llm.precision} in {llm}, CPU"
+
+    @property
+    def precisions(self) -> tuple[str, str]:
+        """What the vision and the LLM graph compute in: the bundle's precision, or "bf16" where that is coarser."""
+        graphs = self._manifest.graphs
+        pairs = ((graphs.vision.precision, self._vision), (graphs.llm.precision, self._llm))
+        vision, llm = ("bf16" if run.in_bf16 and stored in ("fp32", "fp16") else stored for stored, run in pairs)
+        return vision, llm
 
     def encode_tiles(self, tiles: NDArray[np.uint8]) -> FloatArray:
         """Image embeddings [T*tokens_per_tile, hidden], tile by tile: on a CPU batches gain nothing and cost memory."""
-        embeds = [self._run_vision(tiles[i : i + 1]) for i in range(len(tiles))]
+        contiguous = np.ascontiguousarray(tiles)
+        try:
+            embeds = [self._vision.only_output({"tiles": contiguous[i : i + 1]}) for i in range(len(tiles))]
+        except Exception as error:
+            raise EngineError(f"the vision graph failed on tiles {list(tiles.shape)}: {error}") from error
         return np.concatenate(embeds).astype(self._dtype, copy=False)
 
     def new_cache(self, capacity_tokens: int) -> OrtCache:
         """An empty cache for about `capacity_tokens` rows."""
-        return OrtCache(self._model.layers, self._model.kv_width, self._dtype, capacity_tokens)
+        model = self._manifest.model
+        return OrtCache(model.layers, model.kv_width, self._dtype, capacity_tokens)
 
     def forward(self, block: Block, cache: KVCache) -> NDArray[np.float32]:
         """Run the block; its new rows are written by the graph directly behind the cached ones."""
         if not isinstance(cache, OrtCache):
-            raise TypeError(f"OrtEngine needs a cache from its own new_cache, got {type(cache).__name__}")
+            raise TypeError(f"{type(self).__name__} needs a cache from its own new_cache, got {type(cache).__name__}")
         new_tokens, past_tokens = len(block.input_ids), cache.length_tokens
         cache.reserve(new_tokens)
         positions = block.score_positions if len(block.score_positions) else _ONE_ROW  # the graph wants K >= 1
-        logits = np.empty((len(positions), self._candidates), np.float32)
-        binding = self._llm.io_binding()
+        logits = np.empty((len(positions), len(self._manifest.score_rule.candidates)), np.float32)
         inputs = {
             "input_ids": block.input_ids,
             "image_embeds": block.image_embeds,
@@ -102,35 +139,55 @@ class OrtEngine:
             "score_positions": positions,
         }
         outputs: dict[str, NDArray[Any]] = {"step_logits": logits}
-        for layer in range(self._model.layers):
+        for layer in range(self._manifest.model.layers):
             for part, name in enumerate(("key", "value")):
                 rows = cache.rows[layer, part]
                 inputs[f"past.{layer}.{name}"] = rows[:past_tokens]
                 outputs[f"new.{layer}.{name}"] = rows[past_tokens : past_tokens + new_tokens]
-        for name, array in inputs.items():
-            binding.bind_input(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
-        for name, array in outputs.items():
-            binding.bind_output(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
         try:
-            self._llm.run_with_iobinding(binding)
+            self._llm.run(inputs, outputs)
         except Exception as error:
             raise EngineError(f"the LLM graph failed on {new_tokens} tokens behind {past_tokens}: {error}") from error
         cache.advance(new_tokens)
         return logits[: len(block.score_positions)]
 
-    def _run_vision(self, tiles: NDArray[np.uint8]) -> FloatArray:
-        try:
-            embeds: FloatArray = self._vision.run(None, {"tiles": tiles})[0]
-        except Exception as error:
-            raise EngineError(f"the vision graph failed on tiles {list(tiles.shape)}: {error}") from error
-        return embeds
 
-    def _open(self, path: Path, graph: GraphInfo, threads: int | None) -> Any:
+class OrtGraph:
+    """A graph run by ONNX Runtime on the CPU. Raises MissingExtraError or EngineError where it cannot be opened."""
+
+    in_bf16 = False
+
+    def __init__(self, directory: Path, graph: GraphInfo, threads: int | None = None) -> None:
+        self._ort: Any = _import_onnxruntime()
+        self._is_native = graph.is_native
+        self._session = self._open(directory / graph.file, threads)
+
+    @property
+    def library(self) -> str:
+        """Library and version, and what the native operator uses."""
+        own = f" with {native.level().name} attention" if self._is_native else ""
+        return f"ONNX Runtime {self._ort.__version__}{own}"
+
+    def run(self, inputs: Arrays, outputs: Arrays) -> None:
+        """Fill all `outputs`, which have exactly the graph's shapes for these inputs."""
+        binding = self._session.io_binding()
+        for name, array in inputs.items():
+            binding.bind_input(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
+        for name, array in outputs.items():
+            binding.bind_output(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
+        self._session.run_with_iobinding(binding)
+
+    def only_output(self, inputs: Arrays) -> NDArray[Any]:
+        """The output of a graph that has one, in an array of its own."""
+        output: NDArray[Any] = self._session.run(None, dict(inputs))[0]
+        return output
+
+    def _open(self, path: Path, threads: int | None) -> Any:
         options = self._ort.SessionOptions()
         options.log_severity_level = 3
         if threads is not None:
             options.intra_op_num_threads = threads
-        if graph.is_native:
+        if self._is_native:
             options.register_custom_ops_library(str(native.library_path()))
         try:
             return self._ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
@@ -139,6 +196,15 @@ class OrtEngine:
                 f"ONNX Runtime {self._ort.__version__} cannot open {path}: {error}. "
                 "Check the bundle with  vprm inspect --verify , or update onnxruntime"
             ) from error
+
+
+class OrtEngine(CpuEngine):
+    """Both graphs in ONNX Runtime on the CPU."""
+
+    def __init__(self, bundle: Bundle, threads: int | None = None) -> None:
+        graphs = bundle.manifest.graphs
+        vision, llm = (OrtGraph(bundle.path, graph, threads) for graph in (graphs.vision, graphs.llm))
+        super().__init__(bundle.manifest, vision, llm)
 
 
 def _import_onnxruntime() -> Any:

@@ -1,0 +1,168 @@
+"""OpenVINO runs the same graphs; the parity table has the limits: bfloat16 where the CPU computes in it, or float32."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from vprm_benchmarks.parity.tolerances import tolerance
+from vprm_demo import checkpoint_dir
+from vprm_export import ExportOptions, export_bundle
+from vprm_runtime import Bundle, EngineError, StepScorer
+from vprm_runtime.engines import Block
+from vprm_runtime.engines.openvino import Arithmetic, OpenVinoEngine, OpenVinoGraph
+from vprm_runtime.engines.ort import OrtEngine
+from vprm_runtime.manifest import Precision
+from vprm_runtime.packing import causal_block
+from vprm_runtime.results import ScoreResult
+
+pytest.importorskip("openvino", reason="openvino is not installed: pip install 'vprm[openvino]'")
+
+RESPONSES = ["Two bars.\n\nThe red one is 4.\n\nSo 4.", ["Three bars.", "So 5."], "Ten."]
+QUESTION = "How high is the red bar?"
+FP32_CLOSE = 2e-6  # float32 rounding of differently shaped matrix products, at test width
+
+
+@pytest.fixture(scope="module")
+def demo_bundles(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Bundle]:
+    """The demo PRM by LLM and vision precision; each is exported once."""
+    made: dict[tuple[Precision, Precision | None], Bundle] = {}
+
+    def get(precision: Precision, vision: Precision | None = None) -> Bundle:
+        if (precision, vision) not in made:
+            path = tmp_path_factory.mktemp("demo") / "bundle"
+            export_bundle(checkpoint_dir(), path, ExportOptions(precision, vision))
+            made[precision, vision] = Bundle.open(path)
+        return made[precision, vision]
+
+    return get
+
+
+def opened(bundle: Bundle, arithmetic: Arithmetic | None = None, max_block_tokens: int | None = None) -> StepScorer:
+    base = StepScorer.open(bundle, "cpu", threads=1)
+    engine = OpenVinoEngine(bundle, threads=1, arithmetic=arithmetic)
+    return StepScorer(base.manifest, base.prompts, engine, max_block_tokens)
+
+
+def step_scores(result: ScoreResult) -> list[float]:
+    return [step.score for candidate in result.candidates for step in candidate.steps]
+
+
+def embeddings_and_logits(bundle: Bundle, engine: OpenVinoEngine | OrtEngine) -> list[NDArray[np.floating]]:
+    """Of two tiles of noise, and of a prompt of 80 tokens with the first tile's rows, in three blocks."""
+    random = np.random.default_rng(5)
+    size, model = bundle.manifest.tiling.tile_size_px, bundle.manifest.model
+    embeds = engine.encode_tiles(random.integers(0, 256, (2, size, size, 3), np.uint8))
+    ids = [bundle.manifest.tokens.img_context] * model.tokens_per_tile + list(range(40, 56))
+    cache = engine.new_cache(10)
+    logits = [
+        engine.forward(causal_block(ids[:40], 0, embeds[:40]), cache),
+        engine.forward(causal_block(ids[40:70], 40, embeds[40 : model.tokens_per_tile], [28, 29]), cache),
+        engine.forward(causal_block(ids[70:], 70, embeds[:0], range(len(ids) - 70)), cache),
+    ]
+    assert [len(part) for part in logits] == [0, 2, len(ids) - 70]
+    return [embeds.astype(np.float32), np.concatenate(logits)]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("arithmetic", [None, "fp32"])
+def test_embeddings_and_logits_equal_onnx_runtimes(
+    demo_bundles: Callable[..., Bundle], precision: Precision, arithmetic: Arithmetic | None
+) -> None:
+    bundle = demo_bundles(precision)
+    engine = OpenVinoEngine(bundle, threads=1, arithmetic=arithmetic)
+    row = max(engine.precisions[1], precision, key=["fp32", "fp16", "bf16"].index)
+    found = embeddings_and_logits(bundle, engine)
+    wanted = embeddings_and_logits(bundle, OrtEngine(bundle, threads=1))
+    for stage, got, expected in zip(("image_embeddings", "step_logits"), found, wanted, strict=True):
+        error = np.abs(got - expected).max() / np.sqrt(np.mean(np.square(expected)))
+        assert error <= tolerance(stage, row).limit  # type: ignore[arg-type]
+    if engine.precisions == ("bf16", "bf16"):
+        assert np.abs(found[0] - wanted[0]).max() > 0
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "w8", "w4", "int8"])
+def test_scores_equal_onnx_runtimes(
+    demo_bundles: Callable[..., Bundle], precision: Precision, picture: Callable[..., Image.Image]
+) -> None:
+    bundle = demo_bundles(precision)
+    scorer = opened(bundle)
+    result = scorer.score(picture(), QUESTION, RESPONSES)
+    expected = StepScorer.open(bundle, "cpu", threads=1).score(picture(), QUESTION, RESPONSES)
+    limit = tolerance("step_scores", "bf16").limit
+    np.testing.assert_allclose(step_scores(result), step_scores(expected), rtol=0, atol=limit)
+    assert ("LLM int8 in ONNX Runtime" in scorer.engine.description) == (precision == "int8")
+    assert "OpenVINO 20" in scorer.engine.description
+    assert " arithmetic)" in scorer.engine.description
+
+
+def test_packed_equals_one_by_one_and_sessions_equal_whole_responses(
+    demo_bundles: Callable[..., Bundle], picture: Callable[..., Image.Image]
+) -> None:
+    scorer = opened(demo_bundles("fp32"), "fp32", max_block_tokens=50)
+    session = scorer.session(picture(), QUESTION)
+    packed = session.score(RESPONSES)
+    alone = [session.score([response]).candidates[0] for response in RESPONSES]
+    for together, single in zip(packed.candidates, alone, strict=True):
+        assert together.score == pytest.approx(single.score, abs=FP32_CLOSE)
+    steps = RESPONSES[0].split("\n\n")  # type: ignore[union-attr]
+    expected = [step.score for step in packed.candidates[0].steps]
+    found = [session.append(steps[0]).score]
+    fork = session.fork()
+    fork.append("Another step.")
+    assert session.score_next([steps[1]]).candidates[0].score == pytest.approx(expected[1], abs=FP32_CLOSE)
+    session.append("A step to be forgotten.")
+    session.rewind()
+    found += [session.append(step).score for step in steps[1:]]
+    np.testing.assert_allclose(found, expected, rtol=0, atol=FP32_CLOSE)
+
+
+def test_the_graph_reads_and_writes_the_cache_where_it_is(demo_bundles: Callable[..., Bundle]) -> None:
+    bundle = demo_bundles("fp32")
+    engine = OpenVinoEngine(bundle, threads=1, arithmetic="fp32")
+    none = np.zeros((0, bundle.manifest.model.hidden_size), np.float32)
+    cache = engine.new_cache(20)
+    cache.rows[:] = 7
+    engine.forward(causal_block(range(40, 50), 0, none), cache)
+    assert (cache.rows[:, :, :10] != 7).all()
+    assert (cache.rows[:, :, 10:] == 7).all()
+    rows, place = cache.rows[:, :, :10].copy(), cache.rows.ctypes.data
+    engine.forward(causal_block(range(50, 55), 10, none), cache)
+    assert cache.rows.ctypes.data == place
+    np.testing.assert_array_equal(cache.rows[:, :, :10], rows)
+    assert (cache.rows[:, :, 15:] == 7).all()
+
+
+def test_the_bf16_of_the_cpu_is_the_default(demo_bundles: Callable[..., Bundle]) -> None:
+    import openvino
+
+    has_bf16 = "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    engine = StepScorer.open(demo_bundles("fp32"), "openvino", threads=1).engine
+    assert isinstance(engine, OpenVinoEngine)
+    assert engine.precisions == (("bf16", "bf16") if has_bf16 else ("fp32", "fp32"))
+    composed = OpenVinoEngine(demo_bundles("int8"), threads=1, arithmetic="bf16")
+    assert composed.precisions == ("bf16", "int8")
+    assert isinstance(StepScorer.open(demo_bundles("fp32"), "auto", threads=1).engine, OrtEngine)
+
+
+def test_what_it_cannot_run_is_refused(demo_bundles: Callable[..., Bundle], tmp_path: Path) -> None:
+    with pytest.raises(EngineError, match="use --device cpu, or export it with --vision-precision fp32"):
+        OpenVinoEngine(demo_bundles("int8", "int8"))
+    broken = tmp_path / "llm.onnx"
+    broken.write_bytes(b"not a graph")
+    with pytest.raises(EngineError, match=r"OpenVINO 20\S+ cannot open .*llm\.onnx.*vprm inspect --verify"):
+        OpenVinoGraph(broken)
+    engine = OpenVinoEngine(demo_bundles("fp32"), threads=1)
+    none = np.zeros((0, 3), np.float32)
+    block = causal_block([40], 0, none)
+    with pytest.raises(EngineError, match="the LLM graph failed on 1 tokens behind 0"):
+        engine.forward(block, engine.new_cache(4))
+    with pytest.raises(EngineError, match=r"the vision graph failed on tiles \[1, 3, 3, 3\]"):
+        engine.encode_tiles(np.zeros((1, 3, 3, 3), np.uint8))
+    with pytest.raises(TypeError, match="OpenVinoEngine needs a cache from its own new_cache"):
+        engine.forward(Block(*[np.zeros(1)] * 5), object())  # type: ignore[arg-type]
