@@ -8,5 +8,6 @@
 | sensitivity   | the above, a recipe                 | step-score error of every Linear quantised alone |
 | calibrate     | a bundle, rows                      | calibration.safetensors                          |
 | quality       | two bundles, rows                   | what changed, in the terms of a PRM              |
+| numpy_engine  | a bundle's LLM graph                | the same graph run in NumPy: what it should give |
 | outliers      | a checkpoint                        | the same function with outlier channels          |
 """
