@@ -43,10 +43,11 @@ VARIANTS: tuple[tuple[Precision, Target], ...] = (
 
 @dataclass(frozen=True)
 class ExportFigures:
-    """One export: how long it took, the process's peak resident memory, and the LLM's size."""
+    """One export: its time, on the clock and on processors, the process's peak resident memory, and the LLM's size."""
 
     name: str
     seconds: float
+    processor_seconds: float
     peak_bytes: int
     llm_bytes: int
     full_bytes: int  # at full depth
@@ -110,7 +111,8 @@ def exported(checkpoint: Path, bundle: Path, flags: Sequence[str], full_layers: 
     tensors = [value.const_value for value in initializers if value.const_value is not None]
     layer_bytes = sum(tensor.nbytes for tensor in tensors if ".layers.0." in str(tensor.name))
     full_bytes = llm_bytes + (full_layers - opened.manifest.model.layers) * layer_bytes
-    return ExportFigures(bundle.name, seconds, usage.ru_maxrss * 1024, llm_bytes, full_bytes)
+    processor_seconds = usage.ru_utime + usage.ru_stime
+    return ExportFigures(bundle.name, seconds, processor_seconds, usage.ru_maxrss * 1024, llm_bytes, full_bytes)
 
 
 def linear_errors(
@@ -138,11 +140,11 @@ def markdown(exports: Sequence[ExportFigures], errors: dict[str, dict[str, float
     """Both tables; errors as the root mean square over layers of each role."""
     half = next(export for export in exports if export.name == "fp16")
     lines = [
-        "| export | seconds | peak memory, GB | LLM, GB | of fp16 | at full depth, GB | of fp16 |",
-        "|---" * 7 + "|",
+        "| export | seconds | of processors | peak memory, GB | LLM, GB | of fp16 | at full depth, GB | of fp16 |",
+        "|---" * 8 + "|",
     ]
     lines += [
-        f"| `{e.name}` | {e.seconds:.0f} | {e.peak_bytes / 1e9:.2f} | {e.llm_bytes / 1e9:.3f} | "
+        f"| `{e.name}` | {e.seconds:.0f} | {e.processor_seconds:.0f} | {e.peak_bytes / 1e9:.2f} | {e.llm_bytes / 1e9:.3f} | "
         f"{e.llm_bytes / half.llm_bytes:.3f} | {e.full_bytes / 1e9:.2f} | {e.full_bytes / half.full_bytes:.3f} |"
         for e in exports
     ]
