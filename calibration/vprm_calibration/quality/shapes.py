@@ -144,8 +144,8 @@ def markdown(exports: Sequence[ExportFigures], errors: dict[str, dict[str, float
         "|---" * 8 + "|",
     ]
     lines += [
-        f"| `{e.name}` | {e.seconds:.0f} | {e.processor_seconds:.0f} | {e.peak_bytes / 1e9:.2f} | {e.llm_bytes / 1e9:.3f} | "
-        f"{e.llm_bytes / half.llm_bytes:.3f} | {e.full_bytes / 1e9:.2f} | {e.full_bytes / half.full_bytes:.3f} |"
+        f"| `{e.name}` | {e.seconds:.0f} | {e.processor_seconds:.0f} | {e.peak_bytes / 1e9:.2f} | "
+        f"{e.llm_bytes / 1e9:.3f} | {e.llm_bytes / half.llm_bytes:.3f} | {e.full_bytes / 1e9:.2f} | {e.full_bytes / half.full_bytes:.3f} |"
         for e in exports
     ]
     lines += ["", f"| recipe | {' | '.join(ROLES)} |", "|---" * (len(ROLES) + 1) + "|"]
