@@ -143,11 +143,14 @@ def markdown(exports: Sequence[ExportFigures], errors: dict[str, dict[str, float
         "| export | seconds | of processors | peak memory, GB | LLM, GB | of fp16 | at full depth, GB | of fp16 |",
         "|---" * 8 + "|",
     ]
-    lines += [
-        f"| `{e.name}` | {e.seconds:.0f} | {e.processor_seconds:.0f} | {e.peak_bytes / 1e9:.2f} | "
-        f"{e.llm_bytes / 1e9:.3f} | {e.llm_bytes / half.llm_bytes:.3f} | {e.full_bytes / 1e9:.2f} | {e.full_bytes / half.full_bytes:.3f} |"
-        for e in exports
-    ]
+    for e in exports:
+        sizes = (
+            f"{e.llm_bytes / 1e9:.3f} | {e.llm_bytes / half.llm_bytes:.3f} | "
+            f"{e.full_bytes / 1e9:.2f} | {e.full_bytes / half.full_bytes:.3f}"
+        )
+        lines.append(
+            f"| `{e.name}` | {e.seconds:.0f} | {e.processor_seconds:.0f} | {e.peak_bytes / 1e9:.2f} | {sizes} |"
+        )
     lines += ["", f"| recipe | {' | '.join(ROLES)} |", "|---" * (len(ROLES) + 1) + "|"]
     for name, by_site in errors.items():
         cells = []
