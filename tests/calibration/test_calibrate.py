@@ -13,12 +13,12 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 from vprm_calibration.calibrate import CalibrationOptions, calibrate
-from vprm_calibration.collect import collect_statistics, hidden_directory, stored_sequences
+from vprm_calibration.collect import collect_statistics, gram_of, hidden_directory, stored_sequences
 from vprm_calibration.segments import LayeredGraph
 from vprm_calibration.sensitivity import step_scores
 from vprm_calibration.sequences import SequenceLimits
 from vprm_export import ExportOptions, export_bundle
-from vprm_export.precision.calibration_file import Calibration
+from vprm_export.precision.calibration_file import Calibration, gram_block
 from vprm_export.precision.sites import site_names
 from vprm_runtime import ScoreOptions, StepScorer
 from vprm_runtime.bundle import Bundle
@@ -66,6 +66,10 @@ def test_every_site_has_statistics_of_its_inputs(calibration: Calibration, bundl
         assert statistics.mean_square.shape == (width,) and statistics.samples.shape[1] == width
         assert (statistics.absmax >= np.sqrt(statistics.mean_square) * 0.999).all()
         assert (np.abs(statistics.samples).max(axis=0) <= statistics.absmax).all()
+        block = gram_block(width)
+        assert statistics.gram.shape == (width // block, block, block)
+        np.testing.assert_allclose(np.einsum("kii->", statistics.gram) / width, 1, rtol=1e-4)  # of tokens of one size
+        assert (np.linalg.eigvalsh(statistics.gram) > -1e-4).all()
         assert statistics.token_absmax[-1] == statistics.absmax.max() == np.abs(statistics.samples).max()
 
 
@@ -144,6 +148,23 @@ def test_what_does_not_fit_together_is_refused(
     shutil.copyfile(checkpoint / "model.safetensors", tmp_path / "other.safetensors")
     with pytest.raises(InputError, match="safetensors file of another kind"):
         Calibration.open(tmp_path / "other.safetensors")
+    header = calibration.path.read_bytes()
+    (tmp_path / "old.safetensors").write_bytes(header.replace(b'format_version\\": 2', b'format_version\\": 1', 1))
+    with pytest.raises(InputError, match="calibration format 1, this version reads 2: calibrate again"):
+        Calibration.open(tmp_path / "old.safetensors")
     export_bundle(checkpoint, made, ExportOptions("w8"))
     with pytest.raises(InputError, match="exported as fp32 or fp16"):
         calibrate(made, rows, tmp_path / "c.safetensors")
+
+
+def test_second_moments_are_of_tokens_scaled_to_one_size() -> None:
+    rng = np.random.default_rng(0)
+    inputs = rng.standard_normal((50, 1536)).astype(np.float32)
+    gram = gram_of(inputs * 10.0 ** rng.integers(-3, 4, (50, 1)).astype(np.float32))
+    assert gram.shape == (3, 512, 512)
+    unit = inputs / np.sqrt(np.square(inputs).mean(axis=1, keepdims=True))
+    np.testing.assert_allclose(gram[1], unit[:, 512:1024].T @ unit[:, 512:1024] / 50, atol=1e-4)
+
+
+def test_blocks_of_second_moments_hold_whole_groups() -> None:
+    assert [gram_block(width) for width in (4096, 14336, 192, 1000, 11008, 48)] == [512, 512, 192, 200, 256, 48]

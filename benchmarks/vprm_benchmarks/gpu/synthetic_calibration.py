@@ -7,13 +7,15 @@ It gives quantised graphs their shape, for builds and speed. Their accuracy is t
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
-from vprm_export.precision.calibration_file import FORMAT, TOKEN_PERCENTILES
+from vprm_export.precision.calibration_file import FORMAT, FORMAT_VERSION, TOKEN_PERCENTILES
+from vprm_export.precision.recipe import GROUP_SIZE
 from vprm_export.precision.sites import site_names
 
 _ABSMAX = 4.0  # of a few thousand normal values
@@ -33,7 +35,10 @@ def write_synthetic_calibration(path: Path, checkpoint: Path) -> Path:
         tensors[f"{site}.absmax"] = np.full(width, _ABSMAX, np.float32)
         tensors[f"{site}.mean_square"] = np.ones(width, np.float32)
         tensors[f"{site}.token_absmax"] = np.full(len(TOKEN_PERCENTILES), _ABSMAX, np.float32)
+        block = math.gcd(width, GROUP_SIZE)  # channels that have nothing to do with each other: the smallest blocks
+        tensors[f"{site}.gram"] = np.tile(np.eye(block, dtype=np.float32), (width // block, 1, 1))
         tensors[f"{site}.samples"] = random.standard_normal((_SAMPLES, width)).astype(np.float32)
-    metadata = {"format": FORMAT, "sites": json.dumps(sites), "provenance": json.dumps({"synthetic": True})}
+    provenance = json.dumps({"synthetic": True, "format_version": FORMAT_VERSION})
+    metadata = {"format": FORMAT, "sites": json.dumps(sites), "provenance": provenance}
     save_file(tensors, path, metadata)
     return path
