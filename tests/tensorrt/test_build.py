@@ -66,8 +66,12 @@ def test_demo_engines(demo: Bundle, capability: int) -> None:
         assert graph.check.problems == ()
         assert graph.check.fused_attention_nodes == graph.check.attention_nodes > 0
         assert (directory / graph.file).stat().st_size == graph.size_bytes
-    linears = 4 * demo.manifest.model.layers + 1  # in the last layer q stands apart from k and v
-    assert info.llm.check.matmuls == {EXPECTED_PRODUCTS[precision]: linears, "float x float": 1}
+    layers = demo.manifest.model.layers
+    linears = 4 * layers + 1  # in the last layer q stands apart from k and v
+    expected = {EXPECTED_PRODUCTS[precision]: linears, "float x float": 1}
+    if precision == "w4":  # queries, keys and values have 8 bits
+        expected |= {"half x int4": 3 * layers, "half x int8": layers + 1}
+    assert info.llm.check.matmuls == expected
     assert Limits.of(info.vision.profiles, info.llm.profiles) == Limits(5, 512, 1024, 512, 64)
     assert info.llm.weights_bytes > 10**6
     assert info.llm.workspace_bytes > 0
