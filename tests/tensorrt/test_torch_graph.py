@@ -12,6 +12,7 @@ from PIL import Image
 
 from vprm_benchmarks.gpu.synthetic_calibration import write_synthetic_calibration
 from vprm_benchmarks.gpu.torch_engine import TorchGraphEngine
+from vprm_benchmarks.gpu.torch_fused import Fused
 from vprm_benchmarks.gpu.torch_graph import TorchGraph
 from vprm_benchmarks.gpu.torch_products import Quantised, dequantised, product, quantised
 from vprm_export import ExportOptions, export_bundle
@@ -93,6 +94,39 @@ def test_cache_grows_and_truncates(fp16_bundle: Bundle) -> None:
         cache.keep(np.array([1, 0]))
     with pytest.raises(TypeError, match="needs a cache from its own new_cache"):
         engine.forward(causal_block([1], 0, none), object())  # type: ignore[arg-type]
+
+
+def test_gates_are_one_operator(fp16_bundle: Bundle) -> None:
+    graph = TorchGraph(fp16_bundle.llm_path, "cpu")
+    kinds = [node.kind for node in graph._nodes]
+    assert "Sigmoid" not in kinds
+    assert sum(node.kind == "Mul" and len(node.inputs) == 2 for node in graph._nodes) == (
+        fp16_bundle.manifest.model.layers + 2  # and two of the positions' angles and the image rows' places
+    )
+
+
+def test_what_cannot_be_compiled_runs_as_it_is_written() -> None:
+    def twice(x: torch.Tensor) -> torch.Tensor:
+        return x * 2
+
+    class OnCuda(torch.Tensor):
+        """Says that it is on a device, for which there is no compiler here."""
+
+        is_cuda = True  # type: ignore[assignment]
+
+    def refuse(function: object, dynamic: bool) -> Callable[[torch.Tensor], torch.Tensor]:
+        def call(x: torch.Tensor) -> torch.Tensor:
+            raise RuntimeError("no compiler")
+
+        return call
+
+    x = torch.ones(3).as_subclass(OnCuda)
+    fused = Fused(twice)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch, "compile", refuse)
+        with pytest.warns(RuntimeWarning, match="twice is not compiled: RuntimeError: no compiler"):
+            assert fused(x).tolist() == [2, 2, 2]
+        assert fused(x).tolist() == [2, 2, 2]
 
 
 def test_products_of_codes_are_those_of_their_values() -> None:

@@ -18,6 +18,7 @@ import onnx_ir
 import torch
 from torch.nn import functional
 
+from vprm_benchmarks.gpu.torch_fused import gated, rotated
 from vprm_benchmarks.gpu.torch_products import Quantised, dequantised, product, quantised
 
 Value = Any  # a torch.Tensor, or a Quantised that only a product or `dequantised` takes
@@ -45,7 +46,7 @@ class TorchGraph:
             )
         self.device = device
         self._stored: dict[str, Value] = {name: _tensor(value, device) for name, value in graph.initializers.items()}
-        self._nodes = _with_silu([_Node(node) for node in graph])
+        self._nodes = _with_gates([_Node(node) for node in graph])
         self.outputs = [_name(value) for value in graph.outputs]
         last_use = {name: number for number, node in enumerate(self._nodes) for name in node.inputs if name}
         for name in self.outputs:
@@ -93,16 +94,22 @@ class _Node:
         self.done: list[str] = []
 
 
-def _with_silu(nodes: Sequence[_Node]) -> list[_Node]:
-    """x * Sigmoid(x), where nobody else reads the sigmoid, as one kernel: a graph engine would fuse it too."""
+def _with_gates(nodes: Sequence[_Node]) -> list[_Node]:
+    """x * Sigmoid(x) * y, where nobody else reads what is in between, as one operator: a graph engine would fuse it."""
     readers = Counter(name for node in nodes for name in node.inputs)
-    sigmoids = {node.outputs[0]: node.inputs[0] for node in nodes if node.kind == "Sigmoid"}
-    fused = set()
+    made_by = {name: node for node in nodes for name in node.outputs if readers[name] == 1}
+    fused: set[str] = set()
     for node in nodes:
-        gate = next((name for name in node.inputs if name in sigmoids), "")
-        if node.kind == "Mul" and readers[gate] == 1 and sigmoids[gate] in node.inputs:
-            node.inputs, node.run = [sigmoids[gate]], _elementwise(functional.silu)
-            fused.add(gate)
+        for silu, up in (node.inputs, node.inputs[::-1]) if node.kind == "Mul" else ():
+            inner = made_by.get(silu)
+            if inner is None or inner.kind != "Mul":
+                continue
+            x, gate = inner.inputs
+            sigmoid = made_by.get(gate)
+            if sigmoid is not None and sigmoid.kind == "Sigmoid" and sigmoid.inputs == [x]:
+                fused |= {silu, gate}
+                node.inputs, node.run = [x, up], _elementwise(gated)
+                break
     return [node for node in nodes if node.outputs[0] not in fused]
 
 
@@ -166,8 +173,7 @@ def _rotary(scope: _Scope, inputs: Sequence[Value], attributes: Mapping[str, Any
     """x [B, S, heads*D], cos and sin [B, S, D/2] -> x with both halves of every head rotated."""
     x = inputs[0].unflatten(-1, (int(attributes["num_heads"]), -1))
     cos, sin = (tensor.unsqueeze(2) for tensor in inputs[1:3])
-    first, second = x.chunk(2, dim=-1)
-    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1).flatten(-2)
+    return rotated(x, cos, sin).flatten(-2)
 
 
 def _slice(scope: _Scope, inputs: Sequence[Value], attributes: Mapping[str, Any]) -> Value:
@@ -259,7 +265,7 @@ _OPERATORS: dict[str, Operator] = {
     "LayerNormalization": _layer_norm,
     "MatMul": lambda scope, inputs, attributes: product(inputs[0], inputs[1]),
     "Mul": _elementwise(torch.mul),
-    "QuantizeLinear": lambda scope, inputs, attributes: quantised(inputs[0], inputs[1], inputs[2].dtype),
+    "QuantizeLinear": lambda scope, inputs, attributes: quantised(dequantised(inputs[0]), inputs[1], inputs[2].dtype),
     "RMSNormalization": _rms_norm,
     "Reshape": _reshape,
     "RotaryEmbedding": _rotary,

@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from vprm_benchmarks.gpu.torch_fused import fp8_codes, int8_codes, scaled_sums
+
 _MIN_ROWS = 17  # torch._int_mm on CUDA wants more than 16 rows
 
 
@@ -42,12 +44,8 @@ def dequantised(value: Any) -> Any:
 
 
 def quantised(tensor: torch.Tensor, scale: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """Codes of a tensor, rounded to even and saturated, with a zero point of zero."""
-    scaled: torch.Tensor = dequantised(tensor).float() / scale.float()
-    if dtype == torch.int8:
-        return scaled.round().clamp(-128, 127).to(dtype)
-    largest = torch.finfo(dtype).max
-    return scaled.clamp(-largest, largest).to(dtype)
+    """Codes of a tensor, rounded to even and saturated, with a zero point of zero; int8 or E4M3."""
+    return (int8_codes if dtype == torch.int8 else fp8_codes)(tensor, scale)
 
 
 def product(a: Any, b: Any) -> torch.Tensor:
@@ -66,9 +64,7 @@ def _has_kernel(a: Quantised, b: Quantised) -> bool:
 
 def _int8_product(a: Quantised, b: Quantised) -> torch.Tensor:
     """Sums in int32, scaled in float32 on the way to the scales' type."""
-    sums = torch._int_mm(a.codes, b.codes)
-    out = torch.empty(sums.shape, dtype=b.scale.dtype, device=sums.device)
-    return torch.mul(sums, a.scale.float() * b.scale.float(), out=out)
+    return scaled_sums(torch._int_mm(a.codes, b.codes), a.scale, b.scale)
 
 
 def _fp8_product(a: Quantised, b: Quantised) -> torch.Tensor:
