@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from vprm_benchmarks import tensorrt_builds
 from vprm_benchmarks.gpu.synthetic_calibration import write_synthetic_calibration
 from vprm_demo import checkpoint_dir
 from vprm_export import ExportOptions, export_bundle
@@ -99,6 +100,29 @@ def test_build_command(fp16_bundle: Bundle, tmp_path: Path, capsys: pytest.Captu
     assert json.loads(shown.out)["engines"][0]["compute_capability"] == 89
     assert [path.name for path in engine_directories(Bundle.open(bundle))] == ["tensorrt-rtx-sm89"]
     assert sorted(path.name for path in (bundle / "engines").iterdir()) == ["tensorrt-rtx-sm89"]  # nothing left behind
+
+
+@needs_rtx
+def test_what_builds_cost(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The benchmark's command, on the demo PRM: a build measured in a process of its own, and one that is refused."""
+    sizes = ["--sm", "80", "--precision", "fp16", "fp8", "--profile", PROFILE, "--work", str(tmp_path)]
+    assert tensorrt_builds.main([*sizes, "--json"]) == 0
+    shown = capsys.readouterr()
+    document = json.loads(shown.out)
+    built, refused = document["builds"]
+    assert (built["precision"], built["compute_capability"], built["problems"], built["refused"]) == (
+        "fp16",
+        80,
+        [],
+        None,
+    )
+    assert built["fused_attention"] == "10 of 10"
+    assert built["cpu_s"] > 0
+    assert built["peak_rss_bytes"] > built["engine_bytes"] > 5 * 10**6
+    assert refused["refused"].startswith("llm.onnx is fp8, which sm80 cannot multiply")
+    assert refused["engine_bytes"] == 0
+    assert shown.err.count("\n") == 2
+    assert list(tmp_path.iterdir()) == []
 
 
 @needs_rtx
