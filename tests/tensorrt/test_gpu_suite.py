@@ -124,8 +124,10 @@ def test_goals_are_taken_from_measurements() -> None:
 
 def test_folders_need_room() -> None:
     assert roomy_folder(1).is_dir()
-    with pytest.raises(OSError, match=r"weights and bundles need 1000000\.0 GB, free are .*: name another folder"):
-        roomy_folder(10**15)
+    with pytest.warns(
+        RuntimeWarning, match=r"weights and bundles need 1000000\.0 GB, free are .*: --work names another"
+    ):
+        assert roomy_folder(10**15).is_dir()
 
 
 def test_arithmetic_of_a_layer(checkpoint: Path) -> None:

@@ -13,6 +13,8 @@ from vprm_benchmarks.gpu.chart import draw
 from vprm_benchmarks.gpu.environment import roomy_folder
 from vprm_benchmarks.gpu.suite import MODELS, Suite, SuiteOptions
 from vprm_benchmarks.random_checkpoint import tensor_plans
+from vprm_runtime.engines.trt.engine_info import LIBRARIES
+from vprm_runtime.engines.trt.library import is_installed
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -65,10 +67,11 @@ def _options(args: argparse.Namespace, work: Path) -> SuiteOptions:
 
 
 def _needed_bytes(args: argparse.Namespace) -> int:
-    """Weights, one bundle of them and one engine, each of two bytes a parameter."""
+    """Weights, one bundle of them and, where engines can be built, one engine, each of two bytes a parameter."""
     spec = _options(args, Path()).spec
     parameters = sum(plan.elements for plan in tensor_plans(spec, spec.vocab_size or 1000))
-    return 3 * 2 * parameters + 10**9
+    builds = any(is_installed(library) for library in LIBRARIES)
+    return (3 if builds else 2) * 2 * parameters + 10**9
 
 
 if __name__ == "__main__":

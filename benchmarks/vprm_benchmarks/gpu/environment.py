@@ -6,6 +6,7 @@ import gc
 import importlib.metadata
 import shutil
 import tempfile
+import warnings
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -95,8 +96,8 @@ def used_bytes() -> int:
 
 
 def roomy_folder(needed_bytes: int) -> Path:
-    """Where to put this much: main memory if it has plenty, else the temporary folder. Raises OSError with the numbers
-    where neither has room."""
+    """Where to put this much: main memory if it has plenty, else the temporary folder; whichever has more room where
+    neither has enough, so that what fits is still measured (a RuntimeWarning says so, with the numbers)."""
     places = [Path(tempfile.gettempdir())]
     if _SHARED_MEMORY.is_dir() and needed_bytes + _KEEP_FREE_BYTES < _available_memory_bytes():
         places.insert(0, _SHARED_MEMORY)
@@ -105,9 +106,12 @@ def roomy_folder(needed_bytes: int) -> Path:
         if free[place] > needed_bytes:
             return place
     described = ", ".join(f"{place}: {size / 1e9:.1f} GB" for place, size in free.items())
-    raise OSError(
-        f"weights and bundles need {needed_bytes / 1e9:.1f} GB, free are {described}: name another folder with --work"
+    warnings.warn(
+        f"weights and bundles need {needed_bytes / 1e9:.1f} GB, free are {described}: --work names another folder",
+        RuntimeWarning,
+        stacklevel=2,
     )
+    return max(places, key=lambda place: free[place])
 
 
 def _available_memory_bytes() -> int:
