@@ -12,6 +12,8 @@ import numpy as np
 from vprm_runtime.engines.base import Block, FloatArray, Int64Array
 from vprm_runtime.prompt import TokenisedPrompt
 
+_COMPARED_AT_ONCE = 64  # tokens: a long prefix is compared in pieces, by the interpreter's own loop
+
 
 @dataclass(frozen=True)
 class Candidate:
@@ -29,10 +31,13 @@ class Candidate:
 
 def common_prefix_tokens(first: Sequence[int], second: Sequence[int]) -> int:
     """Length of the common prefix of two id sequences."""
-    for position, (a, b) in enumerate(zip(first, second, strict=False)):
-        if a != b:
-            return position
-    return min(len(first), len(second))
+    end = min(len(first), len(second))
+    start = 0
+    while start < end and first[start : start + _COMPARED_AT_ONCE] == second[start : start + _COMPARED_AT_ONCE]:
+        start += _COMPARED_AT_ONCE
+    while start < end and first[start] == second[start]:
+        start += 1
+    return min(start, end)
 
 
 def groups(candidates: Sequence[Candidate], max_block_tokens: int) -> Iterator[list[Candidate]]:

@@ -31,7 +31,7 @@ _SIZES = (
     ("--steps", 20, "S", "committed steps"),
     ("--alternatives", 4, "N", "alternatives for the next step"),
     ("--candidate-steps", 8, "S", "steps of each candidate"),
-    ("--step-words", 18, "W", "words of each step"),
+    ("--step-words", 12, "W", "words of each step"),
 )
 
 
