@@ -1,4 +1,4 @@
-"""`vprm bench session` for real, on a tiny model."""
+"""`vprm bench session` for real, on the demo PRM."""
 
 from __future__ import annotations
 
@@ -10,30 +10,13 @@ from vprm_runtime.cli.main import main
 
 
 def test_sessions_are_timed_and_compared(capsys: pytest.CaptureFixture[str]) -> None:
-    sizes = ["--steps", "3", "--alternatives", "2", "--candidate-steps", "1", "--step-words", "3", "--max-tiles", "6"]
-    assert (
-        main(
-            [
-                "bench",
-                "session",
-                "--model",
-                "tiny",
-                *sizes,
-                "--rounds",
-                "1",
-                "--threads",
-                "1",
-                "--roofline-size",
-                "256",
-                "--json",
-            ]
-        )
-        == 0
-    )
+    sizes = ["--session-steps", "3", "--alternatives", "2", "--steps", "1", "--step-tokens", "3", "--tiles", "3"]
+    common = ["--rounds", "1", "--threads", "1", "--roofline-size", "256", "--json"]
+    assert main(["bench", "session", *sizes, *common]) == 0
     document = json.loads(capsys.readouterr().out)
     names = {"score_next", "whole_on_kept_prefix", "whole_anew", "best_of_8", "best_of_32"}
     assert set(document["competitors"]) == names
-    assert document["settings"]["tiles"] == 7
+    assert document["settings"]["prefix_tokens"] > 3 * 64
     differences = document["accuracy"]["largest_difference_from_anew"]
     assert differences["whole_anew"] == 0
     assert max(differences.values()) < 1e-5
