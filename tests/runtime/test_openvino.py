@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -99,6 +100,17 @@ def test_scores_equal_onnx_runtimes(
     assert ("LLM int8 in ONNX Runtime" in scorer.engine.description) == (precision == "int8")
     assert "OpenVINO 20" in scorer.engine.description
     assert " arithmetic)" in scorer.engine.description
+
+
+def test_positions_are_not_rounded(demo_bundles: Callable[..., Bundle]) -> None:
+    """Past 256, bfloat16 has no odd numbers."""
+    bundle = demo_bundles("fp32")
+    block = causal_block(range(40, 100), 0, np.zeros((0, bundle.manifest.model.hidden_size), np.float32), range(60))
+    late = replace(block, position_ids=block.position_ids + 20_000)
+    engines = OpenVinoEngine(bundle, threads=1), OrtEngine(bundle, threads=1)
+    found, expected = (engine.forward(late, engine.new_cache(60)) for engine in engines)
+    error = np.abs(found - expected).max() / np.sqrt(np.mean(np.square(expected)))
+    assert error <= tolerance("step_logits", "bf16").limit
 
 
 def test_packed_equals_one_by_one_and_sessions_equal_whole_responses(

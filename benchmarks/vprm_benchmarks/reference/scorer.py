@@ -116,12 +116,17 @@ class ReferenceScorer:
         return ReferenceImages(tiles, pixel_values, self._embed(pixel_values))
 
     def _embed(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        outputs = self.model.get_image_features(pixel_values, return_dict=True)
-        features: torch.Tensor = outputs.pooler_output  # [n, tokens, hidden]
+        features = self._features(pixel_values)
         if self.transposed:
             side = int(features.shape[1] ** 0.5)
             features = features.view(-1, side, side, features.shape[-1]).transpose(1, 2)
         return features.reshape(-1, features.shape[-1])
+
+    def _features(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """The vision encoder: [n, 3, tile_px, tile_px] -> [n, tokens, hidden]."""
+        outputs = self.model.get_image_features(pixel_values, return_dict=True)
+        features: torch.Tensor = outputs.pooler_output
+        return features
 
     def token_ids(self, images: ReferenceImages, question: str, steps: Sequence[str]) -> list[int]:
         """Ids of the whole conversation, tokenised as one string."""
@@ -167,7 +172,7 @@ class ReferenceScorer:
     ) -> list[ReferenceScores]:
         rows = [self.token_ids(images, question, steps) for steps in candidates]
         places = [find_score_positions(self.rule, ids, self.tokenizer) for ids in rows]
-        prefix = min(_common_prefix(rows), *(positions[0] for positions in places))
+        prefix = min(common_prefix(rows), *(positions[0] for positions in places))
         inputs = [self._inputs(images, ids) for ids in rows]
         text_model = self.model.model.language_model
         cache = DynamicCache()
@@ -203,7 +208,7 @@ class ReferenceScorer:
         return ReferenceScores(np.asarray(ids, dtype=np.int64), np.asarray(positions, dtype=np.int64), logits, scores)
 
 
-def _common_prefix(rows: Sequence[Sequence[int]]) -> int:
+def common_prefix(rows: Sequence[Sequence[int]]) -> int:
     """Number of ids that all rows start with."""
     for place, column in enumerate(zip(*rows, strict=False)):
         if len(set(column)) > 1:

@@ -45,7 +45,8 @@ def register(benchmarks: Subparsers) -> None:
         run,
         "best of N by PyTorch in three ways and by this package",
         "Score N candidates for one picture and question. Competitors: PyTorch (transformers, SDPA) with a pass for "
-        "every step, with a pass for every candidate, and with the prefix run once; this package's bundles. The model "
+        "every step, with a pass for every candidate, and with the prefix run once; PyTorch's networks converted to "
+        "OpenVINO, with the prefix run once; this package's bundles. The model "
         "is the demo PRM, or random weights in VisualPRM-8B's layer shapes at two depths, extrapolated to its full "
         "depth. Scores are compared too.",
     )
@@ -58,7 +59,10 @@ def register(benchmarks: Subparsers) -> None:
     _number(parser, "--steps", 8, "steps of a candidate")
     _number(parser, "--step-tokens", 40, "tokens of a step's text")
     parser.add_argument(
-        "--competitors", nargs="+", metavar="NAME", help="who takes part (default: those that the goals name)"
+        "--competitors",
+        nargs="+",
+        metavar="NAME",
+        help="who takes part (default: nine of them; an unknown name lists all)",
     )
 
 
@@ -85,13 +89,11 @@ class _Seconds:
 
 def run(args: argparse.Namespace, say: Say) -> Report:
     """Measure; every competitor starts from the picture and the texts."""
-    from vprm_benchmarks.speed.competitors import DEFAULT_NAMES, NAMES
+    from vprm_benchmarks.speed.competitors import choose
     from vprm_benchmarks.speed.models import Depth
     from vprm_benchmarks.speed.roofline import cpu_roofline
 
-    names = tuple(args.competitors or DEFAULT_NAMES)
-    if unknown := set(names) - set(NAMES):
-        raise InputError(f"unknown competitor {min(unknown)!r}: there are {', '.join(NAMES)}")
+    names, absent = choose(args.competitors)
     full = Depth(args.layers, args.vision_layers)
     if args.model == "8b-slice" and (full.layers % 2 or full.vision_layers % 2):
         raise InputError("--layers and --vision-layers must be even: half of them are run too")
@@ -102,6 +104,7 @@ def run(args: argparse.Namespace, say: Say) -> Report:
     half = Depth(full.layers // 2, full.vision_layers // 2)
     by_depth = {depth: _measure(args, depth, size, names, report, say) for depth in _depths(args.model, half, full)}
     _enter(report, by_depth, full)
+    report.competitors |= {name: {"skipped": reason} for name, reason in absent.items()}
     key = "full_depth_s" if args.model == "8b-slice" else "median_s"
     for (slow, fast), goal in _GOALS.items():
         if slow in names and fast in names:

@@ -1,24 +1,22 @@
-"""Who takes part in `vprm bench best-of-n`: PyTorch in three ways, and this package's bundles on its CPU engines."""
+"""Who takes part in `vprm bench best-of-n`: PyTorch in three ways, PyTorch's networks in OpenVINO, and
+this package's bundles on its CPU engines."""
 
 from __future__ import annotations
 
-import time
+import importlib.util
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 
-from vprm_benchmarks.reference.scorer import Method, ReferenceImages, ReferenceScorer
+from vprm_benchmarks.reference.scorer import Method
 from vprm_benchmarks.speed.models import Model
+from vprm_benchmarks.speed.timed import TimedEngine, TimedReference
 from vprm_benchmarks.speed.workload import Workload
-from vprm_runtime import ScoreOptions, StepScorer, native
-from vprm_runtime.engines import Engine
-from vprm_runtime.engines.base import Block, FloatArray, KVCache
+from vprm_runtime import InputError, MissingExtraError, ScoreOptions, StepScorer, native
 from vprm_runtime.manifest import Precision, Target
 
 Scores = NDArray[np.float64]
@@ -44,47 +42,11 @@ class Competitor(Protocol):
         ...
 
 
-class _TimedReference(ReferenceScorer):
-    """The reference with a clock around the vision encoder."""
-
-    vision_s = 0.0
-
-    def encode_images(self, images: Sequence[Path | Image.Image], max_tiles: int | None = None) -> ReferenceImages:
-        started = time.perf_counter()
-        encoded = super().encode_images(images, max_tiles)
-        self.vision_s += time.perf_counter() - started
-        return encoded
-
-
-class _TimedEngine:
-    """An engine with a clock around the vision encoder."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self.vision_s = 0.0
-
-    @property
-    def description(self) -> str:
-        return self._engine.description
-
-    def encode_tiles(self, tiles: NDArray[np.uint8]) -> FloatArray:
-        started = time.perf_counter()
-        embeds = self._engine.encode_tiles(tiles)
-        self.vision_s += time.perf_counter() - started
-        return embeds
-
-    def new_cache(self, capacity_tokens: int) -> KVCache:
-        return self._engine.new_cache(capacity_tokens)
-
-    def forward(self, block: Block, cache: KVCache) -> NDArray[np.float32]:
-        return self._engine.forward(block, cache)
-
-
 class TorchCompetitor:
     """transformers' model with SDPA. "one-pass" and "per-step" run the vision encoder for every candidate or step, as
     the published code does; "per-step" is timed on one candidate."""
 
-    def __init__(self, scorer: _TimedReference, method: Method, candidates: int) -> None:
+    def __init__(self, scorer: TimedReference, method: Method, candidates: int) -> None:
         self._scorer = scorer
         self._method = method
         self.calls = candidates if method == "per-step" else 1
@@ -112,7 +74,7 @@ class BundleCompetitor:
     calls = 1
 
     def __init__(self, scorer: StepScorer) -> None:
-        self._engine = _TimedEngine(scorer.engine)
+        self._engine = TimedEngine(scorer.engine)
         scorer.engine = self._engine
         self._scorer = scorer
 
@@ -144,16 +106,43 @@ class _BundleKind:
     device: str = "cpu"
 
 
+_INT8_TARGET: Target = "cpu-native" if native.level() else "cpu"
 _BUNDLES = {
     "vprm_fp32": _BundleKind("fp32"),
-    "vprm_int8": _BundleKind("int8", "int8", "cpu-native" if native.level() else "cpu"),
+    "vprm_int8": _BundleKind("int8", "int8", _INT8_TARGET),
     "vprm_int8_standard": _BundleKind("int8", "int8"),  # standard operators only
-    "vprm_int8_vision_fp32": _BundleKind("int8", None),
+    "vprm_int8_vision_fp32": _BundleKind("int8"),
+    "vprm_bf16": _BundleKind("fp16", device="openvino"),  # stored in half of fp32's bytes; computed in bfloat16
+    "vprm_w8_bf16": _BundleKind("w8", device="openvino"),
+    "vprm_int8_openvino": _BundleKind("int8", "fp16", _INT8_TARGET, "openvino"),
 }
-NAMES = (*(f"torch_{method}_{dtype}" for method in _METHODS for dtype in _DTYPES), *_BUNDLES)
+_PEER = "openvino_prefix_bf16"
+NAMES = (*(f"torch_{method}_{dtype}" for method in _METHODS for dtype in _DTYPES), _PEER, *_BUNDLES)
 DEFAULT_NAMES = (
-    "torch_per_step_bf16", "torch_one_pass_bf16", "torch_prefix_bf16", "torch_prefix_fp32", "vprm_fp32", "vprm_int8",
+    "torch_per_step_bf16", "torch_one_pass_bf16", "torch_prefix_bf16", "torch_prefix_fp32", _PEER, "vprm_fp32",
+    "vprm_int8", "vprm_bf16", "vprm_int8_openvino",
 )  # fmt: skip
+
+
+def choose(asked: Sequence[str] | None) -> tuple[tuple[str, ...], dict[str, str]]:
+    """Who takes part, and why others of the default do not.
+
+    Raises InputError on an unknown name, and MissingExtraError where one that was asked for cannot take part.
+    """
+    names = tuple(asked or DEFAULT_NAMES)
+    if unknown := set(names) - set(NAMES):
+        raise InputError(f"unknown competitor {min(unknown)!r}: there are {', '.join(NAMES)}")
+    if importlib.util.find_spec("openvino") is not None:
+        return names, {}
+    lost = [name for name in names if _needs_openvino(name)]
+    if asked and lost:
+        raise MissingExtraError(f"competitor {lost[0]}", "openvino")
+    reason = str(MissingExtraError("this competitor", "openvino"))
+    return tuple(name for name in names if name not in lost), dict.fromkeys(lost, reason)
+
+
+def _needs_openvino(name: str) -> bool:
+    return name == _PEER or (name in _BUNDLES and _BUNDLES[name][0] == "openvino")
 
 
 def open_competitors(
@@ -161,7 +150,13 @@ def open_competitors(
 ) -> dict[str, Competitor]:
     """Open competitors by name, for requests of `candidates`; PyTorch ones of a type share their weights."""
     torch.set_num_threads(threads)
-    references: dict[str, _TimedReference] = {}
+    references: dict[str, TimedReference] = {}
+
+    def reference(dtype: str) -> TimedReference:
+        if dtype not in references:
+            references[dtype] = TimedReference.load(model.checkpoint, dtype=_DTYPES[dtype], attention="sdpa")
+        return references[dtype]
+
     found: dict[str, Competitor] = {}
     for name in names:
         say(f"opening {name}")
@@ -170,10 +165,12 @@ def open_competitors(
             bundle = model.bundle(kind.precision, kind.vision, kind.target)
             scorer = StepScorer.open(bundle, kind.device, threads=threads)
             found[name] = BundleCompetitor(scorer)
-            continue
-        method, _, dtype = name.removeprefix("torch_").rpartition("_")
-        if dtype not in references:
-            loaded: Any = _TimedReference.load(model.checkpoint, dtype=_DTYPES[dtype], attention="sdpa")
-            references[dtype] = loaded
-        found[name] = TorchCompetitor(references[dtype], _METHODS[method], candidates)
+        elif name == _PEER:
+            from vprm_benchmarks.speed.openvino_peer import OpenVinoReference
+
+            peer = OpenVinoReference.of(reference("bf16"), model.checkpoint, threads)
+            found[name] = TorchCompetitor(peer, "prefix-reuse", candidates)
+        else:
+            method, _, dtype = name.removeprefix("torch_").rpartition("_")
+            found[name] = TorchCompetitor(reference(dtype), _METHODS[method], candidates)
     return found
