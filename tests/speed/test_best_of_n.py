@@ -11,7 +11,7 @@ import pytest
 
 from vprm_benchmarks.random_checkpoint import CheckpointSpec, tiny_spec
 from vprm_benchmarks.speed import models
-from vprm_benchmarks.speed.competitors import DEFAULT_NAMES, choose
+from vprm_benchmarks.speed.competitors import DEFAULT_NAMES, choose_competitors
 from vprm_runtime import InputError, MissingExtraError
 from vprm_runtime.cli.main import main
 
@@ -64,12 +64,12 @@ def test_two_depths_of_the_slice_give_the_full_one(
 
 def test_competitors_that_cannot_take_part_are_skipped_unless_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "openvino", None)
-    names, absent = choose(None)
+    names, absent = choose_competitors(None)
     assert set(absent) == {"openvino_prefix_bf16", "vprm_bf16", "vprm_int8_openvino"}
     assert set(names) | set(absent) == set(DEFAULT_NAMES)
     assert "pip install 'vprm[openvino]'" in absent["vprm_bf16"]
-    assert choose(["vprm_int8"]) == (("vprm_int8",), {})
+    assert choose_competitors(["vprm_int8"]) == (("vprm_int8",), {})
     with pytest.raises(MissingExtraError, match=r"competitor vprm_bf16 needs .*vprm\[openvino\]"):
-        choose(["vprm_int8", "vprm_bf16"])
+        choose_competitors(["vprm_int8", "vprm_bf16"])
     with pytest.raises(InputError, match="unknown competitor 'abacus': there are torch_per_step_bf16"):
-        choose(["abacus"])
+        choose_competitors(["abacus"])

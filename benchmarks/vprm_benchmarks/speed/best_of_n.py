@@ -89,11 +89,11 @@ class _Seconds:
 
 def run(args: argparse.Namespace, say: Say) -> Report:
     """Measure; every competitor starts from the picture and the texts."""
-    from vprm_benchmarks.speed.competitors import choose
+    from vprm_benchmarks.speed.competitors import choose_competitors
     from vprm_benchmarks.speed.models import Depth
     from vprm_benchmarks.speed.roofline import cpu_roofline
 
-    names, absent = choose(args.competitors)
+    names, absent = choose_competitors(args.competitors)
     full = Depth(args.layers, args.vision_layers)
     if args.model == "8b-slice" and (full.layers % 2 or full.vision_layers % 2):
         raise InputError("--layers and --vision-layers must be even: half of them are run too")

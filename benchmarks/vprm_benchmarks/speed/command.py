@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from vprm_benchmarks.speed import best_of_n, export, preprocess, session
+from vprm_benchmarks.speed import best_of_n, engine, export, preprocess, session
 from vprm_runtime.cli.common import Subparsers
 
-_BENCHMARKS = (best_of_n, preprocess, export, session)
+_BENCHMARKS = (best_of_n, session, engine, preprocess, export)
 
 
 def register(subparsers: Subparsers) -> None:

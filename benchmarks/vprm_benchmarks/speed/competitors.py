@@ -124,21 +124,28 @@ DEFAULT_NAMES = (
 )  # fmt: skip
 
 
-def choose(asked: Sequence[str] | None) -> tuple[tuple[str, ...], dict[str, str]]:
+def choose(
+    asked: Sequence[str] | None, default: Sequence[str], known: Sequence[str], needs_openvino: Callable[[str], bool]
+) -> tuple[tuple[str, ...], dict[str, str]]:
     """Who takes part, and why others of the default do not.
 
     Raises InputError on an unknown name, and MissingExtraError where one that was asked for cannot take part.
     """
-    names = tuple(asked or DEFAULT_NAMES)
-    if unknown := set(names) - set(NAMES):
-        raise InputError(f"unknown competitor {min(unknown)!r}: there are {', '.join(NAMES)}")
+    names = tuple(asked or default)
+    if unknown := set(names) - set(known):
+        raise InputError(f"unknown competitor {min(unknown)!r}: there are {', '.join(known)}")
     if importlib.util.find_spec("openvino") is not None:
         return names, {}
-    lost = [name for name in names if _needs_openvino(name)]
+    lost = [name for name in names if needs_openvino(name)]
     if asked and lost:
         raise MissingExtraError(f"competitor {lost[0]}", "openvino")
     reason = str(MissingExtraError("this competitor", "openvino"))
     return tuple(name for name in names if name not in lost), dict.fromkeys(lost, reason)
+
+
+def choose_competitors(asked: Sequence[str] | None) -> tuple[tuple[str, ...], dict[str, str]]:
+    """`choose` for `vprm bench best-of-n`."""
+    return choose(asked, DEFAULT_NAMES, NAMES, _needs_openvino)
 
 
 def _needs_openvino(name: str) -> bool:

@@ -1,4 +1,4 @@
-"""Measured limits of a machine: the peak matrix product of PyTorch and of ONNX Runtime by type, and memory bandwidth.
+"""Measured limits of a machine: peak matrix products of three libraries by type, and memory bandwidth.
 
 Operations a second are 2 n^3 over the median seconds of an [n, n] x [n, n] product, for int8 as for floating point.
 """
@@ -88,6 +88,22 @@ def onnxruntime_tflops(kind: Literal["fp32", "int8"], size: int, threads: int, r
         ir.serde.serialize_model(model).SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
     return _tflops(size, median_s(lambda: session.run(None, {"a": inputs}), repeats, warmups=2))
+
+
+def openvino_tflops(threads: int, size: int = CPU_SIZE, repeats: int = 3) -> float:
+    """TFLOP/s of OpenVINO's product in the type that its engine computes in: bfloat16 where the CPU does."""
+    import openvino
+
+    from vprm_runtime.engines.openvino import graph_options, native_arithmetic
+
+    random = np.random.default_rng(0)
+    inputs, weights = (random.standard_normal((size, size), np.float32) for _ in range(2))
+    model = ir.serde.serialize_model(_product_model("MatMul", inputs, weights, ir.DataType.FLOAT)).SerializeToString()
+    core = openvino.Core()
+    options = graph_options(native_arithmetic(core), threads)
+    request = core.compile_model(core.read_model(model), "CPU", options).create_infer_request()
+    request.set_tensor("a", openvino.Tensor(inputs, shared_memory=True))
+    return _tflops(size, median_s(request.infer, repeats, warmups=2))
 
 
 def _product_model(operator: str, inputs: Any, weights: Any, result: ir.DataType) -> ir.Model:

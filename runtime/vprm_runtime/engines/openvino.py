@@ -30,10 +30,7 @@ class OpenVinoGraph:
         self._version = self._openvino.__version__.partition("-")[0]
         core = self._openvino.Core()
         self._arithmetic = arithmetic or native_arithmetic(core)
-        hint = "bf16" if self.in_bf16 else "f32"
-        options: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": hint}
-        if threads is not None:
-            options["INFERENCE_NUM_THREADS"] = threads
+        options = graph_options(self._arithmetic, threads)
         try:
             self._request = core.compile_model(str(path), "CPU", options).create_infer_request()
         except Exception as error:
@@ -87,6 +84,13 @@ class OpenVinoEngine(CpuEngine):
 
 def _is_for_onnxruntime(graph: GraphInfo) -> bool:
     return graph.precision == "int8" or graph.is_native
+
+
+def graph_options(arithmetic: Arithmetic, threads: int | None) -> dict[str, Any]:
+    """How OpenVINO compiles a graph for one request at a time."""
+    hint = {"bf16": "bf16", "fp32": "f32"}[arithmetic]
+    options: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": hint}
+    return options if threads is None else options | {"INFERENCE_NUM_THREADS": threads}
 
 
 def native_arithmetic(core: Any) -> Arithmetic:

@@ -1,0 +1,171 @@
+"""`vprm bench engine`: how near each engine's two graphs come to the peak of the library that runs them."""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vprm_benchmarks.gpu.workload import LlmArithmetic
+from vprm_benchmarks.speed.common import Say, add_benchmark, add_rounds
+from vprm_benchmarks.speed.report import Report
+from vprm_benchmarks.speed.timing import interleaved
+from vprm_runtime import EngineError
+from vprm_runtime.cli.common import Subparsers, positive_int
+from vprm_runtime.engines import open_engine
+from vprm_runtime.manifest import Manifest, Precision
+from vprm_runtime.packing import causal_block
+
+if TYPE_CHECKING:
+    from vprm_benchmarks.speed.models import Model
+    from vprm_runtime.engines import Engine
+
+_SCORED = 8  # positions of the last chunk that logits are compared at
+# Device, precision of the LLM, of the vision encoder; the peak that the LLM, and the vision encoder, is held to.
+_ENGINES: dict[str, tuple[str, Precision, Precision | None, str, str]] = {
+    "cpu_fp32": ("cpu", "fp32", None, "onnxruntime_fp32", "onnxruntime_fp32"),
+    "cpu_w8": ("cpu", "w8", None, "onnxruntime_fp32", "onnxruntime_fp32"),
+    "cpu_int8": ("cpu", "int8", "int8", "onnxruntime_int8", "onnxruntime_int8"),
+    "openvino_fp16": ("openvino", "fp16", None, "openvino", "openvino"),
+    "openvino_w8": ("openvino", "w8", None, "openvino", "openvino"),
+}
+_DEFAULT = ("cpu_fp32", "cpu_int8", "openvino_fp16")
+
+
+def register(benchmarks: Subparsers) -> None:
+    """Add the `engine` parser."""
+    parser = add_benchmark(
+        benchmarks,
+        "engine",
+        run,
+        "prefill and vision encoder of each engine, beside the library's peak",
+        "Run a prefix through the LLM graph in chunks of several lengths, and one tile through the vision graph. "
+        "Shown: tokens a second, TFLOP/s (multiplications and additions that the model asks for, causal attention "
+        "counted once) and their fraction of the peak product that the same library reaches in the same type.",
+    )
+    add_rounds(parser, default=3)
+    parser.add_argument("--model", choices=("demo", "8b-slice"), default="demo", help="default: demo")
+    _number(parser, "--layers", 2, "LLM layers of 8b-slice")
+    _number(parser, "--vision-layers", 2, "vision layers of 8b-slice")
+    _number(parser, "--tokens", 2048, "tokens of the prefix")
+    chunks = [128, 256, 512, 1024, 2048]
+    text = f"tokens of a chunk (default: {' '.join(map(str, chunks))})"
+    parser.add_argument("--chunks", type=positive_int, nargs="+", default=chunks, metavar="N", help=text)
+    text = f"of {', '.join(_ENGINES)} (default: {' '.join(_DEFAULT)})"
+    parser.add_argument("--engines", nargs="+", metavar="NAME", help=text)
+
+
+def _number(parser: argparse.ArgumentParser, option: str, default: int, text: str) -> None:
+    parser.add_argument(option, type=positive_int, default=default, metavar="N", help=f"{text} (default: {default})")
+
+
+def run(args: argparse.Namespace, say: Say) -> Report:
+    """Measure; every chunk length of every engine takes its turn in each round."""
+    from vprm_benchmarks.speed.competitors import choose
+    from vprm_benchmarks.speed.models import Depth, prepared_model
+    from vprm_benchmarks.speed.roofline import cpu_roofline, openvino_tflops
+
+    names, absent = choose(args.engines, _DEFAULT, tuple(_ENGINES), lambda name: _ENGINES[name][0] == "openvino")
+    say("roofline")
+    report = Report("engine", cpu_roofline(args.threads))
+    if any(_ENGINES[name][0] == "openvino" for name in names):
+        report.roofline["tflops"]["openvino"] = openvino_tflops(report.roofline["threads"])
+    keys = ("model", "layers", "vision_layers", "tokens", "chunks", "rounds")
+    report.settings = {key: getattr(args, key) for key in keys}
+    say("writing weights")
+    with prepared_model(args.model, Depth(args.layers, args.vision_layers)) as model:
+        _measure(args, model, names, report, say)
+        gc.collect()  # engines let go of the files before they are removed
+    report.competitors |= {name: {"skipped": reason} for name, reason in absent.items()}
+    return report
+
+
+def _measure(args: argparse.Namespace, model: Model, names: Sequence[str], report: Report, say: Say) -> None:
+    llm, tile_flops = LlmArithmetic.of(model.checkpoint), vision_flops_per_tile(model.checkpoint)
+    logits: dict[str, NDArray[np.float32]] = {}
+    calls: dict[str, Callable[[], object]] = {}
+    flops: dict[str, tuple[float, str]] = {}
+    for name in names:
+        say(f"opening {name}")
+        device, precision, vision, peak, vision_peak = _ENGINES[name]
+        bundle = model.bundle(precision, vision)
+        engine = open_engine(bundle, device, report.roofline["threads"])
+        report.accuracy[name] = {"engine": engine.description}
+        for chunk in args.chunks:
+            case = f"{name}_chunk_{chunk}"
+            calls[case] = partial(_prefill, engine, bundle.manifest, args.tokens, chunk, logits, case)
+            flops[case] = llm.prefill_flops(args.tokens, pruned=True), peak
+        calls[f"{name}_vision"] = partial(engine.encode_tiles, _tile(bundle.manifest))
+        flops[f"{name}_vision"] = tile_flops, vision_peak
+    report.add_times(interleaved(calls, args.rounds, say=say))
+    for case, (asked, peak) in flops.items():
+        entry = report.competitors[case]
+        tflops = asked / entry["median_s"] / 1e12
+        entry |= {"tflops": tflops, "fraction_of_peak": tflops / report.roofline["tflops"][peak]}
+        if case.endswith("_vision"):
+            entry["ms_per_tile"] = 1e3 * entry["median_s"]
+        else:
+            entry["tokens_per_s"] = args.tokens / entry["median_s"]
+    _compare(report, names, args.chunks, logits)
+
+
+def _prefill(
+    engine: Engine,
+    manifest: Manifest,
+    tokens: int,
+    chunk: int,
+    logits: dict[str, NDArray[np.float32]],
+    case: str,
+) -> None:
+    """A prefix of arbitrary ids into an empty cache; logits are taken at its last tokens."""
+    ids = np.random.default_rng(0).integers(10, 300, tokens)
+    no_embeds = np.zeros((0, manifest.model.hidden_size), manifest.graphs.llm.io_dtype)
+    cache = engine.new_cache(tokens)
+    for start in range(0, tokens, chunk):
+        new = list(ids[start : start + chunk])
+        scored = range(max(0, len(new) - _SCORED), len(new)) if start + chunk >= tokens else ()
+        found = engine.forward(causal_block(new, start, no_embeds, scored), cache)
+    if not np.isfinite(found).all():
+        raise EngineError(f"{case}: the LLM graph gave logits that are not finite; leave it out with --engines")
+    logits[case] = found
+
+
+def _tile(manifest: Manifest) -> NDArray[np.uint8]:
+    size = manifest.tiling.tile_size_px
+    return np.random.default_rng(0).integers(0, 256, (1, size, size, 3), np.uint8)
+
+
+def _compare(
+    report: Report, names: Sequence[str], chunks: Sequence[int], logits: Mapping[str, NDArray[np.float32]]
+) -> None:
+    """The first engine's best time over the others', and how far logits are from the first engine's first chunks."""
+    best = {name: min(report.competitors[f"{name}_chunk_{chunk}"]["median_s"] for chunk in chunks) for name in names}
+    wanted = logits[f"{names[0]}_chunk_{chunks[0]}"]
+    scale = float(np.sqrt(np.mean(np.square(wanted))))
+    for name in names:
+        if name != names[0]:
+            report.add_ratio(f"{names[0]}_over_{name}", best[names[0]] / best[name])
+        found = [logits[f"{name}_chunk_{chunk}"][-len(wanted) :] for chunk in chunks]
+        rows = [min(len(one), len(wanted)) for one in found]
+        worst = max(float(np.abs(one[-count:] - wanted[-count:]).max()) for one, count in zip(found, rows, strict=True))
+        report.accuracy[name]["max_logit_difference_in_rms"] = worst / scale
+
+
+def vision_flops_per_tile(checkpoint: Path) -> float:
+    """Multiply-adds of one tile through vision encoder and projector, times two, from the checkpoint's config.json."""
+    config: dict[str, Any] = json.loads((checkpoint / "config.json").read_text("utf-8"))
+    vision, llm_hidden = config["vision_config"], config["llm_config"]["hidden_size"]
+    hidden, patch, shuffled = vision["hidden_size"], vision["patch_size"], round(1 / config["downsample_ratio"]) ** 2
+    patches = ((config.get("force_image_size") or vision["image_size"]) // patch) ** 2
+    tokens = patches + 1  # CLS
+    layer = 2.0 * tokens * hidden * (4 * hidden + 2 * vision["intermediate_size"]) + 4.0 * tokens**2 * hidden
+    projector = 2.0 * patches / shuffled * (shuffled * hidden * llm_hidden + llm_hidden**2)
+    flops: float = vision["num_hidden_layers"] * layer + 2.0 * patches * 3 * patch**2 * hidden + projector
+    return flops
