@@ -99,7 +99,7 @@ def run(args: argparse.Namespace, say: Say) -> Report:
         raise InputError("--layers and --vision-layers must be even: half of them are run too")
     size = WorkloadSize(args.tiles, args.candidates, args.steps, args.step_tokens)
     say("roofline")
-    report = Report("best-of-n", cpu_roofline(args.threads))
+    report = Report("best-of-n", cpu_roofline(args.threads, args.roofline_size))
     report.settings = {"model": args.model, **asdict(full), **asdict(size), "rounds": args.rounds}
     half = Depth(full.layers // 2, full.vision_layers // 2)
     by_depth = {depth: _measure(args, depth, size, names, report, say) for depth in _depths(args.model, half, full)}

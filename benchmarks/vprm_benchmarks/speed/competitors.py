@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
@@ -13,11 +13,11 @@ import torch
 from numpy.typing import NDArray
 
 from vprm_benchmarks.reference.scorer import Method
+from vprm_benchmarks.speed.bundles import NATIVE_INT8, BundleKind
 from vprm_benchmarks.speed.models import Model
 from vprm_benchmarks.speed.timed import TimedEngine, TimedReference
 from vprm_benchmarks.speed.workload import Workload
-from vprm_runtime import InputError, MissingExtraError, ScoreOptions, StepScorer, native
-from vprm_runtime.manifest import Precision, Target
+from vprm_runtime import InputError, MissingExtraError, ScoreOptions, StepScorer
 
 Scores = NDArray[np.float64]
 
@@ -94,27 +94,14 @@ class BundleCompetitor:
 
 _METHODS: dict[str, Method] = {"per_step": "per-step", "one_pass": "one-pass", "prefix": "prefix-reuse"}
 _DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
-
-
-@dataclass(frozen=True)
-class _BundleKind:
-    """A bundle and where it runs. `vision` None: as for the LLM, never quantised."""
-
-    precision: Precision
-    vision: Precision | None = None
-    target: Target = "cpu"
-    device: str = "cpu"
-
-
-_INT8_TARGET: Target = "cpu-native" if native.level() else "cpu"
 _BUNDLES = {
-    "vprm_fp32": _BundleKind("fp32"),
-    "vprm_int8": _BundleKind("int8", "int8", _INT8_TARGET),
-    "vprm_int8_standard": _BundleKind("int8", "int8"),  # standard operators only
-    "vprm_int8_vision_fp32": _BundleKind("int8"),
-    "vprm_bf16": _BundleKind("fp16", device="openvino"),  # stored in half of fp32's bytes; computed in bfloat16
-    "vprm_w8_bf16": _BundleKind("w8", device="openvino"),
-    "vprm_int8_openvino": _BundleKind("int8", "fp16", _INT8_TARGET, "openvino"),
+    "vprm_fp32": BundleKind("fp32"),
+    "vprm_int8": NATIVE_INT8,
+    "vprm_int8_standard": BundleKind("int8", "int8"),  # standard operators only
+    "vprm_int8_vision_fp32": BundleKind("int8"),
+    "vprm_bf16": BundleKind("fp16", device="openvino"),  # stored in half of fp32's bytes; computed in bfloat16
+    "vprm_w8_bf16": BundleKind("w8", device="openvino"),
+    "vprm_int8_openvino": replace(NATIVE_INT8, vision="fp16", device="openvino"),
 }
 _PEER = "openvino_prefix_bf16"
 NAMES = (*(f"torch_{method}_{dtype}" for method in _METHODS for dtype in _DTYPES), _PEER, *_BUNDLES)
@@ -149,7 +136,7 @@ def choose_competitors(asked: Sequence[str] | None) -> tuple[tuple[str, ...], di
 
 
 def _needs_openvino(name: str) -> bool:
-    return name == _PEER or (name in _BUNDLES and _BUNDLES[name][0] == "openvino")
+    return name == _PEER or (name in _BUNDLES and _BUNDLES[name].device == "openvino")
 
 
 def open_competitors(
@@ -169,8 +156,7 @@ def open_competitors(
         say(f"opening {name}")
         if name in _BUNDLES:
             kind = _BUNDLES[name]
-            bundle = model.bundle(kind.precision, kind.vision, kind.target)
-            scorer = StepScorer.open(bundle, kind.device, threads=threads)
+            scorer = StepScorer.open(model.bundle(kind), kind.device, threads=threads)
             found[name] = BundleCompetitor(scorer)
         elif name == _PEER:
             from vprm_benchmarks.speed.openvino_peer import OpenVinoReference

@@ -14,13 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vprm_benchmarks.gpu.workload import LlmArithmetic
+from vprm_benchmarks.speed.bundles import NATIVE_INT8, BundleKind
 from vprm_benchmarks.speed.common import Say, add_benchmark, add_rounds
 from vprm_benchmarks.speed.report import Report
 from vprm_benchmarks.speed.timing import interleaved
 from vprm_runtime import EngineError
 from vprm_runtime.cli.common import Subparsers, positive_int
 from vprm_runtime.engines import open_engine
-from vprm_runtime.manifest import Manifest, Precision
+from vprm_runtime.manifest import Manifest
 from vprm_runtime.packing import causal_block
 
 if TYPE_CHECKING:
@@ -28,15 +29,15 @@ if TYPE_CHECKING:
     from vprm_runtime.engines import Engine
 
 _SCORED = 8  # positions of the last chunk that logits are compared at
-# Device, precision of the LLM, of the vision encoder; the peak that the LLM, and the vision encoder, is held to.
-_ENGINES: dict[str, tuple[str, Precision, Precision | None, str, str]] = {
-    "cpu_fp32": ("cpu", "fp32", None, "onnxruntime_fp32", "onnxruntime_fp32"),
-    "cpu_w8": ("cpu", "w8", None, "onnxruntime_fp32", "onnxruntime_fp32"),
-    "cpu_int8": ("cpu", "int8", "int8", "onnxruntime_int8", "onnxruntime_int8"),
-    "openvino_fp16": ("openvino", "fp16", None, "openvino", "openvino"),
-    "openvino_w8": ("openvino", "w8", None, "openvino", "openvino"),
+_ENGINES: dict[str, tuple[BundleKind, str]] = {  # and the peak that it is held to
+    "cpu_fp32": (BundleKind("fp32"), "onnxruntime_fp32"),
+    "cpu_w8": (BundleKind("w8"), "onnxruntime_fp32"),
+    "cpu_int8": (NATIVE_INT8, "onnxruntime_int8"),
+    "cpu_int8_standard": (BundleKind("int8", "int8"), "onnxruntime_int8"),  # standard operators only
+    "openvino_fp16": (BundleKind("fp16", device="openvino"), "openvino"),
+    "openvino_w8": (BundleKind("w8", device="openvino"), "openvino"),
 }
-_DEFAULT = ("cpu_fp32", "cpu_int8", "openvino_fp16")
+_DEFAULT = ("cpu_fp32", "cpu_int8", "cpu_int8_standard", "openvino_fp16")
 
 
 def register(benchmarks: Subparsers) -> None:
@@ -72,11 +73,11 @@ def run(args: argparse.Namespace, say: Say) -> Report:
     from vprm_benchmarks.speed.models import Depth, prepared_model
     from vprm_benchmarks.speed.roofline import cpu_roofline, openvino_tflops
 
-    names, absent = choose(args.engines, _DEFAULT, tuple(_ENGINES), lambda name: _ENGINES[name][0] == "openvino")
+    names, absent = choose(args.engines, _DEFAULT, tuple(_ENGINES), lambda name: _ENGINES[name][0].device == "openvino")
     say("roofline")
-    report = Report("engine", cpu_roofline(args.threads))
-    if any(_ENGINES[name][0] == "openvino" for name in names):
-        report.roofline["tflops"]["openvino"] = openvino_tflops(report.roofline["threads"])
+    report = Report("engine", cpu_roofline(args.threads, args.roofline_size))
+    if any(_ENGINES[name][0].device == "openvino" for name in names):
+        report.roofline["tflops"]["openvino"] = openvino_tflops(report.roofline["threads"], args.roofline_size)
     keys = ("model", "layers", "vision_layers", "tokens", "chunks", "rounds")
     report.settings = {key: getattr(args, key) for key in keys}
     say("writing weights")
@@ -94,16 +95,16 @@ def _measure(args: argparse.Namespace, model: Model, names: Sequence[str], repor
     flops: dict[str, tuple[float, str]] = {}
     for name in names:
         say(f"opening {name}")
-        device, precision, vision, peak, vision_peak = _ENGINES[name]
-        bundle = model.bundle(precision, vision)
-        engine = open_engine(bundle, device, report.roofline["threads"])
+        kind, peak = _ENGINES[name]
+        bundle = model.bundle(kind)
+        engine = open_engine(bundle, kind.device, report.roofline["threads"])
         report.accuracy[name] = {"engine": engine.description}
         for chunk in args.chunks:
             case = f"{name}_chunk_{chunk}"
             calls[case] = partial(_prefill, engine, bundle.manifest, args.tokens, chunk, logits, case)
             flops[case] = llm.prefill_flops(args.tokens, pruned=True), peak
         calls[f"{name}_vision"] = partial(engine.encode_tiles, _tile(bundle.manifest))
-        flops[f"{name}_vision"] = tile_flops, vision_peak
+        flops[f"{name}_vision"] = tile_flops, peak
     report.add_times(interleaved(calls, args.rounds, say=say))
     for case, (asked, peak) in flops.items():
         entry = report.competitors[case]

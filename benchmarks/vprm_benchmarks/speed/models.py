@@ -15,9 +15,9 @@ from typing import Literal
 import vprm_demo
 from vprm_benchmarks.random_checkpoint import visualprm_8b_spec, write_random_checkpoint
 from vprm_benchmarks.reference.tokenizer import ReferenceTokenizer, load_tokenizer
+from vprm_benchmarks.speed.bundles import BundleKind
 from vprm_export import ExportOptions, export_bundle
 from vprm_runtime import Bundle
-from vprm_runtime.manifest import Precision, Target
 
 ModelName = Literal["demo", "8b-slice"]
 FULL_LAYERS, FULL_VISION_LAYERS = 32, 24  # VisualPRM-8B
@@ -51,11 +51,11 @@ class Model:
         """Tokens of a text by itself."""
         return len(self._tokenizer.encode(text, add_bos=False))
 
-    def bundle(self, precision: Precision, vision_precision: Precision | None = None, target: Target = "cpu") -> Bundle:
+    def bundle(self, kind: BundleKind) -> Bundle:
         """A bundle of the checkpoint, exported when it is first asked for; without calibration."""
-        path = self.directory / f"{precision}-{vision_precision or 'default'}-{target}"
+        path = self.directory / f"{kind.precision}-{kind.vision or 'default'}-{kind.target}"
         if not path.exists():
-            export_bundle(self.checkpoint, path, ExportOptions(precision, vision_precision, target=target))
+            export_bundle(self.checkpoint, path, ExportOptions(kind.precision, kind.vision, target=kind.target))
         return Bundle.open(path)
 
 

@@ -90,7 +90,7 @@ def onnxruntime_tflops(kind: Literal["fp32", "int8"], size: int, threads: int, r
     return _tflops(size, median_s(lambda: session.run(None, {"a": inputs}), repeats, warmups=2))
 
 
-def openvino_tflops(threads: int, size: int = CPU_SIZE, repeats: int = 3) -> float:
+def openvino_tflops(threads: int, size: int, repeats: int = 3) -> float:
     """TFLOP/s of OpenVINO's product in the type that its engine computes in: bfloat16 where the CPU does."""
     import openvino
 

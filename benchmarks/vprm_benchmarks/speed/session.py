@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from vprm_benchmarks.speed.bundles import BundleKind
 from vprm_benchmarks.speed.common import Say, add_benchmark, add_rounds
 from vprm_benchmarks.speed.report import Goal, Report
 from vprm_benchmarks.speed.timing import interleaved
@@ -66,7 +67,7 @@ def run(args: argparse.Namespace, say: Say) -> Report:
         report.settings |= {"layers": args.layers, "vision_layers": args.vision_layers}
     say("weights and bundle")
     with prepared_model(args.model, Depth(args.layers, args.vision_layers)) as model:
-        scorer = StepScorer.open(model.bundle(args.precision), "cpu", threads=report.roofline["threads"])
+        scorer = StepScorer.open(model.bundle(BundleKind(args.precision)), "cpu", threads=report.roofline["threads"])
         _measure(report, scorer, model, args, say)
     return report
 
