@@ -84,7 +84,7 @@ def test_every_bfloat16_becomes_the_float16_that_float32_gives() -> None:
 @pytest.mark.parametrize("kind", ["int8_channel", "int8_group", "int4_group", "fp8_tensor"])
 def test_quantised_blocks_are_the_quantised_weight(kind: str) -> None:
     weight = random((300, 64), BFLOAT16)
-    parts = list(quantised_blocks(in_blocks(weight, 70).blocks, kind, FP32))  # type: ignore[arg-type]
+    parts = list(quantised_blocks(in_blocks(weight, 70).blocks, 64, kind, FP32))  # type: ignore[arg-type]
     whole = quantised_weight(weight, kind, FP32)  # type: ignore[arg-type]
     np.testing.assert_array_equal(np.concatenate([part.codes for part in parts]), whole.codes)
     scales = [part.scales for part in parts]

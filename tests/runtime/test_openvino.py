@@ -163,7 +163,7 @@ def test_the_bf16_of_the_cpu_is_the_default(demo_bundles: Callable[..., Bundle])
 
 
 def test_what_it_cannot_run_is_refused(demo_bundles: Callable[..., Bundle], tmp_path: Path) -> None:
-    with pytest.raises(EngineError, match="use --device cpu, or export it with --vision-precision fp32"):
+    with pytest.raises(EngineError, match=r"use --device cpu, or export it with  --vision-precision fp32"):
         OpenVinoEngine(demo_bundles("int8", "int8"))
     broken = tmp_path / "llm.onnx"
     broken.write_bytes(b"not a graph")

@@ -79,12 +79,7 @@ def test_cache_grows_and_truncates(fp16_bundle: Bundle) -> None:
     cache.truncate(10)
     parts = engine.forward(causal_block(range(15, 25), 10, none, [9]), cache)
     np.testing.assert_allclose(parts, whole, atol=1e-2)
-    kept = np.array([0, 1, 4, 9, 19])
-    rows = cache.rows[:, :, kept].clone()
-    cache.keep(kept)
-    torch.testing.assert_close(cache.rows[:, :, :5], rows, rtol=0, atol=0)
-    assert cache.length_tokens == 5
-    with pytest.raises(ValueError, match="cannot truncate 5 cached rows to 21"):
+    with pytest.raises(ValueError, match="cannot truncate 20 cached rows to 21"):
         cache.truncate(21)
     rows = cache.rows[:, :, [0, 3, 19]].clone()
     cache.keep(np.array([0, 3, 19]))

@@ -250,6 +250,7 @@ def _elementwise(function: Callable[..., torch.Tensor]) -> Operator:
 
 Operator = Callable[[_Scope, Sequence[Value], Mapping[str, Any]], Any]
 _OPERATORS: dict[str, Operator] = {
+    "Abs": _elementwise(torch.abs),
     "Add": _elementwise(torch.add),
     "Attention": _attention,
     "Cast": _cast,
@@ -263,10 +264,12 @@ _OPERATORS: dict[str, Operator] = {
     "Gather": _gather,
     "Gelu": _elementwise(functional.gelu),
     "LayerNormalization": _layer_norm,
+    "Max": _elementwise(torch.maximum),
     "MatMul": lambda scope, inputs, attributes: product(inputs[0], inputs[1]),
     "Mul": _elementwise(torch.mul),
     "QuantizeLinear": lambda scope, inputs, attributes: quantised(dequantised(inputs[0]), inputs[1], inputs[2].dtype),
     "RMSNormalization": _rms_norm,
+    "ReduceMax": lambda scope, inputs, attributes: dequantised(inputs[0]).amax(_ints(inputs[1]), keepdim=True),
     "Reshape": _reshape,
     "RotaryEmbedding": _rotary,
     "Shape": _shape,
