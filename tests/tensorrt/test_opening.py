@@ -147,7 +147,7 @@ def test_no_driver(built: tuple[Bundle, EngineInfo, Path], monkeypatch: pytest.M
     monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'vprm\[tensorrt\]'"):
         CudaDevice()
-    with pytest.raises(InputError, match="unknown device 'gpu': use auto or cpu, openvino, cuda, tensorrt, tensorrt-rtx"):
+    with pytest.raises(InputError, match="unknown device 'gpu': use auto or cpu, openvino, cuda, tensorrt"):
         open_engine(bundle, "gpu")
     for library, module in (("tensorrt", "tensorrt"), ("tensorrt-rtx", "tensorrt_rtx")):
         monkeypatch.setitem(sys.modules, module, None)
