@@ -4,6 +4,7 @@ Everything is symmetric: code 0 is 0.0, and rounding is to nearest, ties to even
 Linear's weight [out, in] as checkpoints have it, X its inputs [tokens, in]; both float32.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +21,7 @@ from vprm_export.precision.error_feedback import (
     rounded_rows,
     stored_scale,
 )
-from vprm_export.precision.recipe import ActivationKind, WeightKind, group_size
+from vprm_export.precision.recipe import GROUP_SIZE, ActivationKind, WeightKind, group_size
 
 FloatArray = NDArray[np.float32]
 Array = NDArray[Any]
@@ -84,7 +85,7 @@ def quantised_blocks(
     if kind == "fp8_tensor":
         absmax = np.array(max(_absmax(rows).max() for rows in _chunks(blocks(), small)), np.float32)
         scale = stored_scale(absmax, FP8_MAX, scale_dtype)
-        group = inputs if gram is None else gram.shape[1]
+        group = math.gcd(inputs, GROUP_SIZE)  # columns rounded before the rest is corrected; the scale is W's
         rounding = Rounding(group, lambda columns, weights: np.full(columns.shape[1], scale), fp8_codes)
     else:
         rounding = int4_rounding(group_size(inputs), scale_dtype)
