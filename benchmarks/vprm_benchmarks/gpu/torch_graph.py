@@ -264,12 +264,14 @@ _OPERATORS: dict[str, Operator] = {
     "Gather": _gather,
     "Gelu": _elementwise(functional.gelu),
     "LayerNormalization": _layer_norm,
-    "Max": _elementwise(torch.maximum),
     "MatMul": lambda scope, inputs, attributes: product(inputs[0], inputs[1]),
+    "Max": _elementwise(torch.maximum),
     "Mul": _elementwise(torch.mul),
     "QuantizeLinear": lambda scope, inputs, attributes: quantised(dequantised(inputs[0]), inputs[1], inputs[2].dtype),
     "RMSNormalization": _rms_norm,
-    "ReduceMax": lambda scope, inputs, attributes: dequantised(inputs[0]).amax(_ints(inputs[1]), keepdim=True),
+    "ReduceMax": lambda scope, inputs, attributes: inputs[0].amax(
+        _ints(inputs[1]), bool(attributes.get("keepdims", 1))
+    ),
     "Reshape": _reshape,
     "RotaryEmbedding": _rotary,
     "Shape": _shape,
