@@ -67,7 +67,7 @@ def run(args: argparse.Namespace, say: Say) -> Report:
     report = Report("export", cpu_roofline(args.threads, args.roofline_size))
     names = ("model", "layers", "vision_layers", "precisions", "rounds")
     report.settings = {name: getattr(args, name) for name in names}
-    with tempfile.TemporaryDirectory(dir=args.directory) as folder:
+    with tempfile.TemporaryDirectory(prefix="vprm-bench-", dir=args.directory) as folder:
         calls: dict[str, Callable[[], object]] = {}
         target = Path(folder) / "target"
         for suffix, layers in (("", args.layers), ("_half_depth", max(1, args.layers // 2))):
