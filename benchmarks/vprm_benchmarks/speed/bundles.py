@@ -18,5 +18,5 @@ class BundleKind:
     device: str = "cpu"
 
 
-NATIVE_INT8 = BundleKind("int8", "int8", "cpu-native" if native.level() else "cpu")
-"""int8 as fast as this machine can: with attention by the native operator where it runs."""
+NATIVE_INT8 = BundleKind("int8", target="cpu-native" if native.level() else "cpu")
+"""int8 with attention by the native operator, where this machine runs it."""

@@ -97,8 +97,8 @@ _DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 _BUNDLES = {
     "vprm_fp32": BundleKind("fp32"),
     "vprm_int8": NATIVE_INT8,
-    "vprm_int8_standard": BundleKind("int8", "int8"),  # standard operators only
-    "vprm_int8_vision_fp32": BundleKind("int8"),
+    "vprm_int8_standard": BundleKind("int8"),  # standard operators only
+    "vprm_int8_vision_int8": replace(NATIVE_INT8, vision="int8"),
     "vprm_bf16": BundleKind("fp16", device="openvino"),  # stored in half of fp32's bytes; computed in bfloat16
     "vprm_w8_bf16": BundleKind("w8", device="openvino"),
     "vprm_int8_openvino": replace(NATIVE_INT8, vision="fp16", device="openvino"),

@@ -6,6 +6,7 @@ import argparse
 import gc
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,7 +33,7 @@ _SCORED = 8  # positions of the last chunk that logits are compared at
 _ENGINES: dict[str, tuple[BundleKind, str]] = {  # and the peak that it is held to
     "cpu_fp32": (BundleKind("fp32"), "onnxruntime_fp32"),
     "cpu_w8": (BundleKind("w8"), "onnxruntime_fp32"),
-    "cpu_int8": (NATIVE_INT8, "onnxruntime_int8"),
+    "cpu_int8": (replace(NATIVE_INT8, vision="int8"), "onnxruntime_int8"),
     "cpu_int8_standard": (BundleKind("int8", "int8"), "onnxruntime_int8"),  # standard operators only
     "openvino_fp16": (BundleKind("fp16", device="openvino"), "openvino"),
     "openvino_w8": (BundleKind("w8", device="openvino"), "openvino"),
