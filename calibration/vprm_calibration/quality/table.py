@@ -31,6 +31,7 @@ from vprm_calibration.quality.report import QualityReport
 from vprm_calibration.quality.run import QualityOptions, measure_quality
 from vprm_calibration.sequences import SequenceLimits
 from vprm_export import ExportOptions, export_bundle
+from vprm_runtime import native
 from vprm_runtime.batch import open_rows
 from vprm_runtime.bundle import Bundle
 from vprm_runtime.cli.common import stderr_console
@@ -52,6 +53,7 @@ class Variant:
 VARIANTS = (
     Variant("fp16", "fp16", calibrated=False),
     Variant("int8", "int8"),
+    Variant("int8, native attention", "int8", "cpu-native"),
     Variant("int8, uncalibrated", "int8", calibrated=False),
     Variant("w8", "w8"),
     Variant("w4", "w4"),
@@ -91,7 +93,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if args.plant:
             checkpoint = plant_outliers(checkpoint, work / "planted")
         peers = [name for name in PEERS if PEERS[name] is not modelopt_int8 or has_modelopt()]
-        names = args.only or [variant.name for variant in VARIANTS] + peers
+        usable = [variant.name for variant in VARIANTS if variant.target != "cpu-native" or native.level()]
+        names = args.only or usable + peers
         bundles = make_bundles(checkpoint, work, calibration_rows(args.calibration_rows), args.calibration_rows, names)
         data = (held_out_rows(args.rows), *((best_of_n_rows(args.best_of_n),) if args.best_of_n else ()))
         with Progress(console=stderr_console(), transient=True) as bar:
