@@ -28,9 +28,10 @@ def test_demo(capsys: pytest.CaptureFixture[str]) -> None:
     found = document(capsys)
     assert set(found) == {"benchmark", "settings", "roofline", "competitors", "ratios", "goals", "accuracy"}
     assert {"tflops", "memory_gb_per_s", "threads", "machine"} <= set(found["roofline"])
-    assert set(found["competitors"]) == set(DEFAULT_NAMES)
+    default = DEFAULT_NAMES["demo"]
+    assert set(found["competitors"]) == set(default)
     ran = {name for name, entry in found["competitors"].items() if "skipped" not in entry}
-    assert ran >= {name for name in DEFAULT_NAMES if name.startswith("torch")} | {"vprm_fp32", "vprm_int8"}
+    assert ran >= {name for name in default if name.startswith("torch")} | {"vprm_fp32", "vprm_int8"}
     for name in ran:
         entry = found["competitors"][name]
         assert 0 < entry["vision_s"] < entry["median_s"]
@@ -64,12 +65,12 @@ def test_two_depths_of_the_slice_give_the_full_one(
 
 def test_competitors_that_cannot_take_part_are_skipped_unless_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "openvino", None)
-    names, absent = choose_competitors(None)
+    names, absent = choose_competitors(None, "demo")
     assert set(absent) == {"openvino_prefix_bf16", "vprm_bf16", "vprm_int8_openvino"}
-    assert set(names) | set(absent) == set(DEFAULT_NAMES)
+    assert set(names) | set(absent) == set(DEFAULT_NAMES["demo"])
     assert "pip install 'vprm[openvino]'" in absent["vprm_bf16"]
-    assert choose_competitors(["vprm_int8"]) == (("vprm_int8",), {})
+    assert choose_competitors(["vprm_int8"], "8b-slice") == (("vprm_int8",), {})
     with pytest.raises(MissingExtraError, match=r"competitor vprm_bf16 needs .*vprm\[openvino\]"):
-        choose_competitors(["vprm_int8", "vprm_bf16"])
+        choose_competitors(["vprm_int8", "vprm_bf16"], "8b-slice")
     with pytest.raises(InputError, match="unknown competitor 'abacus': there are torch_per_step_bf16"):
-        choose_competitors(["abacus"])
+        choose_competitors(["abacus"], "demo")

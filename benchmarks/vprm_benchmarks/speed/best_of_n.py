@@ -62,7 +62,7 @@ def register(benchmarks: Subparsers) -> None:
         "--competitors",
         nargs="+",
         metavar="NAME",
-        help="who takes part (default: nine of them; an unknown name lists all)",
+        help="who takes part (default: those of the goals, and OpenVINO's on the demo; an unknown name lists all)",
     )
 
 
@@ -93,7 +93,7 @@ def run(args: argparse.Namespace, say: Say) -> Report:
     from vprm_benchmarks.speed.models import Depth
     from vprm_benchmarks.speed.roofline import cpu_roofline
 
-    names, absent = choose_competitors(args.competitors)
+    names, absent = choose_competitors(args.competitors, args.model)
     full = Depth(args.layers, args.vision_layers)
     if args.model == "8b-slice" and (full.layers % 2 or full.vision_layers % 2):
         raise InputError("--layers and --vision-layers must be even: half of them are run too")

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from vprm_benchmarks.reference.scorer import Method
 from vprm_benchmarks.speed.bundles import NATIVE_INT8, BundleKind
-from vprm_benchmarks.speed.models import Model
+from vprm_benchmarks.speed.models import Model, ModelName
 from vprm_benchmarks.speed.timed import TimedEngine, TimedReference
 from vprm_benchmarks.speed.workload import Workload
 from vprm_runtime import InputError, MissingExtraError, ScoreOptions, StepScorer
@@ -105,10 +105,13 @@ _BUNDLES = {
 }
 _PEER = "openvino_prefix_bf16"
 NAMES = (*(f"torch_{method}_{dtype}" for method in _METHODS for dtype in _DTYPES), _PEER, *_BUNDLES)
-DEFAULT_NAMES = (
-    "torch_per_step_bf16", "torch_one_pass_bf16", "torch_prefix_bf16", "torch_prefix_fp32", _PEER, "vprm_fp32",
-    "vprm_int8", "vprm_bf16", "vprm_int8_openvino",
+_GOAL_NAMES = (
+    "torch_per_step_bf16", "torch_one_pass_bf16", "torch_prefix_bf16", "torch_prefix_fp32", "vprm_fp32", "vprm_int8",
 )  # fmt: skip
+DEFAULT_NAMES: dict[ModelName, tuple[str, ...]] = {
+    "demo": (*_GOAL_NAMES, _PEER, "vprm_bf16", "vprm_int8_openvino"),
+    "8b-slice": _GOAL_NAMES,  # 17 GB at 4 layers
+}
 
 
 def choose(
@@ -130,9 +133,9 @@ def choose(
     return tuple(name for name in names if name not in lost), dict.fromkeys(lost, reason)
 
 
-def choose_competitors(asked: Sequence[str] | None) -> tuple[tuple[str, ...], dict[str, str]]:
+def choose_competitors(asked: Sequence[str] | None, model: ModelName) -> tuple[tuple[str, ...], dict[str, str]]:
     """`choose` for `vprm bench best-of-n`."""
-    return choose(asked, DEFAULT_NAMES, NAMES, _needs_openvino)
+    return choose(asked, DEFAULT_NAMES[model], NAMES, _needs_openvino)
 
 
 def _needs_openvino(name: str) -> bool:
