@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vprm_benchmarks.speed.common import Say, add_benchmark, add_rounds
+from vprm_benchmarks.speed.common import Say, add_benchmark, add_number, add_rounds
 from vprm_benchmarks.speed.report import Goal, Report
 from vprm_benchmarks.speed.timing import interleaved
 from vprm_benchmarks.speed.workload import Workload, WorkloadSize, workload
-from vprm_runtime.cli.common import Subparsers, positive_int
+from vprm_runtime.cli.common import Subparsers
 from vprm_runtime.errors import InputError
 
 if TYPE_CHECKING:
@@ -52,22 +52,18 @@ def register(benchmarks: Subparsers) -> None:
     )
     add_rounds(parser, default=3)
     parser.add_argument("--model", choices=("demo", "8b-slice"), default="demo", help="default: demo")
-    _number(parser, "--layers", 4, "LLM layers of 8b-slice, even")
-    _number(parser, "--vision-layers", 4, "vision layers of 8b-slice, even")
-    _number(parser, "--tiles", 7, "tiles of the picture, thumbnail included")
-    _number(parser, "--candidates", 8, "candidates")
-    _number(parser, "--steps", 8, "steps of a candidate")
-    _number(parser, "--step-tokens", 40, "tokens of a step's text")
+    add_number(parser, "--layers", 4, "LLM layers of 8b-slice, even")
+    add_number(parser, "--vision-layers", 4, "vision layers of 8b-slice, even")
+    add_number(parser, "--tiles", 7, "tiles of the picture, thumbnail included")
+    add_number(parser, "--candidates", 8, "candidates")
+    add_number(parser, "--steps", 8, "steps of a candidate")
+    add_number(parser, "--step-tokens", 40, "tokens of a step's text")
     parser.add_argument(
         "--competitors",
         nargs="+",
         metavar="NAME",
         help="who takes part (default: those of the goals, and OpenVINO's on the demo; an unknown name lists all)",
     )
-
-
-def _number(parser: argparse.ArgumentParser, option: str, default: int, text: str) -> None:
-    parser.add_argument(option, type=positive_int, default=default, metavar="N", help=f"{text} (default: {default})")
 
 
 @dataclass

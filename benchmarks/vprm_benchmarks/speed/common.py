@@ -44,8 +44,12 @@ def add_benchmark(
 
 def add_rounds(parser: argparse.ArgumentParser, default: int) -> None:
     """Add `--rounds`: how often every competitor runs."""
-    text = f"measured rounds (default: {default})"
-    parser.add_argument("--rounds", type=positive_int, default=default, metavar="N", help=text)
+    add_number(parser, "--rounds", default, "measured rounds")
+
+
+def add_number(parser: argparse.ArgumentParser, option: str, default: int, text: str) -> None:
+    """Add an option that takes an integer of at least 1."""
+    parser.add_argument(option, type=positive_int, default=default, metavar="N", help=f"{text} (default: {default})")
 
 
 def _run(args: argparse.Namespace, run: Callable[[argparse.Namespace, Say], Report]) -> int:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from vprm_benchmarks.gpu.workload import LlmArithmetic
 from vprm_benchmarks.speed.bundles import NATIVE_INT8, BundleKind
-from vprm_benchmarks.speed.common import Say, add_benchmark, add_rounds
+from vprm_benchmarks.speed.common import Say, add_benchmark, add_number, add_rounds
 from vprm_benchmarks.speed.report import Report
 from vprm_benchmarks.speed.timing import interleaved
 from vprm_runtime import EngineError
@@ -54,18 +54,14 @@ def register(benchmarks: Subparsers) -> None:
     )
     add_rounds(parser, default=3)
     parser.add_argument("--model", choices=("demo", "8b-slice"), default="demo", help="default: demo")
-    _number(parser, "--layers", 2, "LLM layers of 8b-slice")
-    _number(parser, "--vision-layers", 2, "vision layers of 8b-slice")
-    _number(parser, "--tokens", 2048, "tokens of the prefix")
+    add_number(parser, "--layers", 2, "LLM layers of 8b-slice")
+    add_number(parser, "--vision-layers", 2, "vision layers of 8b-slice")
+    add_number(parser, "--tokens", 2048, "tokens of the prefix")
     chunks = [128, 256, 512, 1024, 2048]
     text = f"tokens of a chunk (default: {' '.join(map(str, chunks))})"
     parser.add_argument("--chunks", type=positive_int, nargs="+", default=chunks, metavar="N", help=text)
     text = f"of {', '.join(_ENGINES)} (default: {' '.join(_DEFAULT)})"
     parser.add_argument("--engines", nargs="+", metavar="NAME", help=text)
-
-
-def _number(parser: argparse.ArgumentParser, option: str, default: int, text: str) -> None:
-    parser.add_argument(option, type=positive_int, default=default, metavar="N", help=f"{text} (default: {default})")
 
 
 def run(args: argparse.Namespace, say: Say) -> Report:
