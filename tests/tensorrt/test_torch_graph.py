@@ -81,7 +81,11 @@ def test_cache_grows_and_truncates(fp16_bundle: Bundle) -> None:
     np.testing.assert_allclose(parts, whole, atol=1e-2)
     with pytest.raises(ValueError, match="cannot truncate 20 cached rows to 21"):
         cache.truncate(21)
-    with pytest.raises(ValueError, match="must be ascending and below 5"):
+    rows = cache.rows[:, :, [0, 3, 19]].clone()
+    cache.keep(np.array([0, 3, 19]))
+    assert cache.length_tokens == 3
+    assert torch.equal(cache.rows[:, :, :3], rows)
+    with pytest.raises(ValueError, match="must be ascending and below 3"):
         cache.keep(np.array([1, 0]))
     with pytest.raises(TypeError, match="needs a cache from its own new_cache"):
         engine.forward(causal_block([1], 0, none), object())  # type: ignore[arg-type]
