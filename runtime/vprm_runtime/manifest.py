@@ -7,7 +7,7 @@ from types import UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from vprm_runtime.errors import BundleError
-from vprm_runtime.graph_io import FloatDType
+from vprm_runtime.graph_io import FloatDType, GraphIO, llm_io, vision_io
 from vprm_runtime.score_rule import ScoreRule
 
 SCHEMA_VERSION = 1
@@ -130,6 +130,22 @@ class Manifest:
     graphs: GraphsInfo
     provenance: Provenance
     files: dict[str, FileInfo]
+
+    @property
+    def graph_io(self) -> tuple[GraphIO, GraphIO]:
+        """Inputs and outputs of the vision and the LLM graph."""
+        model, graphs = self.model, self.graphs
+        vision = vision_io(
+            tile_size_px=self.tiling.tile_size_px, hidden_size=model.hidden_size, dtype=graphs.vision.io_dtype
+        )
+        llm = llm_io(
+            layers=model.layers,
+            hidden_size=model.hidden_size,
+            kv_width=model.kv_width,
+            candidates=len(self.score_rule.candidates),
+            dtype=graphs.llm.io_dtype,
+        )
+        return vision, llm
 
     def to_json(self) -> str:
         """Deterministic JSON text."""

@@ -12,7 +12,7 @@ import pytest
 from vprm_demo import checkpoint_dir, example
 from vprm_export import ExportOptions, export_bundle
 from vprm_runtime import Bundle, EngineError, InputError, StepScorer, UnsupportedError, native
-from vprm_runtime.engines.ort_cuda import OrtCudaEngine
+from vprm_runtime.engines import ort_cuda
 from vprm_runtime.native import Level
 
 runs_here = pytest.mark.skipif(
@@ -84,9 +84,10 @@ def test_floating_precisions_are_refused(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_other_engines_refuse_the_bundle(native_bundle: Path) -> None:
+def test_other_engines_refuse_the_bundle(native_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ort_cuda, "PROVIDER", "CPUExecutionProvider")
     with pytest.raises(UnsupportedError, match="target cpu-native"):
-        OrtCudaEngine(Bundle.open(native_bundle), device_type="cpu")
+        ort_cuda.open_ort_cuda(Bundle.open(native_bundle))
 
 
 def test_without_the_library_the_error_says_what_to_do(

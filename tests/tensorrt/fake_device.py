@@ -12,23 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from vprm_runtime import Bundle, EngineError
-from vprm_runtime.engines.memory_plan import MemoryPlan
-from vprm_runtime.engines.trt.device import ALIGNMENT_BYTES, Binding, DeviceFacts
-from vprm_runtime.engines.trt.engine import Limits, TensorRTEngine, inputs_outputs_bytes
-from vprm_runtime.engines.trt.profiles import Profile, llm_profiles, profile_set, vision_profiles
-from vprm_runtime.graph_io import GraphIO, llm_io, vision_io
-
-_DTYPES = {
-    "tensor(float)": np.float32,
-    "tensor(float16)": np.float16,
-    "tensor(int64)": np.int64,
-    "tensor(bool)": np.bool_,
-    "tensor(uint8)": np.uint8,
-}
+from vprm_runtime.engines.device.engine import DeviceEngine, Limits, inputs_outputs_bytes
+from vprm_runtime.engines.device.memory_plan import MemoryPlan
+from vprm_runtime.engines.device.profiles import Profile, llm_profiles, profile_set, vision_profiles
+from vprm_runtime.engines.device.protocol import ALIGNMENT_BYTES, Binding, DeviceFacts
+from vprm_runtime.engines.ort_cuda import OrtDeviceGraph
+from vprm_runtime.graph_io import GraphIO
 
 
 class FakeDevice:
@@ -86,14 +78,8 @@ class FakeGraph:
     """An ONNX file that runs on a FakeDevice's addresses, within its profiles."""
 
     def __init__(self, path: Path, io: GraphIO, profiles: tuple[Profile, ...], device: FakeDevice) -> None:
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
-        options.intra_op_num_threads = 1
-        self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        self._dtypes = {
-            node.name: np.dtype(_DTYPES[node.type])
-            for node in (*self._session.get_inputs(), *self._session.get_outputs())
-        }
+        self._graph = OrtDeviceGraph(path, profiles, "cpu")
+        self._dtypes = {spec.name: np.dtype(spec.dtype) for spec in (*io.inputs, *io.outputs)}
         self._inputs = [spec.name for spec in io.inputs]
         self._outputs = [spec.name for spec in io.outputs]
         self._device = device
@@ -116,12 +102,7 @@ class FakeGraph:
         for output in self._outputs:
             for other, (start, stop) in spans.items():
                 assert other == output or spans[output][1] <= start or stop <= spans[output][0], (output, other)
-        run = self._session.io_binding()
-        for name in self._inputs:
-            run.bind_input(name, "cpu", 0, self._dtypes[name], bindings[name].shape, bindings[name].address)
-        for name in self._outputs:
-            run.bind_output(name, "cpu", 0, self._dtypes[name], bindings[name].shape, bindings[name].address)
-        self._session.run_with_iobinding(run)
+        self._graph.run(profile, bindings)
 
     def _span(self, name: str, binding: Binding) -> tuple[int, int]:
         assert binding.address % ALIGNMENT_BYTES == 0, f"{name} is not aligned"
@@ -130,29 +111,26 @@ class FakeGraph:
         return binding.address, binding.address + size_bytes
 
 
-def bundle_io(bundle: Bundle) -> tuple[GraphIO, GraphIO]:
-    """Inputs and outputs of a bundle's vision and LLM graphs."""
-    manifest = bundle.manifest
-    model, graphs = manifest.model, manifest.graphs
-    vision = vision_io(
-        tile_size_px=manifest.tiling.tile_size_px, hidden_size=model.hidden_size, dtype=graphs.vision.io_dtype
-    )
-    llm = llm_io(
-        layers=model.layers,
-        hidden_size=model.hidden_size,
-        kv_width=model.kv_width,
-        candidates=len(manifest.score_rule.candidates),
-        dtype=graphs.llm.io_dtype,
-    )
-    return vision, llm
+def fake_engine(
+    bundle: Bundle, device: FakeDevice, profile: str = "latency", total_multiple: int = 1
+) -> tuple[DeviceEngine, FakeGraph]:
+    """The engine over a bundle's ONNX graphs on a fake device; also its LLM graph, which counts its runs."""
+    sizes = profile_set(profile, bundle.manifest)
+    vision_io, llm_io = bundle.manifest.graph_io
+    return engine_over(bundle, device, vision_profiles(vision_io, sizes), llm_profiles(llm_io, sizes), total_multiple)
 
 
-def fake_engine(bundle: Bundle, device: FakeDevice, profile: str = "latency") -> tuple[TensorRTEngine, FakeGraph]:
-    """The TensorRT engine over a bundle's ONNX graphs on a fake device; also its LLM graph, which counts its runs."""
-    profiles = profile_set(profile, bundle.manifest)
-    vision_tensors, llm_tensors = bundle_io(bundle)
-    vision = FakeGraph(bundle.vision_path, vision_tensors, vision_profiles(vision_tensors, profiles), device)
-    llm = FakeGraph(bundle.llm_path, llm_tensors, llm_profiles(llm_tensors, profiles), device)
+def engine_over(
+    bundle: Bundle,
+    device: FakeDevice,
+    vision_table: tuple[Profile, ...],
+    llm_table: tuple[Profile, ...],
+    total_multiple: int,
+) -> tuple[DeviceEngine, FakeGraph]:
+    """The same with profiles of the graphs given."""
+    vision_io, llm_io = bundle.manifest.graph_io
+    vision = FakeGraph(bundle.vision_path, vision_io, vision_table, device)
+    llm = FakeGraph(bundle.llm_path, llm_io, llm_table, device)
     model = bundle.manifest.model
     itemsize = np.dtype(bundle.manifest.graphs.llm.io_dtype).itemsize
     plan = MemoryPlan(
@@ -164,4 +142,4 @@ def fake_engine(bundle: Bundle, device: FakeDevice, profile: str = "latency") ->
         cache_row_bytes=model.layers * 2 * model.kv_width * itemsize,
         reserve_bytes=0,
     )
-    return TensorRTEngine(bundle.manifest, device, vision, llm, plan, "fake"), llm
+    return DeviceEngine(bundle.manifest, device, vision, llm, plan, "fake", total_multiple), llm

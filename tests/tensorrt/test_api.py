@@ -16,7 +16,8 @@ import pytest
 
 import vprm_export.tensorrt
 import vprm_runtime.engines.trt
-from vprm_runtime.engines.trt.cuda_device import import_cuda_runtime
+from vprm_runtime.engines.device import cuda_device
+from vprm_runtime.engines.device.cuda_device import import_cuda_runtime
 from vprm_runtime.engines.trt.engine_info import LIBRARIES, Library
 from vprm_runtime.engines.trt.library import import_tensorrt, is_installed
 from vprm_runtime.errors import MissingExtraError
@@ -181,7 +182,7 @@ def test_names_of_the_cuda_runtime() -> None:
         runtime = import_cuda_runtime()
     except MissingExtraError:
         pytest.skip("cuda-python is not installed")
-    tree = ast.parse((RUNTIME / "cuda_device.py").read_text("utf-8"))
+    tree = ast.parse(Path(cuda_device.__file__).read_text("utf-8"))
     checked = set()
     for node in ast.walk(tree):
         if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):

@@ -16,9 +16,9 @@ from vprm_export.tensorrt.build import BuildOptions, build_engines, check_precis
 from vprm_export.tensorrt.importing import adapted_graph, imported_network, refusal
 from vprm_export.tensorrt.library import BuildLog
 from vprm_runtime import Bundle, EngineError, InputError, MissingExtraError, UnsupportedError
+from vprm_runtime.engines.device.cuda_device import is_device_present
+from vprm_runtime.engines.device.engine import Limits
 from vprm_runtime.engines.trt import EngineInfo, engine_directories, inspect_engines
-from vprm_runtime.engines.trt.cuda_device import is_device_present
-from vprm_runtime.engines.trt.engine import Limits
 from vprm_runtime.engines.trt.library import import_tensorrt, is_installed
 from vprm_runtime.manifest import Precision
 

@@ -15,7 +15,7 @@ from vprm_benchmarks.random_checkpoint import LlmSpec, tiny_spec, write_random_c
 from vprm_export import ExportOptions, export_bundle
 from vprm_runtime import Bundle, EngineError, InputError, StepScorer
 from vprm_runtime.engines.base import Block, Engine
-from vprm_runtime.engines.trt.device import DeviceRows
+from vprm_runtime.engines.device.protocol import DeviceRows
 from vprm_runtime.packing import causal_block
 
 QUESTION = "How large is the angle at the top?"

@@ -15,7 +15,7 @@ from vprm_benchmarks.gpu.environment import roomy_folder
 from vprm_benchmarks.gpu.goals import goals, what_was_measured
 from vprm_benchmarks.gpu.suite import Suite, SuiteOptions
 from vprm_benchmarks.gpu.workload import LlmArithmetic, workload
-from vprm_runtime.engines.trt.cuda_device import is_device_present
+from vprm_runtime.engines.device.cuda_device import is_device_present
 
 without_device = pytest.mark.skipif(is_device_present(), reason="this machine has a CUDA device")
 

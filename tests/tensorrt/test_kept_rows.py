@@ -11,13 +11,12 @@ from tests.tensorrt.fake_device import FakeDevice, fake_engine
 
 from vprm_runtime import Bundle, StepScorer
 from vprm_runtime.engines.base import Engine
-from vprm_runtime.engines.ort_cuda import OrtCudaEngine
 from vprm_runtime.packing import causal_block
 
 ENGINES: dict[str, Callable[[Bundle], Engine]] = {
     "ort": lambda bundle: StepScorer.open(bundle, "cpu").engine,
-    "ort_cuda": lambda bundle: OrtCudaEngine(bundle, device_type="cpu"),
-    "tensorrt": lambda bundle: fake_engine(bundle, FakeDevice())[0],
+    "device": lambda bundle: fake_engine(bundle, FakeDevice())[0],
+    "device, padded": lambda bundle: fake_engine(bundle, FakeDevice(), total_multiple=8)[0],
 }
 
 

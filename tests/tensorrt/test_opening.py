@@ -11,18 +11,17 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from tests.tensorrt.fake_device import bundle_io
 
 from vprm_runtime import Bundle, EngineError, InputError, MissingExtraError
 from vprm_runtime.engines import open_engine
-from vprm_runtime.engines.memory_plan import MemoryPlan, gigabytes
+from vprm_runtime.engines.device.cuda_device import CudaDevice, Replay, SpareMemory, free_memory, is_device_present
+from vprm_runtime.engines.device.memory_plan import MemoryPlan, gigabytes
+from vprm_runtime.engines.device.profiles import llm_profiles, profile_set, vision_profiles
+from vprm_runtime.engines.device.protocol import DeviceFacts
 from vprm_runtime.engines.trt import EngineInfo, inspect_engines
-from vprm_runtime.engines.trt.cuda_device import CudaDevice, Replay, SpareMemory, free_memory, is_device_present
-from vprm_runtime.engines.trt.device import DeviceFacts
 from vprm_runtime.engines.trt.engine_info import CompiledCheck, GraphEngine, bundle_fingerprint
 from vprm_runtime.engines.trt.library import refit
 from vprm_runtime.engines.trt.opening import check_engine, choose_engine, describe, plan_memory
-from vprm_runtime.engines.trt.profiles import llm_profiles, profile_set, vision_profiles
 
 L4 = DeviceFacts("NVIDIA L4", 89, 24 * 10**9)
 VERSION = "1.7.1.116"
@@ -38,7 +37,7 @@ def built(fp16_bundle: Bundle, tmp_path: Path) -> tuple[Bundle, EngineInfo, Path
     directory = tmp_path / "engines/tensorrt-rtx-sm89"
     directory.mkdir(parents=True)
     profiles = profile_set("latency", bundle.manifest)
-    vision, llm = bundle_io(bundle)
+    vision, llm = bundle.manifest.graph_io
     check = CompiledCheck(True, 2, 2, {"half x half": 11}, ())
     graphs = [
         GraphEngine(f"{name}.engine", 4, "00", "fp16", table, 1000, 2000, 0.5, check)
@@ -134,6 +133,10 @@ def test_memory_plan_adds_up() -> None:
     plan.check_cache(2, free_bytes=200)
     with pytest.raises(InputError, match="a cache of 3 tokens needs"):
         plan.check_cache(3, free_bytes=299)
+    later = replace(plan, workspace_is_held=False)
+    later.check_cache(2, free_bytes=400)
+    with pytest.raises(InputError, match=r"0\.00 MB are free"):
+        later.check_cache(1, free_bytes=199)
     assert gigabytes(16_200_000_000) == "16.20 GB"
 
 

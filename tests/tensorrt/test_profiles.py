@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from tests.tensorrt.fake_device import bundle_io
 
 from vprm_runtime import Bundle, InputError
-from vprm_runtime.engines.trt.profiles import PROFILES, SizeRange, llm_profiles, profile_set, vision_profiles
+from vprm_runtime.engines.device.profiles import PROFILES, SizeRange, llm_profiles, profile_set, vision_profiles
 
 
 @pytest.mark.parametrize("name", PROFILES)
 def test_profiles_cover_every_input(fp16_bundle: Bundle, name: str) -> None:
-    vision, llm = bundle_io(fp16_bundle)
+    vision, llm = fp16_bundle.manifest.graph_io
     profiles = profile_set(name, fp16_bundle.manifest)
     for io, table in ((vision, vision_profiles(vision, profiles)), (llm, llm_profiles(llm, profiles))):
         for profile in table:
@@ -24,7 +23,7 @@ def test_profiles_cover_every_input(fp16_bundle: Bundle, name: str) -> None:
 
 
 def test_prefix_runs_behind_nothing_and_suffix_behind_a_prefix(fp16_bundle: Bundle) -> None:
-    _, llm = bundle_io(fp16_bundle)
+    _, llm = fp16_bundle.manifest.graph_io
     prefix, suffix = llm_profiles(llm, profile_set("latency", fp16_bundle.manifest))
     assert prefix["past.0.key"].opt == (0, 32)
     assert suffix["past.0.key"].opt == (3072, 32)

@@ -13,8 +13,8 @@ from typing import Any, Final, Literal
 import torch
 
 from vprm_benchmarks.gpu.roofline import synchronize
+from vprm_runtime.engines.device.cuda_device import is_device_present
 from vprm_runtime.engines.ort_cuda import is_cuda_installed
-from vprm_runtime.engines.trt.cuda_device import is_device_present
 from vprm_runtime.engines.trt.library import import_tensorrt, is_installed
 
 GRAPH_KIND: Final = "pytorch-graph"  # the bundle's graphs with PyTorch's kernels: torch_engine.py

@@ -29,7 +29,8 @@ from vprm_export.tensorrt.library import (
 )
 from vprm_export.tensorrt.plan_check import check_engine_file
 from vprm_runtime.bundle import Bundle
-from vprm_runtime.engines.trt.cuda_device import CudaDevice, is_device_present
+from vprm_runtime.engines.device.cuda_device import CudaDevice, is_device_present
+from vprm_runtime.engines.device.profiles import Profile, llm_profiles, profile_set, vision_profiles
 from vprm_runtime.engines.trt.engine_info import (
     ENGINES_FOLDER,
     INFO_NAME,
@@ -42,9 +43,7 @@ from vprm_runtime.engines.trt.engine_info import (
     engine_name,
 )
 from vprm_runtime.engines.trt.library import import_tensorrt
-from vprm_runtime.engines.trt.profiles import Profile, llm_profiles, profile_set, vision_profiles
 from vprm_runtime.errors import BundleError, EngineError, InputError, UnsupportedError
-from vprm_runtime.graph_io import llm_io, vision_io
 from vprm_runtime.manifest import GraphInfo
 
 Progress = Callable[[str, int, int], None]  # phase, steps done, steps in all
@@ -173,18 +172,8 @@ class _GraphJob:
 
 
 def _profiles(bundle: Bundle, text: str) -> dict[str, tuple[Profile, ...]]:
-    manifest = bundle.manifest
-    model, graphs, profiles = manifest.model, manifest.graphs, profile_set(text, manifest)
-    vision = vision_io(
-        tile_size_px=manifest.tiling.tile_size_px, hidden_size=model.hidden_size, dtype=graphs.vision.io_dtype
-    )
-    llm = llm_io(
-        layers=model.layers,
-        hidden_size=model.hidden_size,
-        kv_width=model.kv_width,
-        candidates=len(manifest.score_rule.candidates),
-        dtype=graphs.llm.io_dtype,
-    )
+    profiles = profile_set(text, bundle.manifest)
+    vision, llm = bundle.manifest.graph_io
     return {"vision": vision_profiles(vision, profiles), "llm": llm_profiles(llm, profiles)}
 
 

@@ -1,19 +1,21 @@
 """Pick an engine by what is asked for, installed and present.
 
-`auto` takes the first that can be used: TensorRT or TensorRT-RTX where there is a device and the bundle has an engine
-built for it, ONNX Runtime on CUDA, ONNX Runtime on the CPU. OpenVINO is for asking: it rounds to bfloat16 where the
-CPU does. What was picked stands in the engine's `description`.
+`auto` takes the first that can be used: where there is a CUDA device, TensorRT or TensorRT-RTX if the bundle has built
+engines, then ONNX Runtime on CUDA if that is installed and the bundle is not quantised for CPUs; ONNX Runtime on the
+CPU. OpenVINO is for asking: it rounds to bfloat16 where the CPU does. What was picked stands in the engine's
+`description`; where what was picked cannot be opened its error says what to mend, as a slower engine in silence would
+not.
 """
 
 from vprm_runtime.bundle import Bundle
 from vprm_runtime.engines.base import Engine
+from vprm_runtime.engines.device.cuda_device import is_device_present
 from vprm_runtime.engines.openvino import OpenVinoEngine
 from vprm_runtime.engines.ort import OrtEngine
-from vprm_runtime.engines.ort_cuda import OrtCudaEngine, is_cuda_installed
-from vprm_runtime.engines.trt.cuda_device import is_device_present
+from vprm_runtime.engines.ort_cuda import is_cuda_installed, open_ort_cuda
 from vprm_runtime.engines.trt.engine_info import LIBRARIES, engine_directories
 from vprm_runtime.engines.trt.opening import open_tensorrt
-from vprm_runtime.errors import EngineError, InputError
+from vprm_runtime.errors import InputError
 
 DEVICES = ("cpu", "openvino", "cuda", "tensorrt", "tensorrt-rtx")
 
@@ -28,7 +30,7 @@ def open_engine(bundle: Bundle, device: str = "auto", threads: int | None = None
     if device == "openvino":
         return OpenVinoEngine(bundle, threads=threads)
     if device == "cuda":
-        return OrtCudaEngine(bundle)
+        return open_ort_cuda(bundle)
     for library in LIBRARIES:
         if device == library:
             return open_tensorrt(bundle, library)
@@ -38,12 +40,10 @@ def open_engine(bundle: Bundle, device: str = "auto", threads: int | None = None
 
 
 def _first_usable(bundle: Bundle, threads: int | None) -> Engine:
-    if engine_directories(bundle) and is_device_present():
-        return open_tensorrt(bundle)  # its errors say what to mend; a slower engine in silence would not
-    graphs = bundle.manifest.graphs
-    if is_cuda_installed() and not (graphs.vision.is_native or graphs.llm.is_native):
-        try:
-            return OrtCudaEngine(bundle)
-        except EngineError:
-            pass  # the package without a device: the CPU is what is left
+    if is_device_present():
+        if engine_directories(bundle):
+            return open_tensorrt(bundle)
+        graphs = (bundle.manifest.graphs.vision, bundle.manifest.graphs.llm)
+        if is_cuda_installed() and all(graph.quantisation is None for graph in graphs):
+            return open_ort_cuda(bundle)
     return OrtEngine(bundle, threads=threads)

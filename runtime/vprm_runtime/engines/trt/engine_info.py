@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from vprm_runtime.bundle import Bundle, file_info
-from vprm_runtime.engines.trt.profiles import TensorShapes
+from vprm_runtime.engines.device.profiles import TensorShapes
 from vprm_runtime.errors import EngineError
 
 SCHEMA_VERSION = 1

@@ -12,10 +12,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vprm_runtime.engines.trt.cuda_device import CudaDevice, Replay, as_shape
-from vprm_runtime.engines.trt.device import ALIGNMENT_BYTES, Binding, Buffer
+from vprm_runtime.engines.device.cuda_device import CudaDevice, Replay
+from vprm_runtime.engines.device.profiles import Profile, TensorShapes
+from vprm_runtime.engines.device.protocol import ALIGNMENT_BYTES, Binding, Buffer
 from vprm_runtime.engines.trt.engine_info import Library
-from vprm_runtime.engines.trt.profiles import Profile, TensorShapes
 from vprm_runtime.errors import EngineError, MissingExtraError
 
 _MODULES: Mapping[Library, str] = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
@@ -213,3 +213,8 @@ def refit(trt: Any, engine: Any, onnx_path: Path, logger: Any) -> None:
     if not refitter.refit_cuda_engine():
         reasons = "; ".join(logger.messages[-3:])
         raise EngineError(f"refitting from {onnx_path} failed: {reasons}. Build the engine again from this bundle")
+
+
+def as_shape(dims: Any) -> tuple[int, ...]:
+    """TensorRT's Dims as a tuple."""
+    return tuple(int(size) for size in dims)

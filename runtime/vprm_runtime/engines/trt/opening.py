@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 
 from vprm_runtime.bundle import Bundle
-from vprm_runtime.engines.memory_plan import MemoryPlan
-from vprm_runtime.engines.trt.cuda_device import CudaDevice
-from vprm_runtime.engines.trt.device import Buffer, DeviceFacts
-from vprm_runtime.engines.trt.engine import Limits, TensorRTEngine, inputs_outputs_bytes
+from vprm_runtime.engines.device.cuda_device import CudaDevice
+from vprm_runtime.engines.device.engine import DeviceEngine, Limits, inputs_outputs_bytes
+from vprm_runtime.engines.device.memory_plan import MemoryPlan
+from vprm_runtime.engines.device.protocol import Buffer, DeviceFacts
 from vprm_runtime.engines.trt.engine_info import (
     ENGINES_FOLDER,
     EngineInfo,
@@ -36,7 +36,7 @@ from vprm_runtime.errors import EngineError
 _FIRST_CACHE_TOKENS = 4096  # a prefix of 13 tiles and some candidates
 
 
-def open_tensorrt(bundle: Bundle, library: Library | None = None, device_index: int = 0) -> TensorRTEngine:
+def open_tensorrt(bundle: Bundle, library: Library | None = None, device_index: int = 0) -> DeviceEngine:
     """Open the bundle's engine for this device. `library` None: whichever is installed and has one built.
 
     Raises EngineError (no driver, no engine, engine of another bundle, version or device, too little memory) or
@@ -63,7 +63,7 @@ def open_tensorrt(bundle: Bundle, library: Library | None = None, device_index: 
     workspace = Buffer(device, max(vision.workspace_bytes, llm.workspace_bytes))
     for graph in (vision, llm):
         graph.use_workspace(workspace)
-    return TensorRTEngine(bundle.manifest, device, vision, llm, plan, describe(info, device.facts))
+    return DeviceEngine(bundle.manifest, device, vision, llm, plan, describe(info, device.facts))
 
 
 def choose_engine(

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from vprm_runtime.engines.trt.profiles import Profile, Shape
+from vprm_runtime.engines.device.profiles import Profile, Shape
 
 ALIGNMENT_BYTES = 256  # TensorRT's requirement on every tensor address (IExecutionContext::setTensorAddress)
 

@@ -1,6 +1,7 @@
-"""Cut a block into parts that an engine's profile can take. Pure layout."""
+"""Cut a block into parts that an engine can take, and pad it to sizes that its kernels want. Pure layout."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 
@@ -35,6 +36,26 @@ def split_block(block: Block, max_tokens: int, max_scores: int, img_context_id: 
             score_positions=positions[(positions >= start) & (positions < stop)] - start,
         )
         used_rows += rows
+
+
+def padded_block(block: Block, multiple: int, padding_id: int) -> Block:
+    """The block with tokens `padding_id` behind it, so that cached and new ones together are a multiple of `multiple`.
+
+    Padding sees only itself and nothing sees it, so all rows before it are what they were.
+    """
+    tokens, columns = block.attention_mask.shape
+    padding = -columns % multiple
+    if not padding:
+        return block
+    mask = np.zeros((tokens + padding, columns + padding), np.bool_)
+    mask[:tokens, :columns] = block.attention_mask
+    mask[tokens:, columns:] = np.eye(padding, dtype=np.bool_)
+    return replace(
+        block,
+        input_ids=np.append(block.input_ids, np.full(padding, padding_id, np.int64)),
+        position_ids=np.append(block.position_ids, np.zeros(padding, np.int64)),
+        attention_mask=mask,
+    )
 
 
 def _cuts(block: Block, max_tokens: int, max_scores: int) -> Iterator[tuple[int, int]]:

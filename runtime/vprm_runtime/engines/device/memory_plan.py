@@ -17,6 +17,7 @@ class MemoryPlan:
     """Bytes that one engine takes on a device with `free_bytes` before it is loaded.
 
     `inputs_outputs_bytes` is by tensor, `cache_row_bytes` what one cached token takes over all layers.
+    `workspace_is_held`: it is allocated when the engine is opened; otherwise room for it is kept beside every cache.
     """
 
     device_name: str
@@ -26,6 +27,7 @@ class MemoryPlan:
     inputs_outputs_bytes: Mapping[str, int]
     cache_row_bytes: int
     reserve_bytes: int = RESERVE_BYTES
+    workspace_is_held: bool = True
 
     @property
     def engine_bytes(self) -> int:
@@ -50,10 +52,11 @@ class MemoryPlan:
     def check_cache(self, tokens: int, free_bytes: int) -> None:
         """Raise InputError where a cache of `tokens` rows does not fit beside the loaded engine."""
         needed = tokens * self.cache_row_bytes
+        free_bytes -= 0 if self.workspace_is_held else self.workspace_bytes
         if needed > free_bytes:
             raise InputError(
                 f"a cache of {tokens:,} tokens needs {gigabytes(needed)} on {self.device_name}, "
-                f"{gigabytes(free_bytes)} are free ({self.cache_row_bytes:,} bytes a token; {self.summary}): "
+                f"{gigabytes(max(0, free_bytes))} are free ({self.cache_row_bytes:,} bytes a token; {self.summary}): "
                 "use fewer tiles, shorter responses or fewer sessions at a time"
             )
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from vprm_runtime.engines.base import Int64Array, kept_in_place
-from vprm_runtime.engines.trt.device import ALIGNMENT_BYTES, Buffer, Device
+from vprm_runtime.engines.device.protocol import ALIGNMENT_BYTES, Buffer, Device
 
 # Rows are reserved in steps of this many: memory of ended sessions then fits new ones, at the same addresses, and
 # every layer's rows begin aligned whatever their width.

@@ -7,11 +7,10 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
-from vprm_runtime.engines.memory_plan import gigabytes
-from vprm_runtime.engines.trt.device import DeviceFacts
+from vprm_runtime.engines.device.memory_plan import gigabytes
+from vprm_runtime.engines.device.protocol import DeviceFacts
 from vprm_runtime.errors import EngineError, MissingExtraError
 
 _NO_DRIVER = (
@@ -54,10 +53,13 @@ class SpareMemory:
 
 
 class CudaDevice:
-    """One CUDA device, its memory and one stream. Raises EngineError where there is no driver or device."""
+    """One CUDA device, its memory and one stream.
 
-    def __init__(self, index: int = 0) -> None:
-        self._rt = import_cuda_runtime()
+    Raises EngineError where there is no driver or device, MissingExtraError naming `extra` without cuda-python.
+    """
+
+    def __init__(self, index: int = 0, extra: str = "tensorrt") -> None:
+        self._rt = import_cuda_runtime(extra)
         count = self._rt.cudaGetDeviceCount()
         if int(count[0]) != 0:
             raise EngineError(f"no CUDA device can be used ({self._describe(count[0])}): {_NO_DRIVER}")
@@ -209,12 +211,12 @@ def free_memory(runtime: Any, memory: SpareMemory) -> None:
         runtime.cudaFree(address)
 
 
-def import_cuda_runtime() -> Any:
+def import_cuda_runtime(extra: str = "tensorrt") -> Any:
     """`cuda.bindings.runtime`. Raises MissingExtraError where cuda-python is not installed."""
     try:
         return importlib.import_module("cuda.bindings.runtime")
     except ImportError as error:
-        raise MissingExtraError("scoring with TensorRT (cuda-python)", "tensorrt") from error
+        raise MissingExtraError("scoring on a CUDA device (cuda-python)", extra) from error
 
 
 def is_device_present() -> bool:
@@ -224,8 +226,3 @@ def is_device_present() -> bool:
     except (ImportError, RuntimeError):
         return False
     return int(status) == 0 and int(count) > 0
-
-
-def as_shape(dims: Any) -> tuple[int, ...]:
-    """TensorRT's Dims as a tuple."""
-    return tuple(int(size) for size in np.asarray(tuple(dims), np.int64))

@@ -1,4 +1,4 @@
-"""The engine over both TensorRT packages: prepares bindings, keeps the cache on the device, brings logits back.
+"""The engine over compiled graphs on a device: prepares bindings, keeps the cache there, brings logits back.
 
 encode_tiles: tiles -> device -> vision graph -> rows that stay on the device
 forward:      block -> parts that fit a profile -> LLM graph, new rows written behind the cached ones -> logits
@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vprm_runtime.engines.base import Block, FloatArray, Int64Array, KVCache
-from vprm_runtime.engines.memory_plan import MemoryPlan
-from vprm_runtime.engines.trt.blocks import split_block
-from vprm_runtime.engines.trt.cache import DeviceCache, rounded_capacity
-from vprm_runtime.engines.trt.device import ALIGNMENT_BYTES, Binding, Buffer, Device, DeviceGraph, DeviceRows
-from vprm_runtime.engines.trt.profiles import Profile
+from vprm_runtime.engines.device.blocks import padded_block, split_block
+from vprm_runtime.engines.device.cache import DeviceCache, rounded_capacity
+from vprm_runtime.engines.device.memory_plan import MemoryPlan
+from vprm_runtime.engines.device.profiles import Profile
+from vprm_runtime.engines.device.protocol import ALIGNMENT_BYTES, Binding, Buffer, Device, DeviceGraph, DeviceRows
 from vprm_runtime.errors import EngineError, InputError
 from vprm_runtime.manifest import Manifest
 
@@ -69,8 +69,12 @@ def inputs_outputs_bytes(manifest: Manifest, limits: Limits) -> dict[str, int]:
     }
 
 
-class TensorRTEngine:
-    """Engine over two compiled graphs on one device. Use `opening.open_tensorrt` to make one from a bundle."""
+class DeviceEngine:
+    """Engine over two compiled graphs on one device. `trt.opening.open_tensorrt` and `ort_cuda.open_ort_cuda` make one
+    from a bundle.
+
+    Blocks are padded until cached and new tokens together are a multiple of `total_multiple`.
+    """
 
     def __init__(
         self,
@@ -80,6 +84,7 @@ class TensorRTEngine:
         llm: DeviceGraph,
         plan: MemoryPlan,
         description: str,
+        total_multiple: int = 1,
     ) -> None:
         self._manifest = manifest
         self._model = manifest.model
@@ -88,6 +93,7 @@ class TensorRTEngine:
         self._llm = llm
         self._plan = plan
         self._description = description
+        self._total_multiple = total_multiple
         self._candidates = len(manifest.score_rule.candidates)
         self._llm_dtype = np.dtype(manifest.graphs.llm.io_dtype)
         self._vision_dtype = np.dtype(manifest.graphs.vision.io_dtype)
@@ -103,8 +109,8 @@ class TensorRTEngine:
 
     @property
     def max_block_tokens(self) -> int:
-        """Tokens that one run takes; longer blocks are cut."""
-        return self._limits.tokens
+        """Tokens that one run takes beside padding; longer blocks are cut."""
+        return self._limits.tokens - (self._total_multiple - 1)
 
     def encode_tiles(self, tiles: NDArray[np.uint8]) -> FloatArray:
         """Image embeddings [T*tokens_per_tile, hidden], left on the device: a `DeviceRows`, which NumPy can read."""
@@ -134,18 +140,18 @@ class TensorRTEngine:
     def forward(self, block: Block, cache: KVCache) -> NDArray[np.float32]:
         """Run the block, in parts where it is longer than the profile; on an error the cache is as it was."""
         if not isinstance(cache, DeviceCache):
-            raise TypeError(f"TensorRTEngine needs a cache from its own new_cache, got {type(cache).__name__}")
+            raise TypeError(f"DeviceEngine needs a cache from its own new_cache, got {type(cache).__name__}")
         past, new = cache.length_tokens, len(block.input_ids)
-        if past + new > self._limits.past + self._limits.tokens:
+        if past + new > self._limits.past + self.max_block_tokens:
             raise InputError(
                 f"{past + new:,} tokens are too many for this engine: its profile has {self._limits.past:,} cached and "
-                f"{self._limits.tokens:,} new ones. Shorten the input, or build with a larger --profile, "
+                f"{self.max_block_tokens:,} new ones. Shorten the input, or build with a larger --profile, "
                 f"e.g. past=0:{self._limits.past}:{past + new}"
             )
-        self._reserve(cache, new)
-        logits = []
+        self._reserve(cache, new + self._total_multiple - 1)
+        logits, image_token = [], self._manifest.tokens.img_context
         try:
-            for part in split_block(block, self._limits.tokens, self._limits.scores, self._manifest.tokens.img_context):
+            for part in split_block(block, self.max_block_tokens, self._limits.scores, image_token):
                 logits.append(self._run(part, cache))
         except Exception:
             cache.truncate(past)
@@ -165,7 +171,9 @@ class TensorRTEngine:
 
     def _run(self, block: Block, cache: DeviceCache) -> NDArray[np.float32]:
         """One run of the LLM graph; logits float32 [K, C]."""
-        new, past = len(block.input_ids), cache.length_tokens
+        tokens, past = len(block.input_ids), cache.length_tokens
+        block = padded_block(block, self._total_multiple, self._manifest.tokens.im_end)
+        new = len(block.input_ids)
         positions = block.score_positions if len(block.score_positions) else _ONE_ROW  # the graph wants K >= 1
         if past > self._limits.past:
             raise InputError(
@@ -185,8 +193,8 @@ class TensorRTEngine:
         bindings |= self._cache_bindings(cache, new, staged)
         self._llm.run(self._profile(past), bindings)
         if staged:
-            self._append_staged(cache, bindings)
-        cache.advance(new)
+            self._append_staged(cache, bindings, tokens)
+        cache.advance(tokens)
         if not len(block.score_positions):
             return np.empty((0, self._candidates), np.float32)
         logits = np.empty(logits_shape, np.float32)
@@ -209,12 +217,12 @@ class TensorRTEngine:
                 bindings[f"new.{layer}.{name}"] = Binding(place, (new, width))
         return bindings
 
-    def _append_staged(self, cache: DeviceCache, bindings: Mapping[str, Binding]) -> None:
-        """Copy new rows behind the cached ones where TensorRT could not write them there: narrow rows only."""
+    def _append_staged(self, cache: DeviceCache, bindings: Mapping[str, Binding], tokens: int) -> None:
+        """Copy new rows behind the cached ones where the graph could not write them there: narrow rows only."""
+        size_bytes = tokens * self._model.kv_width * self._llm_dtype.itemsize
         for layer in range(self._model.layers):
             for part, name in enumerate(("key", "value")):
                 rows = bindings[f"new.{layer}.{name}"]
-                size_bytes = rows.shape[0] * rows.shape[1] * self._llm_dtype.itemsize
                 self._device.copy_on_device(cache.new_address(layer, part), rows.address, size_bytes)
 
     def _upload(self, name: str, array: NDArray[Any]) -> int:
