@@ -209,7 +209,7 @@ def _build_graph(trt: Any, name: str, job: _GraphJob, directory: Path, progress:
         sha256=writer.sha256,
         precision=job.graph.precision,
         profiles=job.profiles,
-        weights_bytes=_reported_bytes(log.lines, "Total Weights Memory"),
+        weights_bytes=_reported_bytes(log.lines, "Total Weights Memory") or _stored_bytes(job.path),
         workspace_bytes=_reported_bytes(log.lines, "Total Activation Memory"),
         build_s=round(build_s, 3),
         check=check,
@@ -259,6 +259,12 @@ def compile_failure(graph: str, errors: Sequence[str]) -> str:
     else:
         why = "try another --profile or --precision, and report it with these messages"
     return f"TensorRT cannot compile {graph}{where}: {why}. It says: {text.strip()[:1000] or 'nothing'}"
+
+
+def _stored_bytes(graph: Path) -> int:
+    """Size of a graph's weights as the bundle stores them."""
+    data = graph.with_name(f"{graph.name}.data")
+    return data.stat().st_size if data.is_file() else 0
 
 
 def _reported_bytes(lines: Sequence[str], label: str) -> int:
