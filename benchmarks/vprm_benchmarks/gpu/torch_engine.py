@@ -14,29 +14,18 @@ from numpy.typing import NDArray
 
 from vprm_benchmarks.gpu.torch_graph import TorchGraph
 from vprm_runtime import Bundle
-from vprm_runtime.engines.base import Block, FloatArray, Int64Array, KVCache, kept_in_place
+from vprm_runtime.engines.base import Block, CachedRows, FloatArray, Int64Array, KVCache, kept_in_place
 
 _TILES_AT_ONCE = 13
 _DTYPES = {"float32": torch.float32, "float16": torch.float16}
 
 
-class TorchCache:
+class TorchCache(CachedRows):
     """Cached rows [layers, 2, capacity, kv_width]; index 1 of axis 1 is key, value."""
 
     def __init__(self, layers: int, kv_width: int, dtype: torch.dtype, device: str, capacity_tokens: int) -> None:
+        super().__init__()
         self.rows = torch.empty((layers, 2, capacity_tokens, kv_width), dtype=dtype, device=device)
-        self._length = 0
-
-    @property
-    def length_tokens(self) -> int:
-        """Number of cached rows."""
-        return self._length
-
-    def truncate(self, length_tokens: int) -> None:
-        """Forget all rows from `length_tokens` on."""
-        if not 0 <= length_tokens <= self._length:
-            raise ValueError(f"cannot truncate {self._length} cached rows to {length_tokens}")
-        self._length = length_tokens
 
     def keep(self, rows: Int64Array) -> None:
         """Forget all rows but these, which are ascending; row rows[i] becomes row i."""
@@ -53,7 +42,7 @@ class TorchCache:
             grown[:, :, : self._length] = self.rows[:, :, : self._length]
             self.rows = grown
         self.rows[:, :, self._length : stop] = rows
-        self._length = stop
+        self.advance(rows.shape[2])
 
 
 class TorchGraphEngine:

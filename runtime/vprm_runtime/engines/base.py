@@ -42,6 +42,28 @@ class KVCache(Protocol):
         ...
 
 
+class CachedRows:
+    """What all caches have in common: how many rows they hold. Where the rows are is the derived class's."""
+
+    def __init__(self) -> None:
+        self._length = 0
+
+    @property
+    def length_tokens(self) -> int:
+        """Number of cached rows."""
+        return self._length
+
+    def truncate(self, length_tokens: int) -> None:
+        """Forget all rows from `length_tokens` on."""
+        if not 0 <= length_tokens <= self._length:
+            raise ValueError(f"cannot truncate {self._length} cached rows to {length_tokens}")
+        self._length = length_tokens
+
+    def advance(self, tokens: int) -> None:
+        """Count rows that were written behind the cached ones."""
+        self._length += tokens
+
+
 def kept_in_place(rows: Int64Array, length_tokens: int) -> int:
     """How many of the first rows to keep need not move. Raises ValueError unless they are ascending cached rows."""
     if len(rows) and (rows[0] < 0 or rows[-1] >= length_tokens or (np.diff(rows) <= 0).any()):

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from vprm_runtime import native
 from vprm_runtime.bundle import Bundle
-from vprm_runtime.engines.base import Block, FloatArray, Int64Array, KVCache, kept_in_place
+from vprm_runtime.engines.base import Block, CachedRows, FloatArray, Int64Array, KVCache, kept_in_place
 from vprm_runtime.errors import EngineError, MissingExtraError
 from vprm_runtime.manifest import GraphInfo, Manifest
 
@@ -23,23 +23,12 @@ Arrays = Mapping[str, NDArray[Any]]
 _ONE_ROW: Int64Array = np.zeros(1, np.int64)
 
 
-class OrtCache:
+class OrtCache(CachedRows):
     """Cached rows [layers, 2, capacity, kv_width]; index 1 of axis 1 is key, value."""
 
     def __init__(self, layers: int, kv_width: int, dtype: np.dtype[Any], capacity_tokens: int) -> None:
+        super().__init__()
         self.rows = np.empty((layers, 2, capacity_tokens, kv_width), dtype)
-        self._length = 0
-
-    @property
-    def length_tokens(self) -> int:
-        """Number of cached rows."""
-        return self._length
-
-    def truncate(self, length_tokens: int) -> None:
-        """Forget all rows from `length_tokens` on."""
-        if not 0 <= length_tokens <= self._length:
-            raise ValueError(f"cannot truncate {self._length} cached rows to {length_tokens}")
-        self._length = length_tokens
 
     def keep(self, rows: Int64Array) -> None:
         """Forget all rows but these, which are ascending; row rows[i] becomes row i."""
@@ -56,10 +45,6 @@ class OrtCache:
             grown = np.empty((layers, parts, max(needed, capacity + capacity // 2), width), self.rows.dtype)
             grown[:, :, : self._length] = self.rows[:, :, : self._length]
             self.rows = grown
-
-    def advance(self, tokens: int) -> None:
-        """Count rows that the graph has written behind the cached ones."""
-        self._length += tokens
 
 
 class Graph(Protocol):

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from vprm_runtime.engines.base import Int64Array, kept_in_place
+from vprm_runtime.engines.base import CachedRows, Int64Array, kept_in_place
 from vprm_runtime.engines.device.protocol import ALIGNMENT_BYTES, Buffer, Device
 
 # Rows are reserved in steps of this many: memory of ended sessions then fits new ones, at the same addresses, and
@@ -10,21 +10,16 @@ from vprm_runtime.engines.device.protocol import ALIGNMENT_BYTES, Buffer, Device
 CAPACITY_STEP_TOKENS = 512
 
 
-class DeviceCache:
+class DeviceCache(CachedRows):
     """Rows [layers, 2, capacity, row_bytes] on a device; index 1 of axis 1 is key, value."""
 
     def __init__(self, device: Device, layers: int, row_bytes: int, capacity_tokens: int) -> None:
+        super().__init__()
         self._device = device
         self._layers = layers
         self._row_bytes = row_bytes
-        self._length = 0
         self._capacity = rounded_capacity(capacity_tokens)
         self._buffer = Buffer(device, self.size_bytes(self._capacity))
-
-    @property
-    def length_tokens(self) -> int:
-        """Number of cached rows."""
-        return self._length
 
     @property
     def capacity_tokens(self) -> int:
@@ -34,12 +29,6 @@ class DeviceCache:
     def size_bytes(self, capacity_tokens: int) -> int:
         """Memory of a cache with this capacity."""
         return self._layers * 2 * capacity_tokens * self._row_bytes
-
-    def truncate(self, length_tokens: int) -> None:
-        """Forget all rows from `length_tokens` on."""
-        if not 0 <= length_tokens <= self._length:
-            raise ValueError(f"cannot truncate {self._length} cached rows to {length_tokens}")
-        self._length = length_tokens
 
     def keep(self, rows: Int64Array) -> None:
         """Forget all rows but these, which are ascending; row rows[i] becomes row i.
@@ -89,10 +78,6 @@ class DeviceCache:
     def new_rows_aligned(self) -> bool:
         """Whether TensorRT can write at `new_address`; always so where a row's size is a multiple of the alignment."""
         return self._length * self._row_bytes % ALIGNMENT_BYTES == 0
-
-    def advance(self, tokens: int) -> None:
-        """Count rows that the graph has written behind the cached ones."""
-        self._length += tokens
 
 
 def rounded_capacity(tokens: int) -> int:
