@@ -34,6 +34,8 @@ OBJECTS: dict[Path, dict[str, str]] = {
         "builder": "Builder",
         "network": "INetworkDefinition",
         "parser": "OnnxParser",
+        "layer": "IAttentionInputLayer",
+        "layer.attention": "IAttention",
         "error": "ParserError",
         "first": "ParserError",
     },

@@ -14,11 +14,11 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from vprm_export.tensorrt.importing import adapted_graph, imported_network
+from vprm_export.tensorrt.importing import adapted_graph, allow_decomposed_attention, imported_network
 from vprm_export.tensorrt.inspector_check import check_by_inspector
 from vprm_export.tensorrt.library import (
     BuildLog,
@@ -48,6 +48,7 @@ from vprm_runtime.manifest import GraphInfo
 
 Progress = Callable[[str, int, int], None]  # phase, steps done, steps in all
 GraphName = Literal["vision", "llm"]
+NO_FUSED_ATTENTION = "attention has no fused kernel here: scores of all heads are multiplied out, which is slow"
 _FP8_CAPABILITY = 89  # Ada and later; NVIDIA, TensorRT-RTX support matrix
 
 
@@ -192,10 +193,14 @@ def _build_graph(trt: Any, name: str, job: _GraphJob, directory: Path, progress:
         load_timing_cache(config, timing_path)
     path = directory / f"{name}.engine"
     started = time.perf_counter()
-    with path.open("wb") as file:
-        writer = stream_writer(trt, file)
-        if not compiled_into(builder, network, config, writer):
-            raise EngineError(compile_failure(job.path.name, log.errors))
+    sha256 = _compile(trt, builder, network, config, log, path)
+    decomposed = sha256 is None and has_no_fused_attention(log.errors)
+    if decomposed:
+        log.errors.clear()
+        allow_decomposed_attention(trt, network)
+        sha256 = _compile(trt, builder, network, config, log, path)
+    if sha256 is None:
+        raise EngineError(compile_failure(job.path.name, log.errors))
     build_s = time.perf_counter() - started
     del parser
     if job.options.library == "tensorrt":
@@ -203,10 +208,12 @@ def _build_graph(trt: Any, name: str, job: _GraphJob, directory: Path, progress:
         check = check_by_inspector(trt, log.logger, path, model)
     else:
         check = check_engine_file(path, model)
+    if decomposed:
+        check = replace(check, problems=(NO_FUSED_ATTENTION, *check.problems))
     return GraphEngine(
         file=path.name,
         size_bytes=path.stat().st_size,
-        sha256=writer.sha256,
+        sha256=sha256,
         precision=job.graph.precision,
         profiles=job.profiles,
         weights_bytes=_reported_bytes(log.lines, "Total Weights Memory") or _stored_bytes(job.path),
@@ -214,6 +221,19 @@ def _build_graph(trt: Any, name: str, job: _GraphJob, directory: Path, progress:
         build_s=round(build_s, 3),
         check=check,
     )
+
+
+def _compile(trt: Any, builder: Any, network: Any, config: Any, log: BuildLog, path: Path) -> str | None:
+    """Compile into a file; the file's sha256, or None where that failed, which the log explains."""
+    with path.open("wb") as file:
+        writer = stream_writer(trt, file)
+        return str(writer.sha256) if compiled_into(builder, network, config, writer) else None
+
+
+def has_no_fused_attention(errors: Sequence[str]) -> bool:
+    """Whether a compilation failed because attention has no fused kernel for these types and sizes on this device."""
+    text = " ".join(errors)
+    return "not supported by a dedicated kernel" in text or "is_decomposable" in text
 
 
 def load_timing_cache(config: Any, path: Path) -> None:
@@ -250,9 +270,7 @@ def compile_failure(graph: str, errors: Sequence[str]) -> str:
     text = " ".join(errors)
     node = re.search(r"node_\w+", text)
     where = f" at {node.group()}" if node else ""
-    if "not supported by a dedicated kernel" in text or "is_decomposable" in text:
-        why = "attention has no fused kernel for these types and sizes: export with --precision fp16"
-    elif re.search(r"fp8|float8", text, re.IGNORECASE):
+    if re.search(r"fp8|float8", text, re.IGNORECASE):
         why = "FP8 cannot be compiled for this device: export with --precision int8 --target tensorrt"
     elif re.search(r"out of memory|bad_alloc|OOM", text, re.IGNORECASE):
         why = "there is not enough memory: build on a larger machine, or with --profile latency"

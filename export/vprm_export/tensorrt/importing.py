@@ -46,6 +46,15 @@ def imported_network(trt: Any, builder: Any, logger: Any, model: onnx.ModelProto
     return network, parser
 
 
+def allow_decomposed_attention(trt: Any, network: Any) -> None:
+    """Let the compiler make several kernels of attention where it has no fused one; where it has, it takes that."""
+    for index in range(network.num_layers):
+        layer = network.get_layer(index)
+        if layer.type == trt.LayerType.ATTENTION_INPUT:
+            layer.__class__ = trt.IAttentionInputLayer  # as NVIDIA's samples do: the bindings give the base class
+            layer.attention.decomposable = True
+
+
 def refusal(graph: str, errors: Sequence[Any]) -> str:
     """What to tell of the importer's errors: the first one with its node, and how many there are."""
     if not errors:

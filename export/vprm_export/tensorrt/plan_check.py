@@ -1,9 +1,9 @@
 """What a compiled engine does with the costly nodes: is attention fused, are quantised products really quantised?
 
 TensorRT-RTX's engine files hold the compiled program as text: a line for each tensor with its type, and a line for
-each kernel with its operands and the ONNX nodes that it computes. A strongly typed build fails by itself where
-attention has no fused kernel (the importer leaves it indecomposable); quantised products fall back silently, which
-only the operands' types show. Needs no device.
+each kernel with its operands and the ONNX nodes that it computes. A strongly typed build fails at first where attention
+has no fused kernel (the importer leaves it indecomposable); quantised products fall back silently, which only the
+operands' types show. Needs no device.
 """
 
 import mmap
