@@ -17,6 +17,7 @@ from vprm_export.tensorrt.build import (
     BuildOptions,
     build_engines,
     check_precision,
+    checked_capability,
     compile_failure,
 )
 from vprm_export.tensorrt.importing import adapted_graph, imported_network, refusal
@@ -24,6 +25,7 @@ from vprm_export.tensorrt.library import BuildLog
 from vprm_runtime import Bundle, EngineError, InputError, MissingExtraError, UnsupportedError
 from vprm_runtime.engines.device.cuda_device import is_device_present
 from vprm_runtime.engines.device.engine import Limits
+from vprm_runtime.engines.device.protocol import DeviceFacts
 from vprm_runtime.engines.trt import EngineInfo, engine_directories, inspect_engines
 from vprm_runtime.engines.trt.library import import_tensorrt, is_installed
 from vprm_runtime.manifest import Precision
@@ -147,6 +149,18 @@ def test_builds_that_cannot_be(fp16_bundle: Bundle, options: BuildOptions, kind:
         build_engines(fp16_bundle, options)
     assert message in str(error.value)
     assert not (fp16_bundle.path / "engines").exists()
+
+
+@needs_rtx
+def test_a_device_that_is_here_may_be_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    hopper = SimpleNamespace(facts=DeviceFacts("NVIDIA H100", 90, 1))
+    monkeypatch.setattr("vprm_export.tensorrt.build.is_device_present", lambda: True)
+    monkeypatch.setattr("vprm_export.tensorrt.build.CudaDevice", lambda: hopper)
+    trt = import_tensorrt("tensorrt-rtx")
+    assert checked_capability(trt, BuildOptions("tensorrt-rtx")) == 90
+    assert checked_capability(trt, BuildOptions("tensorrt-rtx", 89)) == 89
+    with pytest.raises(InputError, match="does not build for sm100"):
+        checked_capability(trt, BuildOptions("tensorrt-rtx", 100))
 
 
 @pytest.mark.skipif(is_installed("tensorrt"), reason="tensorrt is installed")

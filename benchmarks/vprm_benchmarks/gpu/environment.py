@@ -15,7 +15,7 @@ import torch
 from vprm_benchmarks.gpu.roofline import synchronize
 from vprm_runtime.engines.device.cuda_device import is_device_present
 from vprm_runtime.engines.ort_cuda import is_cuda_installed
-from vprm_runtime.engines.trt.library import import_tensorrt, is_installed
+from vprm_runtime.engines.trt.library import is_installed
 
 GRAPH_KIND: Final = "pytorch-graph"  # the bundle's graphs with PyTorch's kernels: torch_engine.py
 EngineKind = Literal["cpu", "cuda", "tensorrt", "tensorrt-rtx", "pytorch-graph"]
@@ -43,20 +43,8 @@ def engine_kinds(device: str) -> dict[EngineKind, str | None]:
         GRAPH_KIND: None,
         "cuda": None if is_cuda_installed() else "onnxruntime-gpu is not installed",
         "tensorrt": driver if is_installed("tensorrt") else "tensorrt is not installed",
-        "tensorrt-rtx": driver or _rtx_target() if is_installed("tensorrt-rtx") else "tensorrt-rtx is not installed",
+        "tensorrt-rtx": driver if is_installed("tensorrt-rtx") else "tensorrt-rtx is not installed",
     }
-
-
-def _rtx_target() -> str | None:
-    """Why TensorRT-RTX cannot build for this device; None where it can."""
-    from vprm_export.tensorrt.library import supported_capabilities
-
-    trt = import_tensorrt("tensorrt-rtx")
-    major, minor = torch.cuda.get_device_capability()
-    allowed = supported_capabilities(trt)
-    if major * 10 + minor in allowed:
-        return None
-    return f"TensorRT-RTX {trt.__version__} builds for {', '.join(map(str, allowed))}, this device is {major}{minor}"
 
 
 def device_facts() -> dict[str, Any]:

@@ -135,7 +135,7 @@ def checked_capability(trt: Any, options: BuildOptions) -> int:
             raise InputError(f"TensorRT builds for the device in this machine, sm{present}, not for sm{capability}")
         return capability
     allowed = supported_capabilities(trt)
-    if capability not in allowed:
+    if capability not in allowed and capability != present:  # for the device that is here the library itself may try
         raise InputError(
             f"TensorRT-RTX {trt.__version__} does not build for sm{capability}, only for "
             f"{', '.join(map(str, allowed))}: H100, H200 and B200 need  --engine tensorrt  on the spot"
@@ -262,7 +262,8 @@ def _configure(trt: Any, builder: Any, config: Any, job: _GraphJob) -> None:
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # layer names in the engine inspector
     if job.options.library == "tensorrt-rtx":
         config.num_compute_capabilities = 1
-        config.set_compute_capability(getattr(trt.ComputeCapability, f"SM{job.capability}"), 0)
+        targets = trt.ComputeCapability.__members__
+        config.set_compute_capability(targets.get(f"SM{job.capability}", trt.ComputeCapability.CURRENT), 0)
 
 
 def compile_failure(graph: str, errors: Sequence[str]) -> str:
