@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vprm_runtime.aggregate import AGGREGATES, Aggregate
 from vprm_runtime.bundle import Bundle
@@ -115,9 +116,21 @@ class StepScorer:
         self, images: ImageInput | Sequence[ImageInput] | None, question: str, options: ScoreOptions = DEFAULT_OPTIONS
     ) -> Session:
         """Encode the images and run the prefix; then score any number of responses against it."""
-        tiling = self._tiling(options)
-        tiles = [tile_image(load_image(image), tiling) for image in _as_list(images)]
+        return self.session_of_tiles(self.tiles(_as_list(images), options), question, options)
+
+    def session_of_tiles(
+        self, tiles: Sequence[NDArray[np.uint8]], question: str, options: ScoreOptions = DEFAULT_OPTIONS
+    ) -> Session:
+        """A session whose images `tiles` has decoded and cut already."""
         return Session(self, tiles, question, options)
+
+    def tiles(self, images: Sequence[ImageInput], options: ScoreOptions = DEFAULT_OPTIONS) -> list[NDArray[np.uint8]]:
+        """Tiles of each image, uint8 [T, size, size, 3]. Needs no engine, so it may run in a thread beside scoring.
+
+        Raises InputError where an image cannot be read.
+        """
+        tiling = self._tiling(options)
+        return [tile_image(load_image(image), tiling) for image in images]
 
     def prepare(
         self, question: str, tiles: Sequence[int], response: Response, max_steps: int | None = None

@@ -11,6 +11,7 @@ import time
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
+from threading import Event, current_thread
 from typing import Any
 
 import pytest
@@ -18,6 +19,8 @@ from PIL import Image
 
 from vprm_runtime import EngineError, InputError, MissingExtraError, ScoreOptions, StepScorer
 from vprm_runtime.batch import open_rows, score_file
+from vprm_runtime.batch.ahead import rows_with_tiles
+from vprm_runtime.batch.source import BadRow
 from vprm_runtime.rows import Row
 
 Rows = list[dict[str, Any]]
@@ -80,15 +83,53 @@ def test_one_session_for_each_picture_and_question(
 ) -> None:
     """40 rows about 8 pictures pay for 8 prefixes."""
     opened: list[str] = []
-    session = scorer.session
+    tiled: list[Any] = []
+    session, tiles = scorer.session_of_tiles, scorer.tiles
 
     def counting(images: Any, question: str, options: ScoreOptions) -> Any:
         opened.append(question)
         return session(images, question, options)
 
-    monkeypatch.setattr(scorer, "session", counting)
+    def tiling(images: Any, options: ScoreOptions) -> Any:
+        tiled.append(images)
+        return tiles(images, options)
+
+    monkeypatch.setattr(scorer, "session_of_tiles", counting)
+    monkeypatch.setattr(scorer, "tiles", tiling)
     score_file(scorer, data, tmp_path / "out.jsonl")
-    assert len(opened) == 8
+    assert len(opened) == len(tiled) == 8
+
+
+def test_the_next_picture_is_tiled_while_a_row_is_scored(data: Path) -> None:
+    """Each row gets its own tiles or its own error, made in another thread before the row is asked for."""
+    rows = [row for row in open_rows(data) if isinstance(row, Row)][::5]
+    begun = [Event() for _ in rows]
+    threads = set()
+
+    def tiles(row: Row) -> Any:
+        number = rows.index(row)
+        threads.add(current_thread().name)
+        begun[number].set()
+        if number == 3:
+            raise InputError("not a picture")
+        return [row.images]
+
+    bad = BadRow("bad", "not a row")
+    found = []
+    for row, make in rows_with_tiles([*rows[:2], bad, *rows[2:]], tiles):
+        if isinstance(row, BadRow):
+            found.append(make())
+            continue
+        number = rows.index(row)
+        if number < len(rows) - 1 and number != 1:
+            assert begun[number + 1].wait(timeout=60)
+        if number == 3:
+            with pytest.raises(InputError, match="not a picture"):
+                make()
+        else:
+            found += make()
+    assert found == [*(row.images for row in rows[:2]), [], *(row.images for row in rows[2:] if row is not rows[3])]
+    assert all(name.startswith("tiles") for name in threads)
 
 
 def test_bad_rows_have_an_error_and_the_others_their_scores(scorer: StepScorer, tmp_path: Path) -> None:
@@ -288,11 +329,15 @@ class FailingScorer:
         self.manifest, self.engine, self.max_block_tokens = scorer.manifest, scorer.engine, scorer.max_block_tokens
         self._scorer = scorer
 
-    def session(self, images: Any, question: str, options: ScoreOptions) -> Any:
+    def tiles(self, images: Any, options: ScoreOptions) -> Any:
+        """None, whatever the images."""
+        return []
+
+    def session_of_tiles(self, tiles: Any, question: str, options: ScoreOptions) -> Any:
         """As the scorer's, or EngineError."""
         if question == "fail":
             raise EngineError("out of memory")
-        return self._scorer.session(images, question, options)
+        return self._scorer.session_of_tiles(tiles, question, options)
 
 
 def test_engine_failures(scorer: StepScorer, tmp_path: Path) -> None:
@@ -315,7 +360,11 @@ class NoModel:
     def __init__(self, scorer: StepScorer) -> None:
         self.manifest, self.engine, self.max_block_tokens = scorer.manifest, scorer.engine, scorer.max_block_tokens
 
-    def session(self, images: Any, question: str, options: ScoreOptions) -> Any:
+    def tiles(self, images: Any, options: ScoreOptions) -> Any:
+        """None."""
+        return []
+
+    def session_of_tiles(self, tiles: Any, question: str, options: ScoreOptions) -> Any:
         """Scores every step 0.5."""
         return self
 

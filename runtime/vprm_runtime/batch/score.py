@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from vprm_runtime.batch.ahead import MakeTiles, Tiles, rows_with_tiles
 from vprm_runtime.batch.log import ScoreLog, has_error
 from vprm_runtime.batch.source import BadRow, RowSource, open_rows
 from vprm_runtime.errors import EngineError, InputError
@@ -90,16 +91,19 @@ class _Loop:
     def run(self, source: RowSource) -> None:
         """Score and write every row that is not done yet."""
         self._progress(self._done, self.errors)
-        for row in source:
-            if not self._log.take(row.id):
-                self._write(self._document(row))
+        to_do = (row for row in source if not self._log.take(row.id))
+        for row, tiles in rows_with_tiles(to_do, self._tiles):
+            self._write(self._document(row, tiles))
         self._release()
 
-    def _document(self, row: Row | BadRow) -> dict[str, Any]:
+    def _tiles(self, row: Row) -> Tiles:
+        return self._scorer.tiles(row.images, row.options(self._options))
+
+    def _document(self, row: Row | BadRow, tiles: MakeTiles) -> dict[str, Any]:
         if isinstance(row, BadRow):
             return {"id": row.id, "error": row.error}
         try:
-            result = self._session_for(row).score(row.responses)
+            result = self._session_for(row, tiles).score(row.responses)
         except InputError as error:
             return {"id": row.id, "error": str(error), **row.labels}
         except EngineError as error:
@@ -113,12 +117,12 @@ class _Loop:
             return {}
         return {**result.to_dict(row.id), **row.labels}
 
-    def _session_for(self, row: Row) -> Session:
+    def _session_for(self, row: Row, tiles: MakeTiles) -> Session:
         """The standing session where the row shares its prefix, else a new one (the old one's cache goes first)."""
         key = row.group_key
         if self._session is None or key != self._session_key:
             self._session = None
-            self._session = self._scorer.session(list(row.images), row.question, row.options(self._options))
+            self._session = self._scorer.session_of_tiles(tiles(), row.question, row.options(self._options))
             self._session_key = key
         return self._session
 
