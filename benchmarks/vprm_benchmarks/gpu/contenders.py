@@ -10,20 +10,15 @@ from typing import Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 
 from vprm_benchmarks.gpu.environment import EngineKind
 from vprm_benchmarks.gpu.torch_engine import TorchGraphEngine
-from vprm_benchmarks.gpu.workload import Workload
 from vprm_benchmarks.reference.scorer import Method, ReferenceScorer
+from vprm_benchmarks.speed.workload import Workload
 from vprm_runtime import Bundle, ScoreOptions, StepScorer
-from vprm_runtime.images import load_image
 from vprm_runtime.packing import causal_block
 from vprm_runtime.prompt import PromptBuilder
-from vprm_runtime.tiling import tile_image
 from vprm_runtime.tokenizer import TextTokenizer
-
-MAX_TILES = 12
 
 
 class Contender(Protocol):
@@ -41,8 +36,8 @@ class Contender(Protocol):
         """Step scores of all candidates, one behind the other."""
         ...
 
-    def vision(self, image: Image.Image) -> None:
-        """Tile and encode a picture."""
+    def vision(self, work: Workload) -> None:
+        """Tile and encode the picture."""
         ...
 
     def prefill(self, tokens: int) -> Callable[[], object]:
@@ -69,11 +64,11 @@ class TorchContender:
         return f"PyTorch {torch.__version__}, {self.scorer.model.device}, {self.scorer.model.dtype}, SDPA"
 
     def scores(self, work: Workload) -> NDArray[np.float64]:
-        found = self.scorer.score([work.image], work.question, work.candidates, self.method, MAX_TILES)
+        found = self.scorer.score([work.image], work.question, work.candidates, self.method, work.max_tiles)
         return np.concatenate([one.scores for one in found]).astype(np.float64)
 
-    def vision(self, image: Image.Image) -> None:
-        self.scorer.encode_images([image], MAX_TILES)
+    def vision(self, work: Workload) -> None:
+        self.scorer.encode_images([work.image], work.max_tiles)
 
     def prefill(self, tokens: int) -> Callable[[], object]:
         model = self.scorer.model.model.language_model
@@ -86,7 +81,7 @@ class TorchContender:
         return run
 
     def tokens(self, work: Workload) -> list[int]:
-        images = self.scorer.encode_images([work.image], MAX_TILES)
+        images = self.scorer.encode_images([work.image], work.max_tiles)
         return [len(self.scorer.token_ids(images, work.question, steps)) for steps in work.candidates]
 
 
@@ -101,7 +96,6 @@ class EngineContender:
             self.scorer = StepScorer(bundle.manifest, _prompts(bundle), TorchGraphEngine(bundle, device))
         else:
             self.scorer = StepScorer.open(bundle, kind)
-        self._options = ScoreOptions(max_tiles=MAX_TILES)
 
     @property
     def description(self) -> str:
@@ -109,11 +103,12 @@ class EngineContender:
         return self.scorer.engine.description
 
     def scores(self, work: Workload) -> NDArray[np.float64]:
-        found = self.scorer.score([work.image], work.question, work.candidates, self._options)
+        options = ScoreOptions(max_tiles=work.max_tiles)
+        found = self.scorer.score([work.image], work.question, work.candidates, options)
         return np.array([step.score for one in found.candidates for step in one.steps], np.float64)
 
-    def vision(self, image: Image.Image) -> None:
-        self.scorer.engine.encode_tiles(tile_image(load_image(image), self.scorer.manifest.tiling))
+    def vision(self, work: Workload) -> None:
+        self.scorer.engine.encode_tiles(self._tiles(work))
         self._synchronize()
 
     def prefill(self, tokens: int) -> Callable[[], object]:
@@ -130,8 +125,12 @@ class EngineContender:
         return run
 
     def tokens(self, work: Workload) -> list[int]:
-        tiles = len(tile_image(load_image(work.image), self.scorer.manifest.tiling))
+        tiles = len(self._tiles(work))
         return [len(self.scorer.prepare(work.question, [tiles], steps).ids) for steps in work.candidates]
+
+    def _tiles(self, work: Workload) -> NDArray[np.uint8]:
+        (tiles,) = self.scorer.tiles([work.image], ScoreOptions(max_tiles=work.max_tiles))
+        return tiles
 
     def _synchronize(self) -> None:
         getattr(self.scorer.engine, "synchronize", lambda: None)()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import importlib.metadata
 import shutil
 import tempfile
 import warnings
@@ -19,7 +18,7 @@ from vprm_runtime.engines.trt.library import is_installed
 
 GRAPH_KIND: Final = "pytorch-graph"  # the bundle's graphs with PyTorch's kernels: torch_engine.py
 EngineKind = Literal["cpu", "cuda", "tensorrt", "tensorrt-rtx", "pytorch-graph"]
-_PACKAGES = (
+PACKAGES = (
     "torch",
     "transformers",
     "onnxruntime",
@@ -59,17 +58,6 @@ def device_facts() -> dict[str, Any]:
         "multiprocessors": properties.multi_processor_count,
         "cuda": torch.version.cuda,
     }
-
-
-def package_versions() -> dict[str, str | None]:
-    """Versions of the packages that matter here; None: not installed."""
-    found: dict[str, str | None] = {}
-    for package in _PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            found[package] = None
-    return found
 
 
 def used_bytes() -> int:

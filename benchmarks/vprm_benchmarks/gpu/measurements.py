@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from vprm_benchmarks.gpu.contenders import Contender
 from vprm_benchmarks.gpu.roofline import median_s
-from vprm_benchmarks.gpu.workload import LlmArithmetic, Workload
+from vprm_benchmarks.speed.arithmetic import LlmArithmetic
+from vprm_benchmarks.speed.workload import Workload
 from vprm_runtime import VprmError
 
 FAILURES = (VprmError, RuntimeError, OSError, ValueError, ImportError, MemoryError, TypeError, AttributeError)
@@ -54,8 +55,8 @@ class Measurements:
             self.failed[one.name] = f"{type(error).__name__}: {error}"
 
     def _calls(self, one: Contender) -> list[tuple[str, Callable[[], object]]]:
-        image = self.works[min(self.works)].image
-        found: list[tuple[str, Callable[[], object]]] = [("vision", lambda: one.vision(image))]
+        first = self.works[min(self.works)]
+        found: list[tuple[str, Callable[[], object]]] = [("vision", lambda: one.vision(first))]
         found += [(f"prefill {tokens}", one.prefill(tokens)) for tokens in self.prefill_tokens]
         found += [(f"best of {count}", lambda work=work: one.scores(work)) for count, work in self.works.items()]  # type: ignore[misc]
         return found

@@ -21,18 +21,21 @@ import torch
 from vprm_benchmarks.gpu.contenders import Contender, EngineContender, compiled_contender, torch_contenders
 from vprm_benchmarks.gpu.environment import (
     GRAPH_KIND,
+    PACKAGES,
     EngineKind,
     device_facts,
     engine_kinds,
-    package_versions,
     used_bytes,
 )
 from vprm_benchmarks.gpu.goals import goals, own_name, what_was_measured
 from vprm_benchmarks.gpu.measurements import FAILURES, Measurements
 from vprm_benchmarks.gpu.roofline import median_s, roofline
 from vprm_benchmarks.gpu.synthetic_calibration import write_synthetic_calibration
-from vprm_benchmarks.gpu.workload import LlmArithmetic, workload
 from vprm_benchmarks.random_checkpoint import CheckpointSpec, tiny_spec, visualprm_8b_spec, write_random_checkpoint
+from vprm_benchmarks.speed.arithmetic import LlmArithmetic
+from vprm_benchmarks.speed.machine import versions
+from vprm_benchmarks.speed.models import Model
+from vprm_benchmarks.speed.workload import WorkloadSize, workload
 from vprm_export import ExportOptions, export_bundle
 from vprm_export.tensorrt import BuildOptions, build_engines
 from vprm_runtime import Bundle
@@ -40,6 +43,7 @@ from vprm_runtime.manifest import Precision
 
 ModelName = Literal["tiny", "8b-slice", "8b"]
 MODELS: tuple[ModelName, ...] = get_args(ModelName)
+_TILES, _STEPS, _STEP_TOKENS = 13, 10, 30  # of a request: 12 tiles and a thumbnail, about 300 tokens a candidate
 _QUANTISED: tuple[Precision, ...] = ("int8", "w8", "w4", "fp8")
 _GRAPH_PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8", "fp8")
 
@@ -80,13 +84,11 @@ class Suite:
     def run(self) -> dict[str, Any]:
         """All stages; returns the JSON document."""
         options = self.options
-        works = {count: workload(count, options.spec.vision.image_size) for count in options.best_of}
-        self._measured = Measurements(works, options.prefill_tokens)
         self.report |= {
             "suite": "gpu",
             "finished": False,
             "device": device_facts(),
-            "versions": package_versions(),
+            "versions": versions(PACKAGES),
             "model": options.model,
             "layers": [options.spec.llm.layers, options.spec.vision.layers],
             "stages_s": {},
@@ -94,6 +96,10 @@ class Suite:
         }
         self.report["roofline"] = self._stage("roofline", lambda: roofline(self.device))
         checkpoint = self._stage("random weights", self._checkpoint)
+        model = Model(checkpoint, options.work)
+        sizes = {count: WorkloadSize(_TILES, count, _STEPS, _STEP_TOKENS) for count in options.best_of}
+        works = {count: workload(size, model.tile_px, model.count_tokens) for count, size in sizes.items()}
+        self._measured = Measurements(works, options.prefill_tokens)
         self._arithmetic = LlmArithmetic.of(checkpoint)
         torch_ones = self._torch(checkpoint)
         self._engines(checkpoint, torch_ones[-1] if torch_ones else None)

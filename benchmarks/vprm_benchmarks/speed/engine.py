@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vprm_benchmarks.gpu.workload import LlmArithmetic
+from vprm_benchmarks.speed.arithmetic import LlmArithmetic
 from vprm_benchmarks.speed.bundles import NATIVE_INT8, BundleKind
 from vprm_benchmarks.speed.common import Say, add_benchmark, add_number, add_rounds
 from vprm_benchmarks.speed.report import Report

@@ -1,57 +1,10 @@
-"""What is scored: a picture of 12 tiles and a thumbnail, a question, N candidates of 10 steps; and its arithmetic."""
+"""Arithmetic of an LLM's forward pass, from its dimensions."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
-from PIL import Image
-
-QUESTION = (
-    "In the figure, two lines cut the sides of the triangle. How large is the angle marked with a letter at the top?"
-)
-_WORDS = (
-    "angle",
-    "lines",
-    "parallel",
-    "because",
-    "equal",
-    "half",
-    "turn",
-    "number",
-    "side",
-    "the",
-    "of",
-    "is",
-    "we",
-    "so",
-)
-
-
-@dataclass(frozen=True)
-class Workload:
-    """A best-of-N request. Token counts depend on the tokenizer and are reported, not asked for."""
-
-    image: Image.Image
-    question: str
-    candidates: tuple[tuple[str, ...], ...]
-
-
-def workload(candidates: int, tile_px: int, steps: int = 10, words_per_step: int = 9) -> Workload:
-    """The same picture and texts for the same sizes. The picture's sides are as 4 to 3: 12 tiles and a thumbnail.
-
-    A candidate has about 320 tokens with the random checkpoints' tokenizer.
-    """
-    random = np.random.default_rng(7)
-    coarse = random.integers(0, 256, (12, 16, 3), np.uint8)
-    image = Image.fromarray(coarse).resize((4 * tile_px, 3 * tile_px), Image.Resampling.BICUBIC)
-    texts = tuple(
-        tuple(" ".join(random.choice(_WORDS, words_per_step)) + f" {number}." for number in range(steps))
-        for _ in range(candidates)
-    )
-    return Workload(image, QUESTION, texts)
 
 
 @dataclass(frozen=True)
