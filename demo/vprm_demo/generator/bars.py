@@ -9,16 +9,11 @@ from PIL import Image
 from .drawing import Canvas, Look, picture_size
 from .solving import (
     Reading,
-    Recipe,
     Templates,
     fill,
-    minus,
     misread,
     pick_pair,
-    plus,
-    problem,
-    say_answer,
-    say_method,
+    sum_and_difference,
 )
 from .types import LETTERS, Claim, FactMaker, Problem, Region, Scene, Step, Variation
 
@@ -127,25 +122,9 @@ def _problems(letters: list[str], values: list[int], i: int, j: int, extras: tup
         )
 
     readings = (reading(i), reading(j))
-    total = Recipe(
-        question=f"What is the total of bars {letters[i]} and {letters[j]}?",
-        readings=readings,
-        combine=plus,
-        swap=minus,
-        conclude=say_answer,
-        method=say_method("add", "subtract"),
-        extras=extras,
+    return sum_and_difference(
+        readings,
+        f"What is the total of bars {letters[i]} and {letters[j]}?",
+        f"How much more is bar {letters[i]} than bar {letters[j]}?",
+        extras,
     )
-    if values[i] <= values[j]:
-        return [problem(total)]
-    difference = Recipe(
-        question=f"How much more is bar {letters[i]} than bar {letters[j]}?",
-        readings=readings,
-        combine=minus,
-        swap=plus,
-        conclude=say_answer,
-        method=say_method("subtract", "add"),
-        accept=lambda stated: stated[0] > stated[1],
-        extras=extras,
-    )
-    return [problem(total), problem(difference)]

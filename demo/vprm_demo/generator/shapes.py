@@ -10,15 +10,10 @@ from PIL import Image
 from .drawing import Canvas, Colour, Look, picture_size
 from .solving import (
     Reading,
-    Recipe,
     Templates,
     fill,
-    minus,
     pick_pair,
-    plus,
-    problem,
-    say_answer,
-    say_method,
+    sum_and_difference,
 )
 from .types import COLOUR_NAMES, SHAPE_NAMES, Claim, FactMaker, Problem, Region, Scene, Step, Variation
 
@@ -144,25 +139,9 @@ def _problems(first: str, n_first: int, second: str, n_second: int, extras: tupl
         return Reading(lambda rng, stated: _say_count(name, true, rng, stated), true, lambda rng: _miscount(rng, true))
 
     readings = (reading(first, n_first), reading(second, n_second))
-    total = Recipe(
-        question=f"How many {first} and {second} are there?",
-        readings=readings,
-        combine=plus,
-        swap=minus,
-        conclude=say_answer,
-        method=say_method("add", "subtract"),
-        extras=extras,
+    return sum_and_difference(
+        readings,
+        f"How many {first} and {second} are there?",
+        f"How many more {first} than {second} are there?",
+        extras,
     )
-    if n_first <= n_second:
-        return [problem(total)]
-    difference = Recipe(
-        question=f"How many more {first} than {second} are there?",
-        readings=readings,
-        combine=minus,
-        swap=plus,
-        conclude=say_answer,
-        method=say_method("subtract", "add"),
-        accept=lambda stated: stated[0] > stated[1],
-        extras=extras,
-    )
-    return [problem(total), problem(difference)]

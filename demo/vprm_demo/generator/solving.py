@@ -208,3 +208,32 @@ def pick_pair(rng: Random, values: Sequence[int], held_out: bool) -> tuple[int, 
         if i != j and held_out_pair(first, second) == held_out
     ]
     return rng.choice(pairs) if pairs else None
+
+
+def sum_and_difference(
+    readings: tuple[Reading, Reading], how_many: str, how_many_more: str, extras: tuple[FactMaker, ...]
+) -> list[Problem]:
+    """The two questions about two values: their sum, and, where the first is larger, how much larger it is."""
+    first, second = (reading.true for reading in readings)
+    total = Recipe(
+        question=how_many,
+        readings=readings,
+        combine=plus,
+        swap=minus,
+        conclude=say_answer,
+        method=say_method("add", "subtract"),
+        extras=extras,
+    )
+    if first <= second:
+        return [problem(total)]
+    difference = Recipe(
+        question=how_many_more,
+        readings=readings,
+        combine=minus,
+        swap=plus,
+        conclude=say_answer,
+        method=say_method("subtract", "add"),
+        accept=lambda stated: stated[0] > stated[1],
+        extras=extras,
+    )
+    return [problem(total), problem(difference)]

@@ -9,16 +9,11 @@ from PIL import Image
 from .drawing import Canvas, Look, picture_size
 from .solving import (
     Reading,
-    Recipe,
     Templates,
     fill,
-    minus,
     misread,
     pick_pair,
-    plus,
-    problem,
-    say_answer,
-    say_method,
+    sum_and_difference,
 )
 from .types import COLUMNS, LETTERS, Claim, FactMaker, Problem, Region, Scene, Step, Variation
 
@@ -129,25 +124,9 @@ def _problems(values: dict[Cell, int], first: Cell, second: Cell, extras: tuple[
 
     readings = (reading(first), reading(second))
     names = [f"row {cell[0]}, column {cell[1]}" for cell in (first, second)]
-    total = Recipe(
-        question=f"What is the total of {names[0]} and {names[1]}?",
-        readings=readings,
-        combine=plus,
-        swap=minus,
-        conclude=say_answer,
-        method=say_method("add", "subtract"),
-        extras=extras,
+    return sum_and_difference(
+        readings,
+        f"What is the total of {names[0]} and {names[1]}?",
+        f"How much more is {names[0]} than {names[1]}?",
+        extras,
     )
-    if values[first] <= values[second]:
-        return [problem(total)]
-    difference = Recipe(
-        question=f"How much more is {names[0]} than {names[1]}?",
-        readings=readings,
-        combine=minus,
-        swap=plus,
-        conclude=say_answer,
-        method=say_method("subtract", "add"),
-        accept=lambda stated: stated[0] > stated[1],
-        extras=extras,
-    )
-    return [problem(total), problem(difference)]
