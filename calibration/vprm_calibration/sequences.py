@@ -67,8 +67,7 @@ def with_context(stored: dict[str, NDArray[Any]], layers: int, kv_width: int, dt
 
 
 def _tiling(tiling: TilingInfo, *limits: int | None) -> TilingInfo:
-    most = min([tiling.max_tiles, *(limit for limit in limits if limit is not None)])
-    return TilingInfo(tiling.tile_size_px, min(tiling.min_tiles, most), most, tiling.use_thumbnail)
+    return tiling.limited(min([tiling.max_tiles, *(limit for limit in limits if limit is not None)]))
 
 
 def stored_sequences(directory: Path) -> list[Path]:

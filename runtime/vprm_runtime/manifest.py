@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from types import UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -65,6 +65,12 @@ class TilingInfo:
     min_tiles: int
     max_tiles: int
     use_thumbnail: bool
+
+    def limited(self, max_tiles: int | None) -> "TilingInfo":
+        """The same with at most `max_tiles` tiles beside the thumbnail; None changes nothing."""
+        if max_tiles is None:
+            return self
+        return replace(self, min_tiles=min(self.min_tiles, max_tiles), max_tiles=max_tiles)
 
 
 @dataclass(frozen=True)

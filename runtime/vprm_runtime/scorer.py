@@ -15,7 +15,7 @@ from vprm_runtime.bundle import Bundle
 from vprm_runtime.engines import Engine, open_engine
 from vprm_runtime.errors import InputError
 from vprm_runtime.images import ImageInput, load_image
-from vprm_runtime.manifest import Manifest, TilingInfo
+from vprm_runtime.manifest import Manifest
 from vprm_runtime.prefix_cache import PrefixCache, pinned, prefix_key
 from vprm_runtime.prompt import PromptBuilder, Response, TokenisedPrompt, split_steps
 from vprm_runtime.results import ScoreResult
@@ -129,7 +129,7 @@ class StepScorer:
 
         Raises InputError where an image cannot be read.
         """
-        tiling = self._tiling(options)
+        tiling = self.manifest.tiling.limited(options.max_tiles)
         return [tile_image(load_image(image), tiling) for image in images]
 
     def prepare(
@@ -151,14 +151,6 @@ class StepScorer:
             row_bytes = 2 * model.layers * model.kv_width * row_dtype.itemsize
             self._kept.put(key, session, session.prefix_tokens * row_bytes)
         return session
-
-    def _tiling(self, options: ScoreOptions) -> TilingInfo:
-        tiling = self.manifest.tiling
-        if options.max_tiles is None:
-            return tiling
-        return TilingInfo(
-            tiling.tile_size_px, min(tiling.min_tiles, options.max_tiles), options.max_tiles, tiling.use_thumbnail
-        )
 
 
 def _as_list(images: ImageInput | Sequence[ImageInput] | None) -> list[ImageInput]:

@@ -18,7 +18,6 @@ from vprm_benchmarks.parity.observe import CandidateObservation, Observation
 from vprm_runtime import InputError, ScoreOptions, StepScorer, VprmError
 from vprm_runtime.engines.base import Block, Engine, FloatArray, KVCache
 from vprm_runtime.images import load_image
-from vprm_runtime.manifest import TilingInfo
 from vprm_runtime.tiling import tile_grid
 
 
@@ -81,7 +80,7 @@ class BundleObserver:
     def _observe(self, case: ParityCase, observation: Observation) -> None:
         recorder = self._recorder
         recorder.clear()
-        tiling = self._tiling(case.max_tiles)
+        tiling = self._scorer.manifest.tiling.limited(case.max_tiles)
         sizes = [load_image(image).size for image in case.images]
         grids = [tile_grid(width, height, tiling) for width, height in sizes]
         observation.tile_grids = np.asarray(grids, dtype=np.int64).reshape(-1, 2)
@@ -106,12 +105,6 @@ class BundleObserver:
             ids, positions = _ids_from_blocks(prefix, [block for block, _ in calls])
             logits = np.concatenate([logits for _, logits in calls])
             observation.candidates.append(CandidateObservation(ids, positions, logits, scores))
-
-    def _tiling(self, max_tiles: int | None) -> TilingInfo:
-        tiling = self._scorer.manifest.tiling
-        if max_tiles is None:
-            return tiling
-        return TilingInfo(tiling.tile_size_px, min(tiling.min_tiles, max_tiles), max_tiles, tiling.use_thumbnail)
 
     def _checked(self, candidates: Sequence[Any]) -> list[NDArray[np.float64]]:
         for candidate in candidates:
