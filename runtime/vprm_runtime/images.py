@@ -1,6 +1,7 @@
 """Opening images the way the original does: RGB, no EXIF rotation, no alpha blending."""
 
 import io
+import re
 import warnings
 from pathlib import Path
 
@@ -16,6 +17,7 @@ ImageInput = str | Path | bytes | Image.Image | NDArray[np.uint8]
 
 MAX_IMAGE_PIXELS = 89_478_485  # Pillow's own warning limit: a quarter of a GiB of RGB
 
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _RGB_FILES = (JpegImageFile, PngImageFile)  # whose pixels stay once they are loaded and the file is closed
 
 
@@ -29,7 +31,10 @@ def load_image(image: ImageInput) -> Image.Image:
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
             raise InputError(f"an image array must be uint8 [H, W, 3], got {image.dtype} {list(image.shape)}")
         return Image.fromarray(image)
+    if not isinstance(image, str | Path | bytes | Image.Image):
+        raise InputError(f"an image is a path, bytes, a Pillow image or a uint8 array, got {type(image).__name__}")
     name = str(image) if isinstance(image, str | Path) else "image"
+    check_no_url(name)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -45,8 +50,16 @@ def load_image(image: ImageInput) -> Image.Image:
         raise InputError(
             f"no image file at {name}: check the path (rows: relative to the file, or --image-root)"
         ) from error
+    except IsADirectoryError as error:
+        raise InputError(f"{name} is a directory: name an image file in it") from error
     except (OSError, SyntaxError, ValueError) as error:  # what Pillow's decoders raise on damaged files
         raise InputError(f"{name} cannot be decoded ({error}): the file is damaged or not readable") from error
+
+
+def check_no_url(name: str) -> None:
+    """Raise InputError where a path is a URL: scoring opens local files only."""
+    if _URL.match(name):
+        raise InputError(f"{name} is a URL: download the image and give the file's path, or its bytes")
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from vprm_runtime.errors import InputError
-from vprm_runtime.images import ImageInput
+from vprm_runtime.images import ImageInput, check_no_url
 from vprm_runtime.session import Session
 
 
@@ -47,6 +47,7 @@ def pinned(image: ImageInput) -> ImageInput:
     """The image with a file's bytes in place of its path, so that what is hashed is what is scored."""
     if not isinstance(image, str | Path):
         return image
+    check_no_url(str(image))
     try:
         return Path(image).read_bytes()
     except OSError as error:

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from vprm_runtime.errors import InputError
+from vprm_runtime.images import check_no_url
 from vprm_runtime.prompt import Response
 from vprm_runtime.scorer import ScoreOptions
 
@@ -93,6 +94,9 @@ def row_from_record(record: object, number: int, image_root: Path) -> Row:
     kept = {key: record[key] for key in LABEL_KEYS if record.get(key) is not None and key not in labels}
     if "process_correctness" in kept:
         kept["process_correctness"] = _per_response(kept["process_correctness"], len(responses))
+    labels = {**labels, **kept}
+    for key, value in labels.items():
+        _check_label(key, value)
     return Row(
         id=row_id,
         images=_images(record, image_root),
@@ -100,7 +104,7 @@ def row_from_record(record: object, number: int, image_root: Path) -> Row:
         responses=responses,
         max_steps=_limit(record, "max_steps"),
         max_tiles=_limit(record, "max_tiles"),
-        labels={**labels, **kept},
+        labels=labels,
     )
 
 
@@ -138,13 +142,14 @@ def _one_response_content(record: Record) -> _Content:
     response = record["response"]
     if isinstance(response, str):
         return _text(record, "question"), (response,), {}
-    if not isinstance(response, Mapping) or not isinstance(response.get("steps"), Sequence):
+    steps = response.get("steps") if isinstance(response, Mapping) else None
+    if not isinstance(response, Mapping) or not isinstance(steps, Sequence) or isinstance(steps, str | bytes):
         raise InputError("response must be text, or an object with a list of steps")
     labels: dict[str, Any] = {}
     verdicts = response.get("process_correctness")
     if verdicts is not None:
-        labels["process_correctness"] = [_verdicts(verdicts, len(response["steps"]))]
-    return _text(record, "question"), (_response(response["steps"]),), labels
+        labels["process_correctness"] = [_verdicts(verdicts, len(steps))]
+    return _text(record, "question"), (_response(steps),), labels
 
 
 def _raw_steps_content(record: Record) -> _Content:
@@ -219,6 +224,14 @@ def _verdicts(value: object, steps: int) -> list[int]:
     return [int(v) for v in value]
 
 
+def _check_label(key: str, value: object) -> None:
+    """Labels go into the output as they are, so they must be JSON: no NaN, no dates or bytes of a parquet column."""
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{key} cannot be written as JSON ({error}): give text, numbers or null") from error
+
+
 def _per_response(value: object, responses: int) -> object:
     """Labels as a list a response; a flat list belongs to the only one."""
     flat = isinstance(value, Sequence) and not any(isinstance(item, Sequence) for item in value)
@@ -257,7 +270,10 @@ def _image(value: object, image_root: Path) -> RowImage:
         raise InputError(
             "an image must be a path, bytes, base64 text or an object with bytes or path; leave image out for text only"
         )
-    return _decoded(value) if _looks_encoded(value) else image_root / value
+    if _looks_encoded(value):
+        return _decoded(value)
+    check_no_url(value)  # here: a path keeps only one of the slashes
+    return image_root / value
 
 
 def _looks_encoded(text: str) -> bool:

@@ -145,15 +145,19 @@ def test_bad_rows_have_an_error_and_the_others_their_scores(scorer: StepScorer, 
         json.dumps({"id": "unknown", "text": "t"}),
         '{"question": "half \\ud83d", "responses": ["r"]}',
         '{"id": "whole \\ud83d\\ude00", "question": "Q", "responses": ["r"]}',
+        json.dumps({**good, "id": "not a number", "answer": float("nan")}),
+        '{"id": ' + "9" * 5000 + "}",
     ]
     (tmp_path / "rows.jsonl").write_text("\n".join(lines), "utf-8")
     summary = score_file(scorer, tmp_path / "rows.jsonl", tmp_path / "out.jsonl")
     documents = {document["id"]: document for document in read_rows(tmp_path / "out.jsonl")}
-    assert (summary.rows, summary.scored, summary.errors) == (8, 8, 6)
-    assert set(documents) == {0, 1, 6, "no picture", "blank", "half", "unknown", "whole 😀"}
+    assert (summary.rows, summary.scored, summary.errors) == (10, 10, 8)
+    assert set(documents) == {0, 1, 6, 9, "no picture", "blank", "half", "unknown", "whole 😀", "not a number"}
     assert documents[0]["best"] == 0
     assert "line 3 is not JSON" in documents[1]["error"]
     assert "half a surrogate pair" in documents[6]["error"]
+    assert "line 11 is not JSON" in documents[9]["error"]
+    assert "answer cannot be written as JSON" in documents["not a number"]["error"]
     assert "--image-root" in documents["no picture"]["error"] and documents["no picture"]["answer"] == "4"
     assert "question is empty" in documents["blank"]["error"]
     assert "no known kind" in documents["unknown"]["error"]

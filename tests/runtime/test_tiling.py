@@ -83,8 +83,10 @@ def test_images_that_cannot_be_read_say_what_to_do(picture: Callable[..., Image.
         (bomb, "scale it down"),
         (half_bomb, "scale it down"),
         (tmp_path / "absent.png", "check the path"),
-        (tmp_path, "not readable"),
+        (tmp_path, "is a directory"),
+        ("https://example.org/chart.png", "download the image"),
         (np.zeros((3, 4), np.uint8), "uint8 [H, W, 3]"),
+        (bytearray(b"x"), "got bytearray"),
     ):
         with pytest.raises(InputError) as caught:
             load_image(path)
