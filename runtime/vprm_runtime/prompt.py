@@ -107,6 +107,8 @@ class PromptBuilder:
 
     def _first_turn(self, question: str, step: str, tiles: Sequence[int]) -> list[str | int]:
         """Text and, for each image, its number of tiles."""
+        if not isinstance(question, str):
+            raise InputError(f"the question must be text, got {type(question).__name__}")
         if not question.strip():
             raise InputError("the question is empty: give the text that the responses answer")
         in_front = "" if IMAGE_PLACEHOLDER in question else f"{IMAGE_PLACEHOLDER}\n" * len(tiles)

@@ -84,10 +84,13 @@ class StepScorer:
         max_block_tokens: int | None = None,
         prefix_cache_bytes: int = 0,
     ) -> "StepScorer":
-        """Open a bundle directory on a device ("auto", "cpu").
+        """Open a bundle directory on a device: "auto" or one of `engines.select.DEVICES`.
 
-        Raises BundleError, EngineError or MissingExtraError, each saying what to do.
+        `threads` limits CPU threads (None: all cores). Raises InputError, BundleError, EngineError or
+        MissingExtraError, each saying what to do.
         """
+        if threads is not None and threads < 1:
+            raise InputError(f"threads must be at least 1, got {threads}: leave it out for all cores")
         opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
         manifest = opened.manifest
         tokenizer = TextTokenizer(opened.tokenizer_path, manifest.tokens, manifest.score_rule.marker_id)

@@ -99,6 +99,7 @@ class Session:
 
     def score(self, responses: Sequence[Response]) -> ScoreResult:
         """Score whole responses, whatever is committed; results in input order, each alone in what it sees."""
+        _check_list(responses, "responses")
         rule, max_steps = self._scorer.manifest.score_rule, self._options.max_steps
         self._cache.reclaim()
         prefix = self._branches[0]
@@ -138,6 +139,7 @@ class Session:
 
         A candidate of the result is one alternative, its score the step's own.
         """
+        _check_list(alternatives, "alternatives")
         results: dict[int, CandidateScore] = {}
         candidates = []
         for index, step in enumerate(alternatives):
@@ -254,3 +256,9 @@ class Session:
         step_scores = tuple(StepScore(text, float(score)) for text, score in zip(steps, scores, strict=True))
         response_score = aggregate_scores([step.score for step in step_scores], self._options.aggregate)
         return CandidateScore(index, response_score, step_scores)
+
+
+def _check_list(texts: object, name: str) -> None:
+    """Raise InputError on a string, which is a sequence of strings too: every character would be scored."""
+    if isinstance(texts, str):
+        raise InputError(f"{name} must be a list, got one string: put it into a list")

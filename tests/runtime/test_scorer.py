@@ -104,15 +104,21 @@ def test_unusable_calls_are_refused(scorer: StepScorer, picture: Callable[..., I
         scorer.score(picture(), "How many?", [])
     with pytest.raises(InputError, match="at least one response"):
         scorer.score(picture(), "How many?", "One.")
+    with pytest.raises(InputError, match="question must be text, got NoneType"):
+        scorer.score(picture(), None, ["One."])  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="responses must be a list, got one string"):
+        scorer.session(picture(), "How many?").score("One.")
     with pytest.raises(InputError, match="max_tiles"):
         ScoreOptions(max_tiles=0)
     with pytest.raises(InputError, match="unknown aggregate"):
         ScoreOptions(aggregate="median")  # type: ignore[arg-type]
 
 
-def test_unknown_devices_are_refused(demo_bundle: Path) -> None:
+def test_unknown_devices_and_bad_threads_are_refused(demo_bundle: Path) -> None:
     with pytest.raises(InputError, match="unknown device 'abacus'"):
         StepScorer.open(demo_bundle, "abacus")
+    with pytest.raises(InputError, match="threads must be at least 1"):
+        StepScorer.open(demo_bundle, threads=0)
 
 
 def test_a_missing_library_is_named_by_its_extra(demo_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -106,6 +106,8 @@ def test_steps_that_cannot_be_run_leave_the_session_as_it_was(session: Session) 
         session.append(long)
     with pytest.raises(InputError, match="a step is a string"):
         session.append(["Two", "steps"])  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="alternatives must be a list"):
+        session.score_next("fine")
     result = session.score_next(["fine", long])
     assert result.candidates[0].error is None
     assert "the model's limit is" in str(result.candidates[1].error)
