@@ -22,6 +22,10 @@ class Bundle:
         """Open a bundle directory. Raises BundleError where it is not one, or a file is missing or of another size."""
         directory = Path(path)
         manifest_path = directory / MANIFEST_NAME
+        if directory.is_file():
+            raise BundleError(
+                f"{directory} is a file: a bundle is a directory; make one:  vprm export CHECKPOINT BUNDLE"
+            )
         if not directory.is_dir():
             raise BundleError(f"no bundle directory at {directory}: make one with  vprm export CHECKPOINT {directory}")
         if not manifest_path.is_file():
@@ -33,7 +37,11 @@ class Bundle:
             text = manifest_path.read_text("utf-8")
         except UnicodeDecodeError as error:
             raise BundleError(f"{manifest_path} is not UTF-8 text ({error}): export the bundle again") from error
-        bundle = Bundle(directory, Manifest.from_json(text))
+        try:
+            bundle = Bundle(directory, Manifest.from_json(text))
+        except BundleError as error:
+            error.add_note(f"(bundle {directory})")
+            raise
         bundle._check_sizes()
         return bundle
 

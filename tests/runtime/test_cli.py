@@ -81,12 +81,28 @@ def test_export_and_inspect(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -
     }  # fmt: skip
     assert run("inspect", bundle, "--verify") == 0
     assert "all hashes agree" in capfd.readouterr().out
+    (bundle / "engines" / "tensorrt-rtx-sm89").mkdir(parents=True)
+    (bundle / "engines" / "tensorrt-rtx-sm89" / "engine.json").write_text("{}", "utf-8")
+    assert run("inspect", bundle) == 0
+    assert run("inspect", bundle, "--verify") == 1
+    assert "cannot be used" in capfd.readouterr().out
     data = bundle / "vision.onnx.data"
     content = bytearray(data.read_bytes())
     content[100] ^= 255
     data.write_bytes(content)
     assert "vision.onnx.data" in failure(capfd, "inspect", bundle, "--verify")
     assert "exists already" in failure(capfd, "export", checkpoint_dir(), bundle)
+    assert "bundle directory" not in failure(capfd, "inspect", system)
+    (bundle / "manifest.json").write_text("{", "utf-8")
+    assert str(bundle) in failure(capfd, "inspect", bundle).replace(" ", "")
+
+
+def test_text_that_looks_like_markup_stays_text(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    bundle, message = tmp_path / "bundle", "[/b] Be strict. [red]:smile:"
+    assert run("export", checkpoint_dir(), bundle, "--precision", "fp16", "--system-message", message) == 0
+    assert run("inspect", bundle) == 0
+    assert message in capfd.readouterr().out
+    assert "a:b:c" in failure(capfd, "inspect", "a:b:c")
 
 
 def test_mistakes_get_one_clear_line(demo_bundle: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

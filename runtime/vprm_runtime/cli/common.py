@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ Subparsers = Any  # argparse's own type is private
 
 def stderr_console() -> Console:
     """For logs and progress."""
-    return Console(stderr=True)
+    return Console(stderr=True, emoji=False)
 
 
 def print_json(document: object) -> None:
@@ -50,6 +51,12 @@ def byte_progress(label: str) -> Iterator[Any]:
     with Progress(*columns, console=stderr_console(), transient=True) as bar:
         task = bar.add_task(label, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def check_output_file(path: Path | None) -> None:
+    """Fail before the work, not after it: raise InputError where no file can be written at `path`."""
+    if path is not None and (path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK)):
+        raise InputError(f"{path} cannot be written: name a file in a folder that exists and may be written to")
 
 
 def positive_int(text: str) -> int:

@@ -3,9 +3,11 @@
 import argparse
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from vprm_runtime.bundle import Bundle
 from vprm_runtime.cli.common import Subparsers, print_json, resolve_bundle
@@ -24,19 +26,23 @@ def register(subparsers: Subparsers) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the manifest; a damaged bundle is a BundleError (exit code 2)."""
+    """Print the manifest; a damaged bundle is a BundleError (exit code 2).
+
+    With --verify, returns 1 where an engine in the bundle cannot be used.
+    """
     bundle = Bundle.open(resolve_bundle(args.bundle))
     if args.verify:
         bundle.verify()
+    engines = inspect_engines(bundle, args.verify)
     if args.json:
         document = {"path": str(bundle.path), "verified": args.verify, "manifest": asdict(bundle.manifest)}
-        print_json({**document, "engines": inspect_engines(bundle, args.verify)})
-        return 0
-    _print_bundle(bundle, verified=args.verify)
-    return 0
+        print_json({**document, "engines": engines})
+    else:
+        _print_bundle(bundle, args.verify, engines)
+    return int(args.verify and any(entry["error"] for entry in engines))
 
 
-def _print_bundle(bundle: Bundle, verified: bool) -> None:
+def _print_bundle(bundle: Bundle, verified: bool, engines: list[dict[str, Any]]) -> None:
     manifest = bundle.manifest
     model, tiling, graphs = manifest.model, manifest.tiling, manifest.graphs
     facts = {
@@ -59,14 +65,14 @@ def _print_bundle(bundle: Bundle, verified: bool) -> None:
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     for name, fact in facts.items():
-        table.add_row(name, fact)
+        table.add_row(name, Text(fact))
     console.print(table)
     files = Table("file", "bytes", "sha256", show_edge=False)
     for name, info in manifest.files.items():
-        files.add_row(name, f"{info.size_bytes:,}", info.sha256[:12])
+        files.add_row(Text(name), f"{info.size_bytes:,}", info.sha256[:12])
     console.print(files)
     console.print("all hashes agree" if verified else "sizes agree; check hashes with --verify")
-    for directory, entry in zip(engine_directories(bundle), inspect_engines(bundle, verified), strict=True):
+    for directory, entry in zip(engine_directories(bundle), engines, strict=True):
         unusable = [f"{entry['name']}: cannot be used: {entry['error']}"]
         for line in unusable if entry["error"] else engine_lines(EngineInfo.read(directory)):
-            console.print(line, markup=False)
+            console.print(Text(line))
