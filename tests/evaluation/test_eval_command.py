@@ -86,13 +86,16 @@ def test_missing_images_are_listed_and_counted(
     document = json.loads(capsys.readouterr().out)
     assert (document["samples"], document["left_out"]["count"]) == (2, 2)
     assert all("no image file" in row["reason"] for row in document["left_out"]["rows"])
+    for kind in ("processbench", "best-of-n"):
+        with pytest.raises(InputError, match="4 rows were left out, the first because: no image file at"):
+            run(kind, demo_bundle, "--data", rows, "--image-root", tmp_path)
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (("--threshold", "2"), "from 0 to 1"),
-        (("--html", "."), "the page cannot be written"),
+        (("--html", "."), "cannot be written"),
         (("--data", "missing.jsonl"), "cannot be read"),
         (("--data", "unlabelled.jsonl"), "process_correctness"),
     ],

@@ -21,7 +21,7 @@ import numpy as np
 from vprm_benchmarks.evaluation.answers import AnswerJudge, final_answer
 from vprm_benchmarks.evaluation.metrics import Interval, bootstrap_mean
 from vprm_benchmarks.evaluation.published import PUBLISHED_BEST_OF_N
-from vprm_benchmarks.evaluation.scored import LeftOut, ScoredRow, ScoredRows
+from vprm_benchmarks.evaluation.scored import LeftOut, ScoredRow, ScoredRows, first_reason
 from vprm_runtime import Aggregate, InputError
 from vprm_runtime.aggregate import AGGREGATES, aggregate_scores
 
@@ -127,6 +127,7 @@ def evaluate_best_of_n(
     if not questions:
         raise InputError(
             "no row can be evaluated: give rows with responses, and an answer or correct (a true or false a response)"
+            + first_reason(left_out)
         )
     largest = Counter(len(question.correct) for question in questions).most_common(1)[0][0]
     short = [question.row for question in questions if len(question.correct) < largest]

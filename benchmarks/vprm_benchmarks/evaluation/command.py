@@ -10,8 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vprm_runtime.aggregate import AGGREGATES
-from vprm_runtime.cli.common import Subparsers, positive_int, print_json, resolve_bundle, stderr_console
-from vprm_runtime.errors import InputError
+from vprm_runtime.cli.common import (
+    Subparsers,
+    check_output_file,
+    positive_int,
+    print_json,
+    resolve_bundle,
+    stderr_console,
+)
 
 if TYPE_CHECKING:
     from vprm_benchmarks.evaluation.pages import PageContext
@@ -80,11 +86,13 @@ def _add_common(parser: argparse.ArgumentParser, demo_rows: int) -> None:
     parser.add_argument("--image-root", type=Path, metavar="DIR", help="where relative image paths start")
     parser.add_argument("--scores", type=Path, metavar="FILE", help="keep the scores (jsonl) and go on from them")
     parser.add_argument("--max-tiles", type=positive_int, metavar="N", help="tiles an image at most")
-    parser.add_argument("--bootstrap", type=positive_int, default=1000, metavar="N", help="samples for intervals")
+    parser.add_argument(
+        "--bootstrap", type=positive_int, default=1000, metavar="N", help="samples for intervals (default: 1000)"
+    )
     parser.add_argument(
         "--demo-rows", type=positive_int, default=demo_rows, metavar="N", help=f"built-in rows (default: {demo_rows})"
     )
-    parser.add_argument("--device", default="auto", help="auto or cpu (default: auto)")
+    parser.add_argument("--device", default="auto", help="device of the engine (default: auto)")
     parser.add_argument("--threads", type=positive_int, metavar="N", help="CPU threads (default: all cores)")
     parser.add_argument("--html", type=Path, metavar="FILE", help="also write a self-contained page")
     parser.add_argument("--html-rows", type=positive_int, default=200, metavar="N", help="rows on it (default: 200)")
@@ -105,7 +113,7 @@ def run_process(args: argparse.Namespace) -> int:
     from vprm_runtime import ScoreOptions
 
     options = ProcessBenchOptions(tuple(args.threshold or THRESHOLDS), args.bootstrap)
-    _check_html(args.html)
+    check_output_file(args.html)
     scorer = _open_scorer(args)
     data = DataFile(args.data or held_out_rows(args.demo_rows), args.image_root)
     with _progress("scoring steps") as progress:
@@ -127,7 +135,7 @@ def run_best_of_n(args: argparse.Namespace) -> int:
     from vprm_runtime import ScoreOptions
 
     judge = AnswerJudge()
-    _check_html(args.html)
+    check_output_file(args.html)
     scorer = _open_scorer(args)
     data = DataFile(args.data or best_of_n_rows(args.demo_rows), args.image_root)
     outcome_scores = args.scores and args.scores.with_name(f"{args.scores.stem}.outcome{args.scores.suffix}")
@@ -160,12 +168,6 @@ def _context(args: argparse.Namespace, scorer: StepScorer, data: DataFile) -> Pa
 
 def _head(kind: str, context: PageContext) -> dict[str, Any]:
     return {"evaluation": kind, "data": context.data_name, "model": context.model, "engine": context.engine}
-
-
-def _check_html(path: Path | None) -> None:
-    """Fail before the work, not after it."""
-    if path is not None and (path.is_dir() or not path.parent.is_dir()):
-        raise InputError(f"the page cannot be written to {path}: name a file in a folder that exists")
 
 
 def _finish(args: argparse.Namespace, document: dict[str, Any], page: Page) -> int:

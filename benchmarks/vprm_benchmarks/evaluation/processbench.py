@@ -36,7 +36,7 @@ from vprm_benchmarks.evaluation.published import (
     PublishedF1,
     is_visual_process_bench,
 )
-from vprm_benchmarks.evaluation.scored import LeftOut, ScoredCandidate, ScoredRow, ScoredRows
+from vprm_benchmarks.evaluation.scored import LeftOut, ScoredCandidate, ScoredRow, ScoredRows, first_reason
 from vprm_runtime import InputError
 
 THRESHOLDS = (0.5, 0.8, 0.85)  # even odds; VisualPRM's check_correctness; another value that its users take
@@ -160,6 +160,7 @@ def evaluate_process(scored: ScoredRows, options: ProcessBenchOptions | None = N
     if not len(counted.labels):
         raise InputError(
             "no step has a label of 1 or -1: give rows with process_correctness, such as VisualProcessBench's"
+            + first_reason(scored.left_out)
         )
     sources = _groups(samples, steps, chosen, lambda sample: sample.row.source)
     grid = np.linspace(0.0, 1.0, CURVE_POINTS)

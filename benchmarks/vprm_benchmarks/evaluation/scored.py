@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,6 +57,11 @@ class LeftOut:
 
     id: RowId
     reason: str
+
+
+def first_reason(left_out: Sequence[LeftOut]) -> str:
+    """How many rows are left out and why the first is, to go behind an error message; "" where none is."""
+    return f"; {len(left_out)} rows were left out, the first because: {left_out[0].reason}" if left_out else ""
 
 
 @dataclass(frozen=True)
