@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import base64
 import json
 from pathlib import Path
 
@@ -18,6 +19,10 @@ def _run(*arguments: str | Path) -> int:
     command.register(parser.add_subparsers())
     args = parser.parse_args(["parity", "--threads", "1", *map(str, arguments)])
     return int(args.run(args))
+
+
+def _base64(path: Path) -> str:
+    return base64.b64encode(path.read_bytes()).decode()
 
 
 def test_json_is_one_document_with_every_stage(
@@ -61,6 +66,7 @@ def test_rows_of_ones_own(tiny_bundle: Path, tiny_checkpoint: Path, tmp_path: Pa
         {"id": 7, "image": "a.png", "question": "What is it?", "responses": ["A shape.", ["It is", "blue."]]},
         {"question": "2 + 2?", "responses": ["4"]},
         {"image": ["a.png"], "question": "Which?", "response": {"steps": ["This.", "That."]}},
+        {"image": _base64(tmp_path / "pictures" / "a.png"), "question": "Why?", "chosen": "So.", "rejected": ""},
     ]
     file = tmp_path / "rows.jsonl"
     file.write_text("\n".join(map(json.dumps, rows)) + "\n\n", encoding="utf-8")
@@ -77,7 +83,22 @@ def test_unusable_input_says_what_to_do(tiny_bundle: Path, tiny_checkpoint: Path
     bad.write_text('{"question": "no responses"}\n', encoding="utf-8")
     with pytest.raises(InputError, match="line 1"):
         _run(tiny_bundle, "--checkpoint", tiny_checkpoint, "--data", bad)
-    with pytest.raises(InputError, match="cannot be read"):
+    for row, message in (
+        ({"question": " ", "responses": ["a"]}, "row 0: the question is empty"),
+        ({"question": "Q", "responses": ["a", []]}, "row 0: a response is a string, or a list of"),
+        ({"question": "Q", "responses": ["a"], "image": "data:image/png;base64,AAAA"}, "an image cannot be read"),
+        ({"question": "Q", "responses": ["a"], "max_tiles": 0}, "max_tiles must be between"),
+    ):
+        bad.write_text(json.dumps(row), encoding="utf-8")
+        with pytest.raises(InputError, match=message):
+            _run(tiny_bundle, "--checkpoint", tiny_checkpoint, "--data", bad)
+    with pytest.raises(InputError, match=r"absent\.jsonl cannot be read"):
+        _run(tiny_bundle, "--checkpoint", tiny_checkpoint, "--data", tmp_path / "absent.jsonl")
+    with pytest.raises(InputError, match="cannot be written"):
+        _run(tiny_bundle, "--checkpoint", tiny_checkpoint, "--html", tmp_path / "none" / "page.html")
+    with pytest.raises(CheckpointError, match="reference cannot load"):
+        _run(tiny_bundle, "--checkpoint", tiny_checkpoint, "--reference-device", "xpu")
+    with pytest.raises(InputError, match=r"system message file .* cannot be read"):
         _run(tiny_bundle, "--checkpoint", tiny_checkpoint, "--system-message", f"@{tmp_path / 'none'}")
     with pytest.raises(CheckpointError, match="no score rule"):
         _run(tiny_bundle, "--checkpoint", tiny_checkpoint, "--score-rule", "other")

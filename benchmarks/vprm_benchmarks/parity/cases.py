@@ -6,14 +6,17 @@ a channel, row or column exchanged by mistake changes it.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
+import io
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
+
+from vprm_runtime import InputError, ScoreOptions
+from vprm_runtime.batch import BadRow, open_rows
+from vprm_runtime.rows import Row
 
 
 @dataclass(frozen=True)
@@ -116,36 +119,28 @@ def built_in_cases(tile_px: int) -> list[ParityCase]:
 
 
 def cases_from_rows(rows: Path, image_root: Path | None = None) -> Iterator[ParityCase]:
-    """Cases from a jsonl file of `vprm score` input rows or VisualProcessBench rows.
+    """Cases from a file of rows, of every kind that `vprm score --input` takes, in its order.
 
-    Relative picture paths are looked up beside the file, or under ``image_root``. ValueError names the line that
+    Relative picture paths are looked up beside the file, or under ``image_root``. Raises InputError naming the row that
     cannot be used.
     """
-    base = image_root if image_root is not None else rows.parent
-    with rows.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            try:
-                yield _case_from_row(json.loads(line), f"row-{number}", base)
-            except (KeyError, TypeError, ValueError) as error:
-                raise ValueError(
-                    f"{rows}, line {number}: {error!r}; expected a row with question and responses"
-                ) from error
+    for row in open_rows(rows, image_root):
+        if isinstance(row, BadRow):
+            raise InputError(f"{rows}, {row.error}")
+        yield _case_from_row(row, f"{rows}, row {row.id}")
 
 
-def _case_from_row(row: Mapping[str, Any], name: str, base: Path) -> ParityCase:
-    images = row.get("image") or []
-    paths = [images] if isinstance(images, str) else images
-    if isinstance(row.get("response"), Mapping):  # VisualProcessBench
-        responses: list[str | list[str]] = [list(row["response"]["steps"])]
-    else:
-        responses = list(row["responses"])
-    return ParityCase(
-        name=str(row.get("id", name)),
-        question=row["question"],
-        responses=tuple(response if isinstance(response, str) else tuple(response) for response in responses),
-        images=tuple(base / path for path in paths),
-        max_steps=row.get("max_steps"),
-        max_tiles=row.get("max_tiles"),
-    )
+def _case_from_row(row: Row, where: str) -> ParityCase:
+    responses = tuple(response if isinstance(response, str) else tuple(response) for response in row.responses)
+    if not row.question.strip():
+        raise InputError(f"{where}: the question is empty")
+    if not all(
+        response == "" or (response and all(isinstance(step, str) for step in response)) for response in responses
+    ):
+        raise InputError(f"{where}: a response is a string, or a list of at least one string")
+    row.options(ScoreOptions())
+    try:
+        images = tuple(image if isinstance(image, Path) else Image.open(io.BytesIO(image)) for image in row.images)
+    except OSError as error:
+        raise InputError(f"{where}: an image cannot be read ({error})") from error
+    return ParityCase(str(row.id), row.question, responses, images, row.max_steps, row.max_tiles)

@@ -12,7 +12,14 @@ from rich.console import Console
 from rich.markup import escape
 
 from vprm_runtime import InputError
-from vprm_runtime.cli.common import Subparsers, positive_int, print_json, resolve_bundle, stderr_console
+from vprm_runtime.cli.common import (
+    Subparsers,
+    check_output_file,
+    positive_int,
+    print_json,
+    resolve_bundle,
+    stderr_console,
+)
 
 if TYPE_CHECKING:
     from vprm_benchmarks.parity.report import ParityReport
@@ -29,7 +36,7 @@ def register(subparsers: Subparsers) -> None:
     )
     parser.add_argument("bundle", nargs="?", type=Path, metavar="BUNDLE", help="bundle directory (default: demo PRM)")
     parser.add_argument("--checkpoint", type=Path, metavar="DIR", help="what it was exported from (needed with BUNDLE)")
-    parser.add_argument("--data", type=Path, metavar="FILE", help="rows to score, jsonl (default: built-in cases)")
+    parser.add_argument("--data", type=Path, metavar="FILE", help="rows, jsonl or parquet (default: built-in cases)")
     parser.add_argument("--image-root", type=Path, metavar="DIR", help="where rows' relative image paths start")
     parser.add_argument("--limit", type=positive_int, metavar="N", help="take only the first N cases or rows")
     parser.add_argument("--system-message", metavar="TEXT|@FILE", help="the reference's (default: the model's)")
@@ -47,6 +54,7 @@ def run(args: argparse.Namespace) -> int:
     from vprm_benchmarks.parity.prove import ParityOptions, run_parity
     from vprm_benchmarks.parity.report import html_from_report, table_from_report
 
+    check_output_file(args.html)
     options = ParityOptions(
         data=args.data,
         image_root=args.image_root,

@@ -14,7 +14,7 @@ from vprm_benchmarks.parity.report import ParityReport
 from vprm_benchmarks.parity.run import compare_sides
 from vprm_benchmarks.parity.tolerances import Precisions
 from vprm_benchmarks.reference import ReferenceScorer, load_rule
-from vprm_runtime import CheckpointError, InputError, StepScorer
+from vprm_runtime import CheckpointError, StepScorer
 
 
 @dataclass(frozen=True)
@@ -80,17 +80,11 @@ def _load_reference(checkpoint: Path, options: ParityOptions, rule_name: str) ->
             system_message=options.system_message,
             rule=load_rule(options.score_rule or rule_name),
         )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:  # what json, safetensors and torch raise
+    except (OSError, ValueError, KeyError, RuntimeError, AssertionError) as error:  # json's, safetensors' and torch's
         raise CheckpointError(f"the reference cannot load {checkpoint}: {error}") from error
 
 
 def _cases(options: ParityOptions, tile_px: int) -> list[ParityCase]:
     if options.data is None:
         return built_in_cases(tile_px)[: options.limit]
-    try:
-        cases = list(islice(cases_from_rows(options.data, options.image_root), options.limit))
-    except (OSError, ValueError) as error:
-        raise InputError(str(error)) from error
-    if not cases:
-        raise InputError(f"{options.data} has no rows: give at least one question with responses")
-    return cases
+    return list(islice(cases_from_rows(options.data, options.image_root), options.limit))

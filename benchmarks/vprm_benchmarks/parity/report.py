@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 
 from rich import box
 from rich.table import Table
+from rich.text import Text
 
 from vprm_benchmarks.parity.compare import StageResult
 
@@ -58,7 +59,7 @@ class ParityReport:
 def table_from_report(report: ParityReport) -> Table:
     """One row a stage: verdict, errors, the smallest tolerance that would pass, the one allowed, where it was worst."""
     table = Table(
-        title=f"{report.bundle} against {report.checkpoint}",
+        title=Text(f"{report.bundle} against {report.checkpoint}"),
         caption=f"{report.engine}; max is the smallest tolerance that passes",
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
@@ -75,7 +76,7 @@ def table_from_report(report: ParityReport) -> Table:
             f"{stage.p99:.1e}",
             f"{stage.needed:.1e}",
             f"{stage.limit:.0e} {stage.unit[:3]}" if stage.limit else "exact",
-            stage.worst_case or "",
+            Text(stage.worst_case or ""),
         )
     return table
 

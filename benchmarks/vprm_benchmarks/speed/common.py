@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.markup import escape
 
-from vprm_runtime.cli.common import Subparsers, positive_int, print_json, stderr_console
+from vprm_runtime.cli.common import Subparsers, check_output_file, positive_int, print_json, stderr_console
 
 if TYPE_CHECKING:
     from vprm_benchmarks.speed.report import Report
@@ -53,6 +53,7 @@ def add_number(parser: argparse.ArgumentParser, option: str, default: int, text:
 
 
 def _run(args: argparse.Namespace, run: Callable[[argparse.Namespace, Say], Report]) -> int:
+    check_output_file(args.plot)
     with _status() as say:
         report = run(args, say)
     if args.plot is not None:
