@@ -220,10 +220,10 @@ def test_resuming_another_run_is_refused(scorer: StepScorer, data: Path, tmp_pat
     before = output.read_bytes()
     again = score_file(scorer, data, output)
     assert (again.scored, again.resumed, output.read_bytes()) == (0, 40, before)
-    with pytest.raises(InputError, match="begun with another options: choose another output"):
+    with pytest.raises(InputError, match="begun with different options: choose another output"):
         score_file(scorer, data, output, options=ScoreOptions(max_steps=1))
     other = write_rows(data.parent / "other.jsonl", read_rows(data)[:5])
-    with pytest.raises(InputError, match="begun with another input"):
+    with pytest.raises(InputError, match="begun with different input"):
         score_file(scorer, other, output)
     (tmp_path / "out.jsonl.run.json").unlink()
     with pytest.raises(InputError, match="nothing says which run wrote it"):

@@ -110,7 +110,7 @@ class ScoreLog:
             keys = sorted(set(before) | set(run)) if isinstance(before, dict) else []
             changed = ", ".join(key for key in keys if before.get(key) != run.get(key))
             raise InputError(
-                f"{self._path} was begun with another {changed or 'run'}: choose another output, or remove it "
+                f"{self._path} was begun with different {changed or 'settings'}: choose another output, or remove it "
                 "to start again"
             )
         if before != run:

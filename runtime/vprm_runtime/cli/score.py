@@ -81,7 +81,7 @@ def _run_file(args: argparse.Namespace, options: ScoreOptions, given: Sequence[s
         TextColumn("scoring"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"),
         TimeRemainingColumn(), TextColumn("{task.fields[errors]} errors"),
     )  # fmt: skip
-    with Progress(*columns, console=stderr_console()) as bar:
+    with Progress(*columns, console=stderr_console(), transient=True) as bar:
         task = bar.add_task("", total=None, errors=0, rate="")
 
         def advance(done: int, total: int | None, errors: int) -> None:
@@ -91,6 +91,8 @@ def _run_file(args: argparse.Namespace, options: ScoreOptions, given: Sequence[s
         summary = score_file(
             scorer, args.input, args.output, image_root=args.image_root, options=options, progress=advance
         )
+    written = f"wrote {args.output}: {summary.rows} rows, {summary.errors} with errors"
+    stderr_console().print(written, highlight=False, markup=False, soft_wrap=True)
     if args.json:
         print_json(summary.to_dict())
     return 0
@@ -98,7 +100,10 @@ def _run_file(args: argparse.Namespace, options: ScoreOptions, given: Sequence[s
 
 def _print_result(result: ScoreResult, question: str, images: Sequence[str], engine: str) -> None:
     console = Console()
-    tiles = ", ".join(f"{Path(image).name} ({count} tiles)" for image, count in zip(images, result.tiles, strict=True))
+    tiles = ", ".join(
+        f"{Path(image).name} ({count} tile{'s' if count > 1 else ''})"
+        for image, count in zip(images, result.tiles, strict=True)
+    )
     console.print(Text.assemble(("Question  ", "bold"), question))
     console.print(Text.assemble(("Images    ", "bold"), tiles or "none"))
     console.print(Text.assemble(("Engine    ", "bold"), engine), highlight=False)
