@@ -54,18 +54,27 @@ def test_the_documented_help_is_current(monkeypatch: pytest.MonkeyPatch) -> None
     """Run the tests with UPDATE_DOCS=1 to write it anew."""
     monkeypatch.setenv("COLUMNS", "100")
     sections = [f"## {name}\n\n```\n{text}```\n" for name, text in help_pages(build_parser()).items()]
-    text = "# Command line\n\nExit codes: 0 done, 1 a check failed, 2 usage or input.\n\n" + "\n".join(sections)
+    head = "# Command line\n\nExit codes: 0 done, 1 a check failed, 2 usage or input, 130 interrupted.\n\n"
+    text = head + "\n".join(sections)
     if os.environ.get("UPDATE_DOCS"):
         HELP.write_text(text, "utf-8")
     assert HELP.read_text("utf-8") == text
 
 
+def anchors(markdown: str) -> set[str]:
+    """What GitHub makes of the headings."""
+    headings = re.findall(r"^#+ (.*)$", markdown, re.M)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
 @pytest.mark.parametrize("page", ["README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))])
 def test_links_between_documents_lead_somewhere(page: str) -> None:
     text = (ROOT / page).read_text("utf-8")
-    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", text):
+    for target, anchor in re.findall(r"\]\(([^)#]+)#?([^)]*)\)", text):
         if "://" not in target:
-            assert ((ROOT / page).parent / target).exists(), f"{page} links to {target}"
+            path = (ROOT / page).parent / target
+            assert path.exists(), f"{page} links to {target}"
+            assert not anchor or anchor in anchors(path.read_text("utf-8")), f"{page} links to {target}#{anchor}"
 
 
 def test_the_wheel_holds_the_five_packages_and_nothing_else(tmp_path: Path) -> None:

@@ -67,6 +67,16 @@ def test_exif_rotation_and_alpha_are_ignored(picture: Callable[..., Image.Image]
         np.testing.assert_array_equal(np.asarray(load_image(path)), np.asarray(picture()))
 
 
+def test_sixteen_bits_are_cut_off_and_an_animation_gives_its_first_frame(
+    picture: Callable[..., Image.Image], tmp_path: Path
+) -> None:
+    """As the original does; docs/parity.md tells users."""
+    Image.fromarray(np.array([[0, 200, 256, 65535]], np.uint16)).save(tmp_path / "grey.png")
+    assert np.asarray(load_image(tmp_path / "grey.png"))[0, :, 0].tolist() == [0, 200, 255, 255]
+    picture().save(tmp_path / "moving.png", save_all=True, append_images=[picture(seed=1)])
+    np.testing.assert_array_equal(np.asarray(load_image(tmp_path / "moving.png")), np.asarray(picture()))
+
+
 def test_images_that_cannot_be_read_say_what_to_do(picture: Callable[..., Image.Image], tmp_path: Path) -> None:
     truncated = tmp_path / "truncated.png"
     picture(200, 200).save(truncated)
