@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -159,9 +158,7 @@ def _open_scorer(args: argparse.Namespace) -> StepScorer:
 def _context(args: argparse.Namespace, scorer: StepScorer, data: DataFile) -> PageContext:
     from vprm_benchmarks.evaluation.pages import PageContext
 
-    tiling = scorer.manifest.tiling
-    if args.max_tiles is not None:
-        tiling = replace(tiling, min_tiles=min(tiling.min_tiles, args.max_tiles), max_tiles=args.max_tiles)
+    tiling = scorer.manifest.tiling.limited(args.max_tiles)
     name = data.path.name if args.data else f"the demo's held-out rows ({data.path.parent.name})"
     return PageContext(data, name, scorer.manifest.model.name, scorer.engine.description, tiling, args.html_rows)
 

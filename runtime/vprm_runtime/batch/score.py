@@ -7,13 +7,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from vprm_runtime.batch.ahead import MakeTiles, Tiles, rows_with_tiles
+from vprm_runtime.batch.ahead import rows_with_tiles
 from vprm_runtime.batch.log import ScoreLog, has_error
-from vprm_runtime.batch.source import BadRow, RowSource, open_rows
+from vprm_runtime.batch.row_scorer import RowScorer, failure
+from vprm_runtime.batch.source import RowSource, open_rows
 from vprm_runtime.errors import EngineError, InputError
-from vprm_runtime.rows import Row
 from vprm_runtime.scorer import DEFAULT_OPTIONS, ScoreOptions, StepScorer
-from vprm_runtime.session import Session
 
 Progress = Callable[[int, int | None, int], None]  # rows done, rows in all, rows with an error
 MAX_ENGINE_FAILURES = 8  # rows in a row: then the engine is broken, not the rows
@@ -80,9 +79,7 @@ class _Loop:
     def __init__(
         self, scorer: StepScorer, options: ScoreOptions, log: ScoreLog, progress: Callable[[int, int], None]
     ) -> None:
-        self._scorer, self._options, self._log, self._progress = scorer, options, log, progress
-        self._session: Session | None = None
-        self._session_key = b""
+        self._rows, self._log, self._progress = RowScorer(scorer, options), log, progress
         self._held: list[dict[str, Any]] = []  # failures of the engine, kept back until it works again
         self._done = log.done
         self.errors = log.errors
@@ -92,44 +89,24 @@ class _Loop:
         """Score and write every row that is not done yet."""
         self._progress(self._done, self.errors)
         to_do = (row for row in source if not self._log.take(row.id))
-        for row, tiles in rows_with_tiles(to_do, self._tiles):
-            self._write(self._document(row, tiles))
+        for row, tiles in rows_with_tiles(to_do, self._rows.tiles):
+            try:
+                self._write(self._rows.document(row, tiles))
+            except EngineError as error:
+                self._hold(failure(row, error), error)
         self._release()
 
-    def _tiles(self, row: Row) -> Tiles:
-        return self._scorer.tiles(row.images, row.options(self._options))
-
-    def _document(self, row: Row | BadRow, tiles: MakeTiles) -> dict[str, Any]:
-        if isinstance(row, BadRow):
-            return {"id": row.id, "error": row.error}
-        try:
-            result = self._session_for(row, tiles).score(row.responses)
-        except InputError as error:
-            return {"id": row.id, "error": str(error), **row.labels}
-        except EngineError as error:
-            self._session = None
-            self._held.append({"id": row.id, "error": str(error), **row.labels})
-            if len(self._held) >= MAX_ENGINE_FAILURES:
-                raise EngineError(
-                    f"the engine failed on {len(self._held)} rows in a row, which were not written ({error}): "
-                    "mend the cause and run again, it goes on from here"
-                ) from error
-            return {}
-        return {**result.to_dict(row.id), **row.labels}
-
-    def _session_for(self, row: Row, tiles: MakeTiles) -> Session:
-        """The standing session where the row shares its prefix, else a new one (the old one's cache goes first)."""
-        key = row.group_key
-        if self._session is None or key != self._session_key:
-            self._session = None
-            self._session = self._scorer.session_of_tiles(tiles(), row.question, row.options(self._options))
-            self._session_key = key
-        return self._session
+    def _hold(self, document: dict[str, Any], error: EngineError) -> None:
+        self._held.append(document)
+        if len(self._held) >= MAX_ENGINE_FAILURES:
+            raise EngineError(
+                f"the engine failed on {len(self._held)} rows in a row, which were not written ({error}): "
+                "mend the cause and run again, it goes on from here"
+            ) from error
 
     def _write(self, document: dict[str, Any]) -> None:
-        if document:
-            self._release()
-            self._append(document)
+        self._release()
+        self._append(document)
 
     def _release(self) -> None:
         held, self._held = self._held, []

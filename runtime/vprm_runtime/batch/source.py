@@ -70,6 +70,17 @@ def open_rows(path: Path, image_root: Path | None = None) -> RowSource:
     return ParquetRows(path, root) if start == _PARQUET_MAGIC else JsonlRows(path, root)
 
 
+def row_from_line(line: bytes, number: int, where: str, image_root: Path) -> Row | BadRow:
+    """The row of a line of JSON; `number` (from 0) is its id where it has none, `where` says where it stands."""
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, an integer of thousands of digits
+        return BadRow(number, f"{where} is not JSON ({error}): write one object a line")
+    if _SURROGATE_ESCAPE in line.lower() and _has_half_character(record):
+        return BadRow(number, f"{where} has half a surrogate pair: write such characters whole")
+    return _parsed(record, number, image_root, where)
+
+
 class JsonlRows:
     """A jsonl file with an index over its rows. Blank lines are skipped and not counted."""
 
@@ -118,13 +129,7 @@ class JsonlRows:
                 yield self._row(file.readline(), number, self._line_numbers[number])
 
     def _row(self, line: bytes, number: int, line_number: int) -> Row | BadRow:
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, an integer of thousands of digits
-            return BadRow(number, f"line {line_number} is not JSON ({error}): write one object a line")
-        if _SURROGATE_ESCAPE in line.lower() and _has_half_character(record):
-            return BadRow(number, f"line {line_number} has half a surrogate pair: write such characters whole")
-        return _parsed(record, number, self._image_root, f"line {line_number}")
+        return row_from_line(line, number, f"line {line_number}", self._image_root)
 
     def _check(self, path: Path, rows: int) -> None:
         if not rows:

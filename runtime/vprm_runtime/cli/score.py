@@ -1,8 +1,11 @@
 """`vprm score`: candidates given as arguments, rows of a file, or the demo's example."""
 
 import argparse
+import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -16,6 +19,7 @@ from vprm_runtime.scorer import ScoreOptions, StepScorer
 
 SURE = 0.8  # VisualPRM's own threshold for a correct step (InternVLRewardModel.check_correctness)
 EVEN = 0.5
+_STDIN = Path("-")
 
 
 def register(subparsers: Subparsers) -> None:
@@ -31,7 +35,12 @@ def register(subparsers: Subparsers) -> None:
     parser.add_argument(
         "--response", action="append", default=[], metavar="TEXT", help="a response; steps are split on blank lines"
     )
-    parser.add_argument("--input", type=Path, metavar="FILE", help="rows to score (jsonl or parquet)")
+    parser.add_argument(
+        "--input",
+        type=Path,
+        metavar="FILE",
+        help="rows to score (jsonl or parquet); - answers rows from stdin on stdout, each at once",
+    )
     parser.add_argument("--output", type=Path, metavar="FILE", help="where the rows' scores go (jsonl); resumes")
     parser.add_argument("--image-root", type=Path, metavar="DIR", help="where rows' relative image paths start")
     parser.add_argument(
@@ -74,6 +83,8 @@ def _run_file(args: argparse.Namespace, options: ScoreOptions, given: Sequence[s
 
     from vprm_runtime.batch import score_file
 
+    if args.input == _STDIN:
+        return _run_stream(args, options, given)
     if args.input is None or args.output is None or given:
         raise InputError("for a file of rows give --input and --output, and no --image, --question or --response")
     scorer = StepScorer.open(resolve_bundle(args.bundle), args.device, threads=args.threads)
@@ -95,6 +106,25 @@ def _run_file(args: argparse.Namespace, options: ScoreOptions, given: Sequence[s
     stderr_console().print(written, highlight=False, markup=False, soft_wrap=True)
     if args.json:
         print_json(summary.to_dict())
+    return 0
+
+
+def _run_stream(args: argparse.Namespace, options: ScoreOptions, given: Sequence[str]) -> int:
+    from vprm_runtime.batch import score_stream
+
+    if args.output is not None or given or args.json:
+        raise InputError("rows from stdin are answered on stdout, a line each: leave out --output, --json and the rest")
+    root = args.image_root or Path()
+    if not root.is_dir():
+        raise InputError(f"the image root {root} is not a directory: give the one that image paths start at")
+    scorer = StepScorer.open(resolve_bundle(args.bundle), args.device, threads=args.threads)
+    stderr_console().print(f"ready: {scorer.engine.description}", highlight=False, markup=False, soft_wrap=True)
+
+    def answer(document: dict[str, Any]) -> None:
+        sys.stdout.buffer.write(json.dumps(document, ensure_ascii=False, allow_nan=False).encode() + b"\n")
+        sys.stdout.buffer.flush()
+
+    score_stream(scorer, sys.stdin.buffer, answer, image_root=root, options=options)
     return 0
 
 
