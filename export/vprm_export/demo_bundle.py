@@ -36,5 +36,9 @@ def demo_bundle(options: "ExportOptions | None" = None) -> Path:
         except BundleError:
             if not bundle.exists():  # else another process was faster: its bundle is the same
                 raise
-    Bundle.open(bundle)
+    try:
+        Bundle.open(bundle)
+    except BundleError as error:
+        error.add_note(f"This is the demo's: remove {bundle}, and the next run makes it again.")
+        raise
     return bundle

@@ -64,6 +64,8 @@ def test_without_arguments_the_demos_example_is_scored(
         assert run("score", "--json") == 0
         assert len(json.loads(capfd.readouterr().out)["results"]) == 2
         assert len(list(tmp_path.iterdir())) == 1
+    next(tmp_path.glob("*/llm.onnx")).unlink()
+    assert "and the next run makes it again" in failure(capfd, "score")
 
 
 def test_export_and_inspect(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

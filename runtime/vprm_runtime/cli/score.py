@@ -31,9 +31,13 @@ def register(subparsers: Subparsers) -> None:
     )
     parser.add_argument("bundle", nargs="?", type=Path, metavar="BUNDLE", help="bundle directory (default: demo PRM)")
     parser.add_argument("--image", nargs="+", default=[], metavar="FILE", help="image files, in order")
-    parser.add_argument("--question", metavar="TEXT")
+    parser.add_argument("--question", metavar="TEXT", help="what the responses answer")
     parser.add_argument(
-        "--response", action="append", default=[], metavar="TEXT", help="a response; steps are split on blank lines"
+        "--response",
+        action="append",
+        default=[],
+        metavar="TEXT",
+        help="a response, steps split on blank lines; may be repeated",
     )
     parser.add_argument(
         "--input",
