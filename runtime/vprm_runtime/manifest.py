@@ -1,7 +1,7 @@
 """`manifest.json` of a bundle, as frozen dataclasses; read strictly, written deterministically."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from types import UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -152,6 +152,16 @@ class Manifest:
             dtype=graphs.llm.io_dtype,
         )
         return vision, llm
+
+    def check_tensors(self, vision: Iterable[str], llm: Iterable[str]) -> None:
+        """Raise BundleError unless these are the names of all inputs and outputs of both graphs."""
+        for graph, io, found in zip((self.graphs.vision, self.graphs.llm), self.graph_io, (vision, llm), strict=True):
+            expected = {spec.name for spec in (*io.inputs, *io.outputs)}
+            if different := sorted(expected ^ set(found)):
+                raise BundleError(
+                    f"{graph.file} and {MANIFEST_NAME} do not belong together: {len(different)} inputs and outputs are "
+                    f"in one of them only, the first is {different[0]!r}; export the bundle again"
+                )
 
     def to_json(self) -> str:
         """Deterministic JSON text."""

@@ -14,7 +14,7 @@ from PIL import Image
 from vprm_benchmarks.parity.tolerances import tolerance
 from vprm_demo import checkpoint_dir
 from vprm_export import ExportOptions, export_bundle
-from vprm_runtime import Bundle, EngineError, StepScorer
+from vprm_runtime import Bundle, BundleError, EngineError, StepScorer
 from vprm_runtime.engines import Block
 from vprm_runtime.engines.openvino import Arithmetic, OpenVinoEngine, OpenVinoGraph
 from vprm_runtime.engines.ort import OrtEngine
@@ -178,3 +178,14 @@ def test_what_it_cannot_run_is_refused(demo_bundles: Callable[..., Bundle], tmp_
         engine.encode_tiles(np.zeros((1, 3, 3, 3), np.uint8))
     with pytest.raises(TypeError, match="OpenVinoEngine needs a cache from its own new_cache"):
         engine.forward(Block(*[np.zeros(1)] * 5), object())  # type: ignore[arg-type]
+
+
+def test_another_bundle_s_manifest_is_refused(demo_bundles: Callable[..., Bundle]) -> None:
+    """By every engine on the CPU, before anything runs: a layer too few, and a layer too many."""
+    bundle = demo_bundles("fp32")
+    model = bundle.manifest.model
+    for layers, tensor in ((model.layers - 1, "new.5.key"), (model.layers + 1, "new.6.key")):
+        other = Bundle(bundle.path, replace(bundle.manifest, model=replace(model, layers=layers)))
+        for engine in (OrtEngine, OpenVinoEngine):
+            with pytest.raises(BundleError, match=rf"llm.onnx and manifest.json do not belong .* 4 .*'{tensor}'"):
+                engine(other)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -22,7 +23,7 @@ from vprm_export.tensorrt.build import (
 )
 from vprm_export.tensorrt.importing import adapted_graph, imported_network, refusal
 from vprm_export.tensorrt.library import BuildLog
-from vprm_runtime import Bundle, EngineError, InputError, MissingExtraError, UnsupportedError
+from vprm_runtime import Bundle, BundleError, EngineError, InputError, MissingExtraError, UnsupportedError
 from vprm_runtime.engines.device.cuda_device import is_device_present
 from vprm_runtime.engines.device.engine import Limits
 from vprm_runtime.engines.device.protocol import DeviceFacts
@@ -108,6 +109,23 @@ def test_build_command(fp16_bundle: Bundle, tmp_path: Path, capsys: pytest.Captu
     assert json.loads(shown.out)["engines"][0]["compute_capability"] == 89
     assert [path.name for path in engine_directories(Bundle.open(bundle))] == ["tensorrt-rtx-sm89"]
     assert sorted(path.name for path in (bundle / "engines").iterdir()) == ["tensorrt-rtx-sm89"]  # nothing left behind
+
+
+def test_a_damaged_bundle_is_not_built(fp16_bundle: Bundle, tmp_path: Path) -> None:
+    from argparse import ArgumentParser
+
+    from vprm_export.tensorrt.command import register
+
+    shutil.copytree(fp16_bundle.path, tmp_path / "bundle", ignore=shutil.ignore_patterns("engines"))
+    weights = bytearray((tmp_path / "bundle/llm.onnx.data").read_bytes())
+    weights[1000] ^= 1
+    (tmp_path / "bundle/llm.onnx.data").write_bytes(weights)
+    parser = ArgumentParser()
+    register(parser.add_subparsers())
+    args = parser.parse_args(["build", str(tmp_path / "bundle"), "--engine", "tensorrt-rtx", "--sm", "89"])
+    with pytest.raises(BundleError, match=r"sha256 differs from the manifest for llm\.onnx\.data"):
+        args.run(args)
+    assert not (tmp_path / "bundle/engines").exists()
 
 
 @needs_rtx

@@ -45,6 +45,8 @@ def run(args: argparse.Namespace) -> int:
     from vprm_export.tensorrt.build import BuildOptions, build_engines
 
     bundle = Bundle.open(resolve_bundle(args.bundle))
+    with phase_progress("checking the bundle's files"):
+        bundle.verify()  # weights are copied into an engine, whose own hashes say nothing about them
     built = []
     for sm in args.sm or [None]:
         with phase_progress("building") as progress:

@@ -36,7 +36,7 @@ class OpenVinoGraph:
         except Exception as error:
             raise EngineError(
                 f"OpenVINO {self._version} cannot open {path}: {' '.join(str(error).split())}. "
-                "Check the bundle with  vprm inspect --verify , or use --device cpu"
+                f"Check the bundle with  vprm inspect {path.parent} --verify , or use --device cpu"
             ) from error
 
     @property
@@ -48,6 +48,12 @@ class OpenVinoGraph:
     def library(self) -> str:
         """Library, version and arithmetic."""
         return f"OpenVINO {self._version} ({self._arithmetic} arithmetic)"
+
+    @property
+    def tensors(self) -> list[str]:
+        """Names of inputs and outputs."""
+        model = self._request.get_compiled_model()
+        return [port.get_any_name() for port in (*model.inputs, *model.outputs)]
 
     def run(self, inputs: Arrays, outputs: Arrays) -> None:
         """Fill all `outputs`, which have exactly the graph's shapes for these inputs."""

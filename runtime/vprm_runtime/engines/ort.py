@@ -60,6 +60,11 @@ class Graph(Protocol):
         """Whether float32 and float16 products are computed in bfloat16."""
         ...
 
+    @property
+    def tensors(self) -> list[str]:
+        """Names of inputs and outputs."""
+        ...
+
     def run(self, inputs: Arrays, outputs: Arrays) -> None:
         """Fill all `outputs`, which have exactly the graph's shapes for these inputs."""
         ...
@@ -70,9 +75,10 @@ class Graph(Protocol):
 
 
 class CpuEngine:
-    """Engine over two graphs whose tensors are NumPy arrays."""
+    """Engine over two graphs whose tensors are NumPy arrays. Raises BundleError where they are not the manifest's."""
 
     def __init__(self, manifest: Manifest, vision: Graph, llm: Graph) -> None:
+        manifest.check_tensors(vision.tensors, llm.tensors)
         self._manifest = manifest
         self._vision = vision
         self._llm = llm
@@ -153,6 +159,11 @@ class OrtGraph:
         own = f" with {native.level().name} attention" if self._is_native else ""
         return f"ONNX Runtime {self._ort.__version__}{own}"
 
+    @property
+    def tensors(self) -> list[str]:
+        """Names of inputs and outputs."""
+        return [tensor.name for tensor in (*self._session.get_inputs(), *self._session.get_outputs())]
+
     def run(self, inputs: Arrays, outputs: Arrays) -> None:
         """Fill all `outputs`, which have exactly the graph's shapes for these inputs."""
         binding = self._session.io_binding()
@@ -179,7 +190,7 @@ class OrtGraph:
         except Exception as error:
             raise EngineError(
                 f"ONNX Runtime {self._ort.__version__} cannot open {path}: {error}. "
-                "Check the bundle with  vprm inspect --verify , or update onnxruntime"
+                f"Check the bundle with  vprm inspect {path.parent} --verify , or update onnxruntime"
             ) from error
 
 

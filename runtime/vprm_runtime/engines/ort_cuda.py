@@ -70,6 +70,11 @@ class OrtDeviceGraph:
         self._inputs = {node.name: _DTYPES[node.type] for node in self._session.get_inputs()}
         self._outputs = {node.name: _DTYPES[node.type] for node in self._session.get_outputs()}
 
+    @property
+    def tensors(self) -> list[str]:
+        """Names of inputs and outputs."""
+        return [*self._inputs, *self._outputs]
+
     def run(self, profile: int, bindings: Mapping[str, Binding]) -> None:
         """Run on all inputs and outputs by name; all profiles are one to ONNX Runtime."""
         run = self._session.io_binding()
@@ -151,6 +156,7 @@ def open_ort_cuda(bundle: Bundle, device_index: int = 0) -> DeviceEngine:
         OrtDeviceGraph(path, table, "cuda", device_index, device.stream)
         for path, table in ((bundle.vision_path, vision_table), (bundle.llm_path, llm_table))
     )
+    manifest.check_tensors(vision.tensors, llm.tensors)
     description = (
         f"ONNX Runtime {ort.__version__}, {device.facts.name} (sm{device.facts.compute_capability}), "
         f"vision {manifest.graphs.vision.precision}, LLM {manifest.graphs.llm.precision}"
