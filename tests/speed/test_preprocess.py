@@ -34,3 +34,17 @@ def test_preprocess_prints_one_document(tmp_path: Path, capsys: pytest.CaptureFi
             assert document["competitors"][f"{who}_{kind}"]["median_s"] > 0
     assert document["goals"]["vprm_photo_jpeg_over_pillow_photo_jpeg"]["bar"] == 1.3
     assert (tmp_path / "plot.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        (["--plot", "plot.txt"], "plot.txt is no picture's name: end it in one of .png"),
+        (["--max-tiles", "9999"], "max_tiles must be between 1 and 256"),
+    ],
+)
+def test_bad_options_are_refused_before_the_work(
+    option: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["bench", "preprocess", *option]) == 2
+    assert message in capsys.readouterr().err

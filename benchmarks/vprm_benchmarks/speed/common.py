@@ -12,11 +12,13 @@ from rich.console import Console
 from rich.markup import escape
 
 from vprm_runtime.cli.common import Subparsers, check_output_file, positive_int, print_json, stderr_console
+from vprm_runtime.errors import InputError
 
 if TYPE_CHECKING:
     from vprm_benchmarks.speed.report import Report
 
 Say = Callable[[str], None]
+_PICTURES = (".png", ".svg", ".pdf")
 
 
 def add_benchmark(
@@ -54,6 +56,8 @@ def add_number(parser: argparse.ArgumentParser, option: str, default: int, text:
 
 def _run(args: argparse.Namespace, run: Callable[[argparse.Namespace, Say], Report]) -> int:
     check_output_file(args.plot)
+    if args.plot is not None and args.plot.suffix.lower() not in _PICTURES:
+        raise InputError(f"{args.plot} is no picture's name: end it in one of {', '.join(_PICTURES)}")
     with _status() as say:
         report = run(args, say)
     if args.plot is not None:

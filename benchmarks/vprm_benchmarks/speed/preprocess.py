@@ -19,6 +19,7 @@ from vprm_benchmarks.speed.timing import interleaved
 from vprm_runtime.cli.common import Subparsers, positive_int
 from vprm_runtime.images import load_image
 from vprm_runtime.manifest import TilingInfo
+from vprm_runtime.scorer import ScoreOptions
 from vprm_runtime.tiling import tile_grid, tile_image
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ def run(args: argparse.Namespace, say: Say) -> Report:
     """Measure; every competitor starts from the same bytes in memory."""
     from vprm_benchmarks.speed.roofline import cpu_roofline
 
+    ScoreOptions(max_tiles=args.max_tiles)  # refuses what scoring refuses
     say("roofline")
     report = Report("preprocess", cpu_roofline(args.threads, args.roofline_size))
     report.settings = {name: getattr(args, name) for name in ("width", "height", "max_tiles", "rounds")}
