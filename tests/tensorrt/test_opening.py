@@ -19,7 +19,7 @@ from vprm_runtime.engines.device.memory_plan import MemoryPlan, gigabytes
 from vprm_runtime.engines.device.profiles import llm_profiles, profile_set, vision_profiles
 from vprm_runtime.engines.device.protocol import DeviceFacts
 from vprm_runtime.engines.trt import EngineInfo, inspect_engines
-from vprm_runtime.engines.trt.engine_info import CompiledCheck, GraphEngine, bundle_fingerprint
+from vprm_runtime.engines.trt.engine_info import CompiledCheck, GraphEngine, bundle_fingerprint, engine_lines
 from vprm_runtime.engines.trt.library import refit
 from vprm_runtime.engines.trt.opening import check_engine, choose_engine, describe, plan_memory
 
@@ -54,6 +54,18 @@ def test_description_survives_its_file(built: tuple[Bundle, EngineInfo, Path]) -
     _, info, directory = built
     assert EngineInfo.read(directory) == info
     assert describe(info, L4) == ("TensorRT-RTX 1.7.1.116, NVIDIA L4 (sm89), vision fp16, LLM fp16, profile latency")
+
+
+def test_an_engine_in_words(built: tuple[Bundle, EngineInfo, Path]) -> None:
+    _, info, _ = built
+    assert engine_lines(info) == [
+        "tensorrt-rtx-sm89: tensorrt-rtx 1.7.1.116, profile latency, full weights",
+        "  a run takes 13 tiles, or 4,096 tokens behind 8,192 cached ones, at most",
+        *(
+            f"  {name}: fp16, 0.0 MB in 0.5 s, workspace 0.0 MB, attention fused in 2 of 2, products 11 of half x half"
+            for name in ("vision", "llm")
+        ),
+    ]
 
 
 def test_inspect_shows_engines_and_what_is_wrong_with_them(built: tuple[Bundle, EngineInfo, Path]) -> None:

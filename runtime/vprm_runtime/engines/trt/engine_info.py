@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from vprm_runtime.bundle import Bundle, file_info
+from vprm_runtime.engines.device.engine import Limits
 from vprm_runtime.engines.device.profiles import TensorShapes
 from vprm_runtime.errors import EngineError
 
@@ -137,7 +138,11 @@ def inspect_engines(bundle: Bundle, verify: bool = False) -> list[dict[str, Any]
 
 def engine_lines(info: EngineInfo) -> list[str]:
     """What an engine is, in lines for people."""
-    lines = [f"{info.name}: {info.library} {info.library_version}, profile {info.profile}, {info.weights} weights"]
+    limits = Limits.of(info.vision.profiles, info.llm.profiles)
+    lines = [
+        f"{info.name}: {info.library} {info.library_version}, profile {info.profile}, {info.weights} weights",
+        f"  a run takes {limits.tiles} tiles, or {limits.tokens:,} tokens behind {limits.past:,} cached ones, at most",
+    ]
     for name, graph in (("vision", info.vision), ("llm", info.llm)):
         lines.append(
             f"  {name}: {graph.precision}, {graph.size_bytes / 1e6:,.1f} MB in {graph.build_s:.1f} s, "
