@@ -218,6 +218,7 @@ _OPERATORS: dict[str, Operator] = {
     "Sin": lambda inputs, attributes: np.sin(inputs[0]),
     "Split": _split,
     "Squeeze": lambda inputs, attributes: np.squeeze(inputs[0], tuple(inputs[1])),
+    "Sub": lambda inputs, attributes: inputs[0] - inputs[1],
     "Unsqueeze": lambda inputs, attributes: np.expand_dims(inputs[0], tuple(inputs[1])),
     "Where": lambda inputs, attributes: np.where(*inputs),
 }

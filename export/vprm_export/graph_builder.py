@@ -32,6 +32,18 @@ class LinearFormat(Protocol):
         """`value` [.., in] in the graph's dtype times a checkpoint's Linear [out, in]; [.., out]."""
         ...
 
+    def plus_bias(self, graph: "GraphBuilder", product: ir.Value, bias: ir.Value) -> ir.Value:
+        """The product [.., out] plus the Linear's bias [out]."""
+        return graph.op("Add", product, bias)
+
+
+class FloatingPoint(LinearFormat):
+    """A Linear in the graph's dtype."""
+
+    def product(self, graph: "GraphBuilder", value: ir.Value, weight: Weight) -> ir.Value:
+        """X W^T."""
+        return graph.op("MatMul", value, graph.weight(weight.transposed()))
+
 
 LinearFormats = Callable[[str], LinearFormat | None]  # by the Linear's site; None: floating point
 
@@ -125,14 +137,11 @@ class GraphBuilder:
 
         `site` names the Linear for quantisation; without one it stays in floating point.
         """
-        linear_format = None if site is None else self._linear_formats(site)
-        if linear_format is None:
-            product = self.op("MatMul", value, self.weight(weight.transposed()))
-        else:
-            product = linear_format.product(self, value, weight)
+        linear_format = (None if site is None else self._linear_formats(site)) or FloatingPoint()
+        product = linear_format.product(self, value, weight)
         if site is not None:
             _mark_site(product, site)
-        return product if bias is None else self.op("Add", product, self.weight(bias))
+        return product if bias is None else linear_format.plus_bias(self, product, self.weight(bias))
 
     def finish(self, outputs: Sequence[ir.Value]) -> ir.Model:
         """The model; `outputs` in the order of the declared ones, whose names, types and shapes they take."""

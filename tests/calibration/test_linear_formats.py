@@ -32,14 +32,17 @@ def recipe(precision: Precision) -> Recipe:
     return found
 
 
-def run(linear_format: LinearFormat, weight: Array, inputs: Array, folder: Path, rank: int = 2) -> Array:
-    """X W^T by a graph of this one Linear, computed in float32."""
+def run(
+    linear_format: LinearFormat, weight: Array, inputs: Array, folder: Path, rank: int = 2, bias: Array | None = None
+) -> Array:
+    """X W^T + b by a graph of this one Linear, computed in float32."""
     shape = ("S", INPUTS) if rank == 2 else ("B", "S", INPUTS)
     out = ("S", OUTPUTS) if rank == 2 else ("B", "S", OUTPUTS)
     io = GraphIO((TensorSpec("x", "float32", shape),), (TensorSpec("y", "float32", out),))
     data = ExternalData("linear.data")
     graph = GraphBuilder("linear", io, FP32, data, lambda site: linear_format)
-    product = graph.linear(graph.inputs["x"], Weight("w", weight.shape, lambda: weight), site="layers.0.o")
+    offset = None if bias is None else Weight("b", bias.shape, lambda: bias)
+    product = graph.linear(graph.inputs["x"], Weight("w", weight.shape, lambda: weight), offset, "layers.0.o")
     model = graph.finish([product])
     data.write(folder, lambda written: None)
     ir.save(model, folder / "linear.onnx")
@@ -62,6 +65,30 @@ def test_token_int8_is_exact_on_representable_values(tmp_path: Path, rank: int) 
     given = inputs if rank == 2 else np.stack([inputs, inputs[::-1]])
     actual = run(TokenInt8(), weight, given, tmp_path, rank)
     np.testing.assert_allclose(actual, given @ weight.T, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("rank", [2, 3])
+@pytest.mark.parametrize(
+    ("linear_format", "kind"),
+    [
+        (HalfStored(), "int8_channel"),
+        (TokenInt8(), "int8_channel"),
+        (TokenQdq(recipe("int8")), "int8_channel"),
+        (Dequantised(recipe("w8")), "int8_group"),
+        (Dequantised(recipe("w4")), "int4_group"),
+    ],
+    ids=["half", "token_int8", "token_qdq", "w8", "w4"],
+)
+def test_a_bias_is_added_to_the_scaled_product(
+    linear_format: LinearFormat, kind: WeightKind, tmp_path: Path, rank: int
+) -> None:
+    """Tokens differ in size, so a bias that is multiplied by their scales too cannot pass."""
+    weight = representable(kind)
+    inputs = representable_inputs() * np.exp2(np.arange(TOKENS) * 4 - 24).astype(np.float32)[:, None]
+    bias = np.arange(1, OUTPUTS + 1, dtype=np.float32)
+    given = inputs if rank == 2 else np.stack([inputs, inputs[::-1]])
+    expected = given @ weight.T + bias
+    np.testing.assert_allclose(run(linear_format, weight, given, tmp_path, rank, bias), expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("linear_format", [TokenInt8(), TokenQdq(recipe("int8"))], ids=["cpu", "tensorrt"])

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from vprm_export.graph_builder import FLOAT32, GraphBuilder
+from vprm_export.graph_builder import FLOAT32, GraphBuilder, LinearFormat
 from vprm_export.precision.error_feedback import TINY
 from vprm_export.precision.quantise import INT8_MAX, FloatArray, static_scale
 from vprm_export.precision.recipe import Recipe, group_size
@@ -30,7 +30,7 @@ _CODE_TYPES = {
 
 
 @dataclass(frozen=True)
-class HalfStored:
+class HalfStored(LinearFormat):
     """A Linear kept in higher precision: stored as float16, multiplied in the graph's floating type."""
 
     def product(self, graph: GraphBuilder, value: ir.Value, weight: Weight) -> ir.Value:
@@ -40,7 +40,7 @@ class HalfStored:
 
 
 @dataclass(frozen=True)
-class TokenInt8:
+class TokenInt8(LinearFormat):
     """int8 weights with a scale per channel, inputs rounded to int8 with a scale per token when the graph runs."""
 
     def product(self, graph: GraphBuilder, value: ir.Value, weight: Weight) -> ir.Value:
@@ -60,9 +60,14 @@ class TokenInt8:
         sums = graph.op("Cast", graph.op("MatMulInteger", rounded, codes, zero_point), to=ir.DataType.FLOAT.value)
         return graph.op("Mul", sums, graph.op("Mul", token_scales, channel_scales))
 
+    def plus_bias(self, graph: GraphBuilder, product: ir.Value, bias: ir.Value) -> ir.Value:
+        """X W^T + b, not as an Add: that would fuse into MatMulIntegerToFloat, which adds b before it multiplies by the
+        tokens' scales (ONNX Runtime 1.32; docs/log.md)."""
+        return graph.op("Sub", product, graph.op("Neg", bias))
+
 
 @dataclass(frozen=True)
-class Dequantised:
+class Dequantised(LinearFormat):
     """Weight-only: codes and DequantizeLinear in front of the product; engines fold it into their kernels."""
 
     recipe: Recipe
@@ -74,7 +79,7 @@ class Dequantised:
 
 
 @dataclass(frozen=True)
-class StaticQdq:
+class StaticQdq(LinearFormat):
     """Weights as codes, inputs through QuantizeLinear and DequantizeLinear with one constant scale."""
 
     recipe: Recipe
@@ -93,7 +98,7 @@ class StaticQdq:
 
 
 @dataclass(frozen=True)
-class TokenQdq:
+class TokenQdq(LinearFormat):
     """A scale per token out of QuantizeLinear with a constant one: inputs are divided by their token's absmax first.
 
     TensorRT takes constant scales only; the product is multiplied by the absmax again, so it runs in int8 all the same.
