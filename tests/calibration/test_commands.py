@@ -80,7 +80,7 @@ def test_a_quantised_vision_encoder_is_judged_as_such(
     export_bundle(random_checkpoint("llama"), bundle, ExportOptions("fp32", vision_precision="int8"))
     vision = Bundle.open(bundle).manifest.graphs.vision
     assert vision.precision == "int8" and vision.quantisation is not None
-    assert vision.quantisation.linears.endswith("qkv in floating point")
+    assert vision.quantisation.linears == "weights int8_channel, activations int8_token"
     main(["quality", str(bundle), "--against", str(fp32), "--data", str(rows), "--json"])
     report = json.loads(capsys.readouterr().out)
     assert report["precision"] == "fp32, vision int8"

@@ -13,10 +13,14 @@ import torch
 from PIL import Image
 
 from vprm_benchmarks.reference.scorer import ReferenceScorer
+from vprm_demo import checkpoint_dir, example
+from vprm_export import ExportOptions, export_bundle
 from vprm_export.interpolate import bicubic_resize
 from vprm_runtime import StepScorer
 from vprm_runtime.bundle import Bundle, file_info
 from vprm_runtime.graph_io import llm_io, vision_io
+from vprm_runtime.images import load_image
+from vprm_runtime.tiling import tile_image
 
 RESPONSES = [["Two bars.", "The red one is 4.", "So 4."], ["Three."]]
 
@@ -81,6 +85,19 @@ def test_the_head_has_candidate_tokens_only(demo_bundle: Path) -> None:
     assert [dim.dim_param or dim.dim_value for dim in output.type.tensor_type.shape.dim] == ["K", 2]
     head = next(t for t in model.graph.initializer if t.name == "language_model.output.weight")
     assert head.dims[1] == 2
+
+
+def test_int8_image_embeddings_stay_close(demo_bundle: Path, demo_scorer: StepScorer, tmp_path: Path) -> None:
+    """All of the encoder's Linears are int8 and have biases: an error of 1%, beyond 10% where biases are scaled too."""
+    export_bundle(checkpoint_dir(), tmp_path / "int8", ExportOptions("fp32", vision_precision="int8"))
+    model = onnx.load(tmp_path / "int8" / "vision.onnx", load_external_data=False)
+    config = json.loads((checkpoint_dir() / "config.json").read_text("utf-8"))
+    products = [node for node in model.graph.node if node.op_type == "MatMulInteger"]
+    assert len(products) == 4 * config["vision_config"]["num_hidden_layers"]
+    tiles = tile_image(load_image(example().image), demo_scorer.manifest.tiling)
+    expected = demo_scorer.engine.encode_tiles(tiles)
+    actual = StepScorer.open(tmp_path / "int8").engine.encode_tiles(tiles)
+    assert np.linalg.norm(actual - expected) / np.linalg.norm(expected) < 0.02
 
 
 @pytest.mark.parametrize(("source", "target"), [(16, 32), (32, 16), (7, 11)])

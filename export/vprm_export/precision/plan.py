@@ -20,8 +20,6 @@ from vprm_runtime.errors import InputError, UnsupportedError
 from vprm_runtime.manifest import GraphInfo, Precision, Quantisation, Target
 
 FLOAT16 = np.dtype(np.float16)
-_KEPT_IN_INT8_VISION = ("qkv",)
-"""Alone they change image embeddings by 7% on the demo PRM, all other Linears together by 4% (docs/quantisation.md)."""
 
 
 @dataclass(frozen=True)
@@ -107,11 +105,10 @@ def plan_vision(options: PrecisionOptions) -> VisionPlan:
             f"the vision graph cannot be {precision} for {options.target}: "
             "use fp32, fp16 or w8 (any target) or int8 (cpu)"
         )
-    kept = () if precision == "w8" else _KEPT_IN_INT8_VISION
-    description = recipe.description + "".join(f"; {role} in floating point" for role in kept)
+    quantisation = Quantisation(options.target, recipe.description, None, ())
     return VisionPlan(
-        GraphInfo("vision.onnx", precision, recipe.float_dtype, Quantisation(options.target, description, None, ())),
-        lambda site: None if site.rpartition(".")[2] in kept else linear_format,
+        GraphInfo("vision.onnx", precision, recipe.float_dtype, quantisation),
+        lambda site: linear_format,
         options.target == "cpu-native",
     )
 
