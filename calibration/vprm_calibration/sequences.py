@@ -11,12 +11,9 @@ from numpy.typing import NDArray
 from vprm_export.graph_builder import FLOAT32
 from vprm_runtime.batch import BadRow, RowSource
 from vprm_runtime.errors import InputError
-from vprm_runtime.images import load_image
-from vprm_runtime.manifest import TilingInfo
 from vprm_runtime.packing import causal_block
 from vprm_runtime.rows import Row
-from vprm_runtime.scorer import StepScorer
-from vprm_runtime.tiling import tile_image
+from vprm_runtime.scorer import ScoreOptions, StepScorer
 
 RESPONSES_A_ROW = 2  # later ones differ little from the first in what they show of the activations
 
@@ -36,13 +33,16 @@ def feeds_of_rows(scorer: StepScorer, rows: RowSource, limits: SequenceLimits) -
             return
         if isinstance(row, BadRow):
             raise InputError(f"row {row.id} cannot be used: {row.error}")
-        yield from _feeds(scorer, row, limits.max_tiles)
+        try:
+            yield from _feeds(scorer, row, limits.max_tiles)
+        except InputError as error:
+            raise InputError(f"row {row.id} cannot be used: {error}") from error
 
 
 def _feeds(scorer: StepScorer, row: Row, max_tiles: int | None) -> Iterator[dict[str, NDArray[Any]]]:
     model, dtype = scorer.manifest.model, np.dtype(scorer.manifest.graphs.llm.io_dtype)
-    tiling = _tiling(scorer.manifest.tiling, row.max_tiles, max_tiles)
-    tiles = [tile_image(load_image(image), tiling) for image in row.images]
+    limits = [limit for limit in (scorer.manifest.tiling.max_tiles, row.max_tiles, max_tiles) if limit is not None]
+    tiles = scorer.tiles(row.images, ScoreOptions(max_tiles=min(limits)))
     embeds = np.zeros((0, model.hidden_size), dtype)
     if tiles:
         embeds = scorer.engine.encode_tiles(np.concatenate(tiles)).astype(dtype)
@@ -64,10 +64,6 @@ def with_context(stored: dict[str, NDArray[Any]], layers: int, kv_width: int, dt
     empty = np.zeros((0, kv_width), dtype)
     past = {f"past.{layer}.{part}": empty for layer in range(layers) for part in ("key", "value")}
     return {**stored, "attention_mask": np.tri(tokens, dtype=np.bool_), **past}
-
-
-def _tiling(tiling: TilingInfo, *limits: int | None) -> TilingInfo:
-    return tiling.limited(min([tiling.max_tiles, *(limit for limit in limits if limit is not None)]))
 
 
 def stored_sequences(directory: Path) -> list[Path]:

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from vprm_demo import checkpoint_dir
 from vprm_export import ExportOptions, export_bundle
+from vprm_runtime import InputError
 from vprm_runtime.bundle import Bundle
 from vprm_runtime.cli.main import main
 
@@ -86,3 +88,35 @@ def test_a_quantised_vision_encoder_is_judged_as_such(
     assert report["precision"] == "fp32, vision int8"
     assert [item["allowed"] for item in report["budget"]] == [0.01, 0.005, 0.005]
     assert report["step_score_error"]["mean"] > 1e-6  # pictures are seen through it
+
+
+def test_another_model_s_calibration_is_refused(fp32: Path, rows: Path, tmp_path: Path) -> None:
+    """Before any weight is written, whatever the precision."""
+    calibration = tmp_path / "c.safetensors"
+    assert main(["calibrate", str(fp32), "--data", str(rows), "-o", str(calibration), "--max-tiles", "1"]) == 0
+    for precision in ("int8", "w8", "w4"):
+        options = ExportOptions(precision, calibration=calibration)  # type: ignore[arg-type]
+        with pytest.raises(
+            InputError, match=r"another model: .* layers\.0\.qkv have shape \[64\], not \[192\]"
+        ):
+            export_bundle(checkpoint_dir(), tmp_path / "bundle", options)
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_quality_refuses_what_it_cannot_compare(
+    fp32: Path, rows: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    export_bundle(checkpoint_dir(), tmp_path / "demo")
+    against = ["quality", str(fp32), "--data", str(rows), "--against"]
+    assert main([*against, str(tmp_path / "demo")]) == 2
+    assert "differ in model, not only in precision" in capsys.readouterr().err
+    assert main([*against, str(fp32), "--html", str(tmp_path / "missing/page.html")]) == 2
+    assert "cannot be written" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main([*against, str(fp32), "--max-flips", "nan"])
+    assert "'nan' is not a number from 0 to 1" in capsys.readouterr().err
+    (rows.parent / "a.png").write_bytes(b"not a picture")
+    assert main([*against, str(fp32)]) == 2
+    assert "row 0 cannot be scored: " in capsys.readouterr().err
+    assert main(["calibrate", str(fp32), "--data", str(rows), "-o", str(tmp_path / "c.safetensors")]) == 2
+    assert "row 0 cannot be used: " in capsys.readouterr().err

@@ -4,7 +4,14 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vprm_runtime.cli.common import Subparsers, positive_int, print_json, resolve_bundle, stderr_console
+from vprm_runtime.cli.common import (
+    Subparsers,
+    check_output_file,
+    positive_int,
+    print_json,
+    resolve_bundle,
+    stderr_console,
+)
 
 if TYPE_CHECKING:
     from vprm_calibration.quality.budget import Budget
@@ -24,13 +31,18 @@ def register(subparsers: Subparsers) -> None:
     parser.add_argument("bundle", nargs="?", type=Path, metavar="BUNDLE", help="bundle directory (default: demo PRM)")
     parser.add_argument("--against", type=Path, required=True, metavar="BUNDLE|CHECKPOINT", help="the reference")
     parser.add_argument(
-        "--data", nargs="+", type=Path, default=[], metavar="FILE", help="rows, jsonl or parquet (default: the demo's)"
+        "--data",
+        nargs="+",
+        type=Path,
+        default=[],
+        metavar="FILE",
+        help=f"rows, jsonl or parquet (default: {_DEMO_ROWS:,} and {_DEMO_BEST_OF_N_ROWS} of the demo's, for minutes)",
     )
     parser.add_argument("--max-rows", type=positive_int, metavar="N", help="of each file at most")
-    parser.add_argument("--max-mean-error", type=float, metavar="X", help="budget: mean step-score error")
-    parser.add_argument("--max-f1-change", type=float, metavar="X", help="budget: change of macro F1")
+    parser.add_argument("--max-mean-error", type=_share, metavar="X", help="budget: mean step-score error")
+    parser.add_argument("--max-f1-change", type=_share, metavar="X", help="budget: change of macro F1")
     parser.add_argument(
-        "--max-flips", type=float, metavar="X", help="budget: share of choices flipped outside a margin"
+        "--max-flips", type=_share, metavar="X", help="budget: share of choices flipped outside a margin"
     )
     parser.add_argument(
         "--emulate",
@@ -46,11 +58,13 @@ def register(subparsers: Subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     """Compare. Returns 1 where a figure is beyond the budget."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.progress import Progress
     from rich.table import Table
 
     from vprm_calibration.quality.run import QualityOptions, measure_quality
 
+    check_output_file(args.html)
     bundle = resolve_bundle(args.bundle)
     data = tuple(args.data) or _demo_rows(args.max_rows)
     options = QualityOptions(data, args.max_rows, _budget(args, bundle), args.threads, args.emulate)
@@ -69,13 +83,24 @@ def run(args: argparse.Namespace) -> int:
         print_json(report.to_dict())
     else:
         table = Table(
-            "figure", "value", "budget", title=f"{report.bundle} against {report.against}, {report.rows} rows"
+            "figure", "value", "budget", title=escape(f"{report.bundle} against {report.against}, {report.rows} rows")
         )
         for line in report.lines():
             table.add_row(*line)
         Console().print(table)
         Console().print("within the budget" if report.passed else "beyond the budget", highlight=False)
     return 0 if report.passed else 1
+
+
+def _share(text: str) -> float:
+    """An argparse type: a number from 0 to 1."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 1")
+    return value
 
 
 def _demo_rows(max_rows: int | None) -> tuple[Path, ...]:

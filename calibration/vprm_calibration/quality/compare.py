@@ -105,7 +105,10 @@ def compare(
 
 def _scores(scorer: StepScorer, row: Row) -> Scores:
     images: list[ImageInput] = list(row.images)
-    result = scorer.score(images, row.question, row.responses, row.options(ScoreOptions()))
+    try:
+        result = scorer.score(images, row.question, row.responses, row.options(ScoreOptions()))
+    except InputError as error:
+        raise InputError(f"row {row.id} cannot be scored: {error}") from error
     for candidate in result.candidates:
         if candidate.error is not None:
             raise InputError(f"row {row.id}, response {candidate.index} cannot be scored: {candidate.error}")

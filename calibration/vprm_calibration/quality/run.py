@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,7 +16,8 @@ from vprm_calibration.quality.report import QualityReport
 from vprm_export import ExportOptions, export_bundle
 from vprm_runtime.batch import RowSource, open_rows
 from vprm_runtime.bundle import Bundle
-from vprm_runtime.manifest import MANIFEST_NAME, GraphsInfo
+from vprm_runtime.errors import InputError
+from vprm_runtime.manifest import MANIFEST_NAME, GraphsInfo, Manifest
 from vprm_runtime.rows import Row
 from vprm_runtime.scorer import StepScorer
 
@@ -44,13 +45,15 @@ def measure_quality(
     """Compare bundles, by name, with a reference bundle or checkpoint (which is exported as fp32 for that).
 
     Pictures are encoded once for all bundles whose vision graphs are the same. Raises InputError on rows that cannot
-    be scored, BundleError or CheckpointError where a side cannot be opened.
+    be scored and on sides that are different models, BundleError or CheckpointError where a side cannot be opened.
     """
     sources = [open_rows(path) for path in options.data]
     total = sum(min(source.total, options.max_rows or source.total) for source in sources)
     with _as_bundle(against) as reference_path:
         reference_bundle = Bundle.open(reference_path)
         opened = {name: Bundle.open(path) for name, path in bundles.items()}
+        for name, bundle in opened.items():
+            _check_same_model(name, bundle.manifest, against.name, reference_bundle.manifest)
         reference = StepScorer.open(reference_bundle, threads=options.threads)
         if options.emulate:
             reference.engine = NumpyEngine(reference_bundle, reference.engine)
@@ -76,6 +79,19 @@ def measure_quality(
                 kept_high=() if graph.quantisation is None else graph.quantisation.kept_high,
             )
     return reports
+
+
+def _check_same_model(name: str, manifest: Manifest, against: str, reference: Manifest) -> None:
+    """Raise InputError where two bundles are of different models, or would ask them different things."""
+    for part in ("model", "tokens", "prompt", "score_rule", "tiling"):
+        one, other = getattr(manifest, part), getattr(reference, part)
+        if part == "model":
+            one, other = replace(one, name=""), replace(other, name="")
+        if one != other:
+            raise InputError(
+                f"{name} and {against} differ in {part}, not only in precision ({one} and {other}): "
+                "compare a bundle with one of the same checkpoint and the same export options"
+            )
 
 
 def _precision(graphs: GraphsInfo) -> str:

@@ -94,6 +94,17 @@ class Calibration:
             )
         return Calibration(file, tuple(json.loads(metadata["sites"])), provenance, digest, tensors)
 
+    def check_model(self, inputs: Mapping[str, int]) -> None:
+        """Raise InputError unless the file is of a model whose sites have these numbers of input channels."""
+        found = {site: self.tensors[f"{site}.absmax"].shape for site in self.sites}
+        expected = {site: (width,) for site, width in inputs.items()}
+        if found != expected:
+            different = next(site for site in (*expected, *found) if found.get(site) != expected.get(site))
+            raise InputError(
+                f"{self.path} was made for another model: the inputs of {different} have shape "
+                f"{list(found.get(different, ()))}, not {list(expected.get(different, ()))}; calibrate this one"
+            )
+
     def statistics(self, site: str) -> SiteStatistics:
         """Statistics of one site. Raises InputError where the file has none: it is of another model."""
         names = SiteStatistics.__dataclass_fields__

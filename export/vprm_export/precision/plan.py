@@ -13,7 +13,7 @@ from vprm_export.precision.calibration_file import Calibration
 from vprm_export.precision.linear_formats import Dequantised, HalfStored, StaticQdq, TokenInt8, TokenQdq
 from vprm_export.precision.quantise import FloatArray
 from vprm_export.precision.recipe import FLOAT_DTYPES, Recipe, recipe_for
-from vprm_export.precision.sites import parse_site, site_names
+from vprm_export.precision.sites import parse_site, site_inputs, site_names
 from vprm_export.precision.smoothed_weights import SiteTuner, SmoothedLlmWeights
 from vprm_export.weights import TensorReader
 from vprm_runtime.errors import InputError, UnsupportedError
@@ -69,7 +69,9 @@ def plan_llm(options: PrecisionOptions, llm: LlmArchitecture, reader: TensorRead
         info = GraphInfo("llm.onnx", options.llm, FLOAT_DTYPES[options.llm])
         return LlmPlan(info, LlmWeights(llm, reader), LlmNumbers(dtype, dtype))
     calibration = None if options.calibration is None else Calibration.open(options.calibration)
-    if calibration is None and recipe.needs_calibration:
+    if calibration is not None:
+        calibration.check_model(site_inputs(llm))
+    elif recipe.needs_calibration:
         raise InputError(
             f"{recipe.precision} for {recipe.target} needs --calibration FILE: make one with  vprm calibrate BUNDLE"
         )
