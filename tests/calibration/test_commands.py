@@ -96,9 +96,7 @@ def test_another_model_s_calibration_is_refused(fp32: Path, rows: Path, tmp_path
     assert main(["calibrate", str(fp32), "--data", str(rows), "-o", str(calibration), "--max-tiles", "1"]) == 0
     for precision in ("int8", "w8", "w4"):
         options = ExportOptions(precision, calibration=calibration)  # type: ignore[arg-type]
-        with pytest.raises(
-            InputError, match=r"another model: .* layers\.0\.qkv have shape \[64\], not \[192\]"
-        ):
+        with pytest.raises(InputError, match=r"another model: .* layers\.0\.qkv have shape \[64\], not \[192\]"):
             export_bundle(checkpoint_dir(), tmp_path / "bundle", options)
     assert not (tmp_path / "bundle").exists()
 

@@ -65,8 +65,7 @@ class Tolerance:
 
 _INTEGERS = Tolerance(0.0, "exact", "integers: one off means another prompt or another picture")
 _SANITY = "a sanity bound above what a random 8-layer model needs"
-_VISION_8 = "8-bit vision encoder, only on request: a sanity bound, not measured"
-_VISION_4 = "4-bit vision encoder, only on request: a sanity bound, not measured"
+_NO_VISION = "no vision encoder is exported in it"
 _SLOPE = "softmax slope 1/4 times two logits' errors"
 
 TOLERANCES: dict[tuple[Stage, str], Tolerance] = {
@@ -79,16 +78,16 @@ TOLERANCES: dict[tuple[Stage, str], Tolerance] = {
     ("image_embeddings", "bf16"): Tolerance(2e-1, "rms", "rounding to 8 bits: twice OpenVINO's 9.5e-2"),
     ("step_logits", "bf16"): Tolerance(5e-1, "rms", "rounding to 8 bits: nearly twice OpenVINO's 2.7e-1"),
     ("step_scores", "bf16"): Tolerance(1.2e-1, "absolute", "rounding to 8 bits: twice OpenVINO's 5.3e-2"),
-    ("image_embeddings", "w8"): Tolerance(1e-1, "rms", _VISION_8),
+    ("image_embeddings", "w8"): Tolerance(3e-1, "rms", "8-bit weights: twice the measured 1.6e-1 (demo 1.1e-1)"),
     ("step_logits", "w8"): Tolerance(5e-1, "rms", f"{_SANITY} (3.3e-1, demo 5.0e-2)"),
     ("step_scores", "w8"): Tolerance(2e-1, "absolute", f"{_SANITY} (1.3e-1, demo 6.6e-3)"),
-    ("image_embeddings", "int8"): Tolerance(3e-1, "rms", _VISION_8),
+    ("image_embeddings", "int8"): Tolerance(3e-1, "rms", "8-bit products: less than twice 1.8e-1 (demo 1.5e-1)"),
     ("step_logits", "int8"): Tolerance(7e-1, "rms", f"{_SANITY} (4.5e-1, demo 8.1e-2)"),
     ("step_scores", "int8"): Tolerance(2e-1, "absolute", f"{_SANITY} (1.1e-1, demo 1.9e-2)"),
-    ("image_embeddings", "fp8"): Tolerance(3e-1, "rms", _VISION_8),
+    ("image_embeddings", "fp8"): Tolerance(3e-1, "rms", _NO_VISION),
     ("step_logits", "fp8"): Tolerance(7e-1, "rms", "as int8: 3 bits of mantissa, not measured without a GPU"),
     ("step_scores", "fp8"): Tolerance(2e-1, "absolute", "as int8: 3 bits of mantissa, not measured without a GPU"),
-    ("image_embeddings", "w4"): Tolerance(1.0, "rms", _VISION_4),
+    ("image_embeddings", "w4"): Tolerance(1.0, "rms", _NO_VISION),
     ("step_logits", "w4"): Tolerance(3.0, "rms", f"{_SANITY} (2.2, demo 5.1e-1)"),
     ("step_scores", "w4"): Tolerance(8e-1, "absolute", f"{_SANITY} (6.6e-1, demo 7.0e-2)"),
 }
