@@ -167,7 +167,7 @@ def test_what_it_cannot_run_is_refused(demo_bundles: Callable[..., Bundle], tmp_
         OpenVinoEngine(demo_bundles("int8", "int8"))
     broken = tmp_path / "llm.onnx"
     broken.write_bytes(b"not a graph")
-    with pytest.raises(EngineError, match=r"OpenVINO 20\S+ cannot open .*llm\.onnx.*vprm inspect --verify"):
+    with pytest.raises(EngineError, match=r"OpenVINO 20\S+ cannot open .*llm\.onnx.*vprm inspect \S+ --verify"):
         OpenVinoGraph(broken)
     engine = OpenVinoEngine(demo_bundles("fp32"), threads=1)
     none = np.zeros((0, 3), np.float32)

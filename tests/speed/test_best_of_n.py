@@ -70,7 +70,7 @@ def test_competitors_that_cannot_take_part_are_skipped_unless_asked_for(monkeypa
     assert set(names) | set(absent) == set(DEFAULT_NAMES["demo"])
     assert "pip install 'vprm[openvino]'" in absent["vprm_bf16"]
     assert choose_competitors(["vprm_int8"], "8b-slice") == (("vprm_int8",), {})
-    with pytest.raises(MissingExtraError, match=r"competitor vprm_bf16 needs .*vprm\[openvino\]"):
+    with pytest.raises(MissingExtraError, match=r"missing for competitor vprm_bf16: .*vprm\[openvino\]"):
         choose_competitors(["vprm_int8", "vprm_bf16"], "8b-slice")
     with pytest.raises(InputError, match="unknown competitor 'abacus': there are torch_per_step_bf16"):
         choose_competitors(["abacus"], "demo")
