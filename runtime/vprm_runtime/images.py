@@ -2,7 +2,6 @@
 
 import io
 import re
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -24,8 +23,8 @@ _RGB_FILES = (JpegImageFile, PngImageFile)  # whose pixels stay once they are lo
 def load_image(image: ImageInput) -> Image.Image:
     """Decode to RGB.
 
-    Takes a path, the bytes of an image file, a Pillow image, or a uint8 array [H, W, 3]. Raises InputError where it
-    cannot be read, has no area, or has more than MAX_IMAGE_PIXELS pixels.
+    Takes a path, the bytes of an image file, a Pillow image, or a uint8 array [H, W, 3]. May run in several threads.
+    Raises InputError where it cannot be read, has no area, or has more than MAX_IMAGE_PIXELS pixels.
     """
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
@@ -36,12 +35,10 @@ def load_image(image: ImageInput) -> Image.Image:
     name = str(image) if isinstance(image, str | Path) else "image"
     check_no_url(name)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            if isinstance(image, Image.Image):
-                return _to_rgb(image)
-            with Image.open(io.BytesIO(image) if isinstance(image, bytes) else image) as opened:
-                return _to_rgb(opened)
+        if isinstance(image, Image.Image):
+            return _to_rgb(image)
+        with Image.open(io.BytesIO(image) if isinstance(image, bytes) else image) as opened:
+            return _to_rgb(opened)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise InputError(f"{name} has more than {MAX_IMAGE_PIXELS:,} pixels: scale it down first") from error
     except UnidentifiedImageError as error:
@@ -68,5 +65,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "RGB" and (type(image) is Image.Image or isinstance(image, _RGB_FILES)):
         image.load()
         return image  # convert would copy every pixel
-    warnings.simplefilter("ignore", UserWarning)  # palette transparency: dropped, as in the original
+    if "transparency" in image.info:  # dropped, as in the original; Pillow would warn of it
+        image = image.copy()
+        del image.info["transparency"]
     return image.convert("RGB")

@@ -131,3 +131,14 @@ def test_a_damaged_jpeg_is_found_when_it_is_opened(picture: Callable[..., Image.
         for given in (path, opened):
             with pytest.raises(InputError, match="damaged"):
                 load_image(given)
+
+
+def test_transparency_of_palettes_is_dropped_without_a_warning(
+    picture: Callable[..., Image.Image], tmp_path: Path
+) -> None:
+    """Pixels are Pillow's own; an image that was given keeps what it says of transparency."""
+    palette = picture().quantize(16)
+    palette.save(tmp_path / "palette.png", transparency=bytes(range(16)))
+    for given in (tmp_path / "palette.png", Image.open(tmp_path / "palette.png")):
+        np.testing.assert_array_equal(np.asarray(load_image(given)), np.asarray(palette.convert("RGB")))
+    assert given.info["transparency"] == bytes(range(16))
