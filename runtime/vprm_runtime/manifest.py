@@ -153,6 +153,12 @@ class Manifest:
         )
         return vision, llm
 
+    @property
+    def cache_row_bytes(self) -> int:
+        """Memory of one cached token: its keys and values in all layers."""
+        itemsize = {"float32": 4, "float16": 2}[self.graphs.llm.io_dtype]
+        return self.model.layers * 2 * self.model.kv_width * itemsize
+
     def check_tensors(self, vision: Iterable[str], llm: Iterable[str]) -> None:
         """Raise BundleError unless these are the names of all inputs and outputs of both graphs."""
         for graph, io, found in zip((self.graphs.vision, self.graphs.llm), self.graph_io, (vision, llm), strict=True):

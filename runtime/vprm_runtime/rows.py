@@ -22,6 +22,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,7 @@ class Row:
             max_tiles=_smaller(self.max_tiles, base.max_tiles),
         )
 
-    @property
+    @cached_property
     def group_key(self) -> bytes:
         """16 bytes that are equal for rows which share one prefix: same images, question and limits."""
         digest = hashlib.blake2b(digest_size=16)

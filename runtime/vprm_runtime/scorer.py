@@ -150,9 +150,7 @@ class StepScorer:
         session = self._kept.get(key)
         if session is None:
             session = self.session(images, question, options)
-            model, row_dtype = self.manifest.model, np.dtype(self.manifest.graphs.llm.io_dtype)
-            row_bytes = 2 * model.layers * model.kv_width * row_dtype.itemsize
-            self._kept.put(key, session, session.prefix_tokens * row_bytes)
+            self._kept.put(key, session, session.prefix_tokens * self.manifest.cache_row_bytes)
         return session
 
 

@@ -131,15 +131,13 @@ def engine_over(
     vision_io, llm_io = bundle.manifest.graph_io
     vision = FakeGraph(bundle.vision_path, vision_io, vision_table, device)
     llm = FakeGraph(bundle.llm_path, llm_io, llm_table, device)
-    model = bundle.manifest.model
-    itemsize = np.dtype(bundle.manifest.graphs.llm.io_dtype).itemsize
     plan = MemoryPlan(
         device.facts.name,
         device.free_bytes(),
         weights_bytes=0,
         workspace_bytes=0,
         inputs_outputs_bytes=inputs_outputs_bytes(bundle.manifest, Limits.of(vision.profiles, llm.profiles)),
-        cache_row_bytes=model.layers * 2 * model.kv_width * itemsize,
+        cache_row_bytes=bundle.manifest.cache_row_bytes,
         reserve_bytes=0,
     )
     return DeviceEngine(bundle.manifest, device, vision, llm, plan, "fake", total_multiple), llm

@@ -149,7 +149,7 @@ class OrtGraph:
     in_bf16 = False
 
     def __init__(self, directory: Path, graph: GraphInfo, threads: int | None = None) -> None:
-        self._ort: Any = _import_onnxruntime()
+        self._ort: Any = import_onnxruntime("scoring on the CPU", "cpu")
         self._is_native = graph.is_native
         self._session = self._open(directory / graph.file, threads)
 
@@ -203,8 +203,9 @@ class OrtEngine(CpuEngine):
         super().__init__(bundle.manifest, vision, llm)
 
 
-def _import_onnxruntime() -> Any:
+def import_onnxruntime(need: str, extra: str) -> Any:
+    """The module. Raises MissingExtraError where it is not installed."""
     try:
         return importlib.import_module("onnxruntime")
     except ImportError as error:
-        raise MissingExtraError("scoring on the CPU", "cpu") from error
+        raise MissingExtraError(need, extra) from error

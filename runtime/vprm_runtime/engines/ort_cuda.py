@@ -6,7 +6,6 @@ where that happens to one that matters, the graph is refused.
 """
 
 import contextlib
-import importlib
 import io
 from collections import Counter
 from collections.abc import Mapping
@@ -21,11 +20,13 @@ from vprm_runtime.engines.device.engine import DeviceEngine, Limits, inputs_outp
 from vprm_runtime.engines.device.memory_plan import MemoryPlan
 from vprm_runtime.engines.device.profiles import Profile, llm_profiles, profile_set, vision_profiles
 from vprm_runtime.engines.device.protocol import Binding, DeviceFacts
+from vprm_runtime.engines.ort import import_onnxruntime
 from vprm_runtime.errors import EngineError, MissingExtraError, UnsupportedError
 from vprm_runtime.manifest import Manifest
 
 DeviceType = Literal["cuda", "cpu"]
 PROVIDER = "CUDAExecutionProvider"
+_NEED = ("scoring with ONNX Runtime on CUDA", "cuda")  # for what, and the extra that has it
 
 # Attention with a mask: ONNX Runtime's fused kernel wants rows of the mask that begin at multiples of four elements
 # (of eight before 1.27), else it multiplies out all scores (onnxruntime/core/providers/cuda/llm/attention.cc).
@@ -63,7 +64,7 @@ class OrtDeviceGraph:
         stream: int = 0,
     ) -> None:
         self.profiles = profiles
-        self._ort: Any = import_onnxruntime()
+        self._ort: Any = import_onnxruntime(*_NEED)
         self._path = path
         self._device: tuple[str, int] = (device_type, device_index)
         self._session = self._open(stream)
@@ -141,7 +142,7 @@ def open_ort_cuda(bundle: Bundle, device_index: int = 0) -> DeviceEngine:
     Raises MissingExtraError, EngineError (no CUDA in ONNX Runtime, no driver, too little memory) or UnsupportedError (a
     bundle for CPUs).
     """
-    ort = import_onnxruntime()
+    ort = import_onnxruntime(*_NEED)
     manifest = bundle.manifest
     if PROVIDER not in ort.get_available_providers():
         raise EngineError(f"the installed onnxruntime {ort.__version__} has no CUDA: {_INSTALL}")
@@ -176,16 +177,16 @@ def graph_profiles(manifest: Manifest) -> tuple[tuple[Profile, ...], tuple[Profi
 
 def plan_memory(manifest: Manifest, facts: DeviceFacts, free_bytes: int, limits: Limits) -> MemoryPlan:
     """Weights by their files; what ONNX Runtime allocates while it runs is an estimate."""
-    model, graphs = manifest.model, manifest.graphs
+    graphs = manifest.graphs
     itemsize = np.dtype(graphs.llm.io_dtype).itemsize
     sizes = (manifest.files.get(f"{graph.file}.data") for graph in (graphs.vision, graphs.llm))
     return MemoryPlan(
         device_name=facts.name,
         free_bytes=free_bytes,
         weights_bytes=sum(info.size_bytes for info in sizes if info is not None),
-        workspace_bytes=_workspace_bytes(model.hidden_size, limits.tokens, itemsize),
+        workspace_bytes=_workspace_bytes(manifest.model.hidden_size, limits.tokens, itemsize),
         inputs_outputs_bytes=inputs_outputs_bytes(manifest, limits),
-        cache_row_bytes=model.layers * 2 * model.kv_width * itemsize,
+        cache_row_bytes=manifest.cache_row_bytes,
         workspace_is_held=False,
     )
 
@@ -200,17 +201,9 @@ def _workspace_bytes(hidden_size: int, tokens: int, itemsize: int) -> int:
 def is_cuda_installed() -> bool:
     """Whether the installed ONNX Runtime was built with CUDA."""
     try:
-        return PROVIDER in import_onnxruntime().get_available_providers()
+        return PROVIDER in import_onnxruntime(*_NEED).get_available_providers()
     except MissingExtraError:
         return False
-
-
-def import_onnxruntime() -> Any:
-    """The module. Raises MissingExtraError where it is not installed."""
-    try:
-        return importlib.import_module("onnxruntime")
-    except ImportError as error:
-        raise MissingExtraError("scoring with ONNX Runtime on CUDA", "cuda") from error
 
 
 def _load_cuda_libraries(ort: Any) -> None:

@@ -11,8 +11,6 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import numpy as np
-
 from vprm_runtime.bundle import Bundle
 from vprm_runtime.engines.device.cuda_device import CudaDevice
 from vprm_runtime.engines.device.engine import DeviceEngine, Limits, inputs_outputs_bytes
@@ -101,15 +99,13 @@ def plan_memory(bundle: Bundle, info: EngineInfo, facts: DeviceFacts, free_bytes
     manifest = bundle.manifest
     graphs: tuple[GraphEngine, GraphEngine] = (info.vision, info.llm)
     limits = Limits.of(info.vision.profiles, info.llm.profiles)
-    model = manifest.model
-    row_bytes = model.layers * 2 * model.kv_width * np.dtype(manifest.graphs.llm.io_dtype).itemsize
     return MemoryPlan(
         device_name=facts.name,
         free_bytes=free_bytes,
         weights_bytes=sum(graph.weights_bytes for graph in graphs),
         workspace_bytes=max(graph.workspace_bytes for graph in graphs),
         inputs_outputs_bytes=inputs_outputs_bytes(manifest, limits),
-        cache_row_bytes=row_bytes,
+        cache_row_bytes=manifest.cache_row_bytes,
     )
 
 
