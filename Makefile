@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-NATIVE := runtime/build_native.py $(wildcard runtime/vprm_runtime/native/*.[ch])
+NATIVE := runtime/build_native.py $(wildcard runtime/native/*.[ch])
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .PHONY: demo test lint clean

@@ -26,8 +26,8 @@ class NativeBuildHook(BuildHookInterface[Any]):
         wanted = os.environ.get("VPRM_NATIVE", "")
         if self.target_name != "wheel" or wanted == "0":
             return
-        source = Path(self.root) / "runtime" / "vprm_runtime" / "native"
-        library = source / "libvprm_native.so"
+        runtime = Path(self.root) / "runtime"
+        source, library = runtime / "native", runtime / "vprm_runtime" / "native" / "libvprm_native.so"
         problem = compiled(source, library)
         if problem is not None:
             if wanted == "1":

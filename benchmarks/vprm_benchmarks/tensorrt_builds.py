@@ -22,12 +22,12 @@ from typing import Any, Literal, get_args
 
 from vprm_benchmarks.gpu.synthetic_calibration import write_synthetic_calibration
 from vprm_benchmarks.random_checkpoint import visualprm_8b_spec, write_random_checkpoint
+from vprm_compile import BuildOptions, build_engines
 from vprm_demo import checkpoint_dir
 from vprm_export import ExportOptions, export_bundle
-from vprm_export.tensorrt import BuildOptions, build_engines
 from vprm_runtime import Bundle, EngineError, MissingExtraError, UnsupportedError
-from vprm_runtime.engines.trt.library import import_tensorrt
-from vprm_runtime.manifest import Precision
+from vprm_runtime.bundle.manifest import Precision
+from vprm_runtime.engines.cuda.tensorrt.graph import import_tensorrt
 
 ModelName = Literal["demo", "8b-slice", "8b"]
 PRECISIONS: tuple[Precision, ...] = ("fp16", "int8", "w8", "w4", "fp8")

@@ -11,22 +11,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vprm_calibration.collect import (
+from vprm_calibration.layer_graphs import LayeredGraph
+from vprm_calibration.sensitivity import measure_sensitivity
+from vprm_calibration.sequences import SequenceLimits, feeds_of_rows
+from vprm_calibration.statistics import (
     Progress,
     collect_statistics,
     mark_started,
     read_statistics,
     start_or_resume,
 )
-from vprm_calibration.segments import LayeredGraph
-from vprm_calibration.sensitivity import measure_sensitivity
-from vprm_calibration.sequences import SequenceLimits, feeds_of_rows
 from vprm_export.precision.calibration_file import FORMAT, FORMAT_VERSION, Calibration
 from vprm_export.precision.recipe import Recipe, recipe_for
-from vprm_runtime.batch import open_rows
-from vprm_runtime.bundle import Bundle
+from vprm_runtime.bundle.bundle import Bundle
+from vprm_runtime.bundle.manifest import Precision, Target
+from vprm_runtime.datasets import open_rows
 from vprm_runtime.errors import InputError
-from vprm_runtime.manifest import Precision, Target
 from vprm_runtime.scorer import StepScorer
 
 _TOOLS = ("vprm", "numpy", "onnxruntime", "onnx-ir")

@@ -9,8 +9,8 @@ from typing import get_args
 
 from rich.markup import escape
 
+from vprm_runtime.bundle.manifest import MANIFEST_NAME, Target
 from vprm_runtime.cli.common import Subparsers, positive_int, print_json, resolve_bundle, stderr_console
-from vprm_runtime.manifest import MANIFEST_NAME, Target
 
 _QUANTISED = ("int8", "w8", "w4", "fp8")
 _TARGETS: tuple[Target, ...] = get_args(Target)

@@ -14,16 +14,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vprm_calibration.collect import Progress, load_arrays, read_statistics
-from vprm_calibration.segments import LayeredGraph, Segment, opened_segment
+from vprm_calibration.layer_graphs import LayeredGraph, Segment, opened_segment
 from vprm_calibration.sequences import stored_sequences, with_context
-from vprm_export.precision.quantise import fake_quantised_inputs, quantised_weight, static_scale
+from vprm_calibration.statistics import Progress, load_arrays, read_statistics
+from vprm_export.precision.linears import parse_site
+from vprm_export.precision.quantizers import fake_quantised_inputs, quantised_weight, static_scale
 from vprm_export.precision.recipe import Recipe
-from vprm_export.precision.sites import parse_site
-from vprm_export.precision.tuning import SharedShape, TunedSite, divided_gram, tuned_site
+from vprm_export.precision.smoothing import SharedShape, TunedSite, divided_gram, tuned_site
 from vprm_export.weights import Weight
-from vprm_runtime.bundle import Bundle
-from vprm_runtime.score_rule import ScoreRule
+from vprm_runtime.bundle.bundle import Bundle
+from vprm_runtime.prompt.score_rule import ScoreRule
 
 Array = NDArray[Any]
 

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vprm_export.graph_builder import FLOAT32
-from vprm_runtime.batch import BadRow, RowSource
+from vprm_export.graphs.builder import FLOAT32
+from vprm_runtime.datasets import BadRow, RowSource
+from vprm_runtime.datasets.row import Row
 from vprm_runtime.errors import InputError
-from vprm_runtime.packing import causal_block
-from vprm_runtime.rows import Row
+from vprm_runtime.execution.blocks import causal_block
 from vprm_runtime.scorer import ScoreOptions, StepScorer
 
 RESPONSES_A_ROW = 2  # later ones differ little from the first in what they show of the activations

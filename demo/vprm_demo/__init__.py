@@ -1,6 +1,6 @@
 """The demo PRM: a small trained visual process reward model in the hub's layout, its example, and rows to score.
 
-Everything here needs NumPy and Pillow only; training (`python -m vprm_demo.training`) needs torch.
+Everything here needs NumPy and Pillow only; training (`python -m vprm_demo_training`) needs torch.
 """
 
 from __future__ import annotations

@@ -6,9 +6,9 @@ from typing import get_args
 
 from rich.markup import escape
 
+from vprm_runtime.bundle.manifest import Precision, Target
 from vprm_runtime.cli.common import Subparsers, byte_progress, stderr_console
 from vprm_runtime.errors import InputError
-from vprm_runtime.manifest import Precision, Target
 
 _PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 _TARGETS: tuple[Target, ...] = get_args(Target)

@@ -6,9 +6,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vprm_runtime.bundle import Bundle
+from vprm_runtime.bundle.bundle import Bundle
+from vprm_runtime.bundle.manifest import SCHEMA_VERSION
 from vprm_runtime.errors import BundleError
-from vprm_runtime.manifest import SCHEMA_VERSION
 
 if TYPE_CHECKING:
     from vprm_export.exporter import ExportOptions

@@ -25,17 +25,16 @@ import onnx_ir as ir
 from vprm_export.architecture import Architecture
 from vprm_export.checkpoint import Checkpoint
 from vprm_export.external_data import ExternalData
-from vprm_export.llm_graph import build_llm_graph
-from vprm_export.precision.plan import PrecisionOptions, plan_llm, plan_vision
+from vprm_export.graphs.llm import build_llm_graph
+from vprm_export.graphs.vision import build_vision_graph
+from vprm_export.precision.resolve import PrecisionOptions, plan_llm, plan_vision
 from vprm_export.score_rules import RuleText, find_score_rule
 from vprm_export.templates import DEFAULT_SYSTEM_MESSAGES
 from vprm_export.tokenizer_files import BundleTokenizer, load_tokenizer
-from vprm_export.vision_graph import build_vision_graph
 from vprm_export.weights import TensorReader
-from vprm_runtime.bundle import file_info
-from vprm_runtime.errors import BundleError, CheckpointError, VprmError
-from vprm_runtime.graph_io import llm_io, vision_io
-from vprm_runtime.manifest import (
+from vprm_runtime.bundle.bundle import file_info
+from vprm_runtime.bundle.graph_io import llm_io, vision_io
+from vprm_runtime.bundle.manifest import (
     MANIFEST_NAME,
     SCHEMA_VERSION,
     TOKENIZER_NAME,
@@ -50,7 +49,8 @@ from vprm_runtime.manifest import (
     Target,
     TilingInfo,
 )
-from vprm_runtime.score_rule import ScoreRule
+from vprm_runtime.errors import BundleError, CheckpointError, VprmError
+from vprm_runtime.prompt.score_rule import ScoreRule
 
 Progress = Callable[[int, int], None]  # bytes written so far, bytes in all
 _TOOLS = ("vprm", "onnx-ir", "numpy", "tokenizers")
@@ -60,7 +60,7 @@ _TOOLS = ("vprm", "onnx-ir", "numpy", "tokenizers")
 class ExportOptions:
     """What to make of a checkpoint. `vision_precision` None: the LLM's, or its floating type where the LLM is
     quantised; `system_message` None: the model's own; `score_rule`: a name of vprm_export.score_rules.SCORE_RULES, or
-    the path of a rule file; `target`, `calibration` and `keep_high`: see vprm_export.precision.plan.
+    the path of a rule file; `target`, `calibration` and `keep_high`: see vprm_export.precision.resolve.
     """
 
     precision: Precision = "fp32"

@@ -14,8 +14,8 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from vprm_export.weights import Weight, converted
+from vprm_runtime.bundle.manifest import FileInfo
 from vprm_runtime.errors import BundleError
-from vprm_runtime.manifest import FileInfo
 
 ALIGNMENT_BYTES = 4096  # a page, so that readers can map each tensor
 SMALL_ALIGNMENT_BYTES = 64  # a cache line, for tensors below a page: scales and norms are many

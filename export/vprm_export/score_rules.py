@@ -1,6 +1,6 @@
 """Score rules by model kind, or from a file, with their tokens looked up in a checkpoint's tokenizer.
 
-A rule file is JSON with the keys of `_FILE_KEYS`; what they mean: vprm_runtime.score_rule.
+A rule file is JSON with the keys of `_FILE_KEYS`; what they mean: vprm_runtime.prompt.score_rule.
 """
 
 import json
@@ -12,7 +12,7 @@ from typing import Any
 
 from vprm_export.tokenizer_files import BundleTokenizer
 from vprm_runtime.errors import InputError
-from vprm_runtime.score_rule import CandidateToken, ScoreRule
+from vprm_runtime.prompt.score_rule import CandidateToken, ScoreRule
 
 _FILE_KEYS = {"name", "first_turn", "step_joiner", "candidates"}
 _OPTIONAL_FILE_KEYS = {"reply", "marker"}

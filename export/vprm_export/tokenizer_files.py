@@ -12,8 +12,8 @@ from tokenizers import AddedToken, Tokenizer, decoders, normalizers
 from tokenizers.models import BPE
 
 from vprm_export.checkpoint import read_json
+from vprm_runtime.bundle.manifest import ControlTokens
 from vprm_runtime.errors import CheckpointError, UnsupportedError
-from vprm_runtime.manifest import ControlTokens
 
 _CONTROL_TEXTS = {
     "im_start": "<|im_start|>",

@@ -4,9 +4,7 @@ from vprm_runtime import StepScorer
 result = StepScorer.open("bundle").score("figure.png", "Find m \\\\angle 3.", ["first step\\n\\nsecond step"])
 """
 
-from vprm_runtime.aggregate import Aggregate
-from vprm_runtime.best_of_n import select_best_response
-from vprm_runtime.bundle import Bundle
+from vprm_runtime.bundle.bundle import Bundle
 from vprm_runtime.errors import (
     BundleError,
     CheckpointError,
@@ -16,6 +14,8 @@ from vprm_runtime.errors import (
     UnsupportedError,
     VprmError,
 )
+from vprm_runtime.execution.aggregate import Aggregate
+from vprm_runtime.model_card import select_best_response
 from vprm_runtime.results import CandidateScore, ScoreResult, StepScore
 from vprm_runtime.scorer import ScoreOptions, StepScorer
 from vprm_runtime.session import Session

@@ -10,18 +10,18 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from vprm_runtime.aggregate import AGGREGATES, Aggregate
-from vprm_runtime.bundle import Bundle
+from vprm_runtime.bundle.bundle import Bundle
+from vprm_runtime.bundle.manifest import Manifest
 from vprm_runtime.engines import Engine, open_engine
 from vprm_runtime.errors import InputError
-from vprm_runtime.images import ImageInput, load_image
-from vprm_runtime.manifest import Manifest
-from vprm_runtime.prefix_cache import PrefixCache, pinned, prefix_key
-from vprm_runtime.prompt import PromptBuilder, Response, TokenisedPrompt, split_steps
+from vprm_runtime.execution.aggregate import AGGREGATES, Aggregate
+from vprm_runtime.execution.prefix import PrefixCache, pinned, prefix_key
+from vprm_runtime.images.load import ImageInput, load_image
+from vprm_runtime.images.tiling import tile_image
+from vprm_runtime.prompt.builder import PromptBuilder, Response, TokenisedPrompt, split_steps
+from vprm_runtime.prompt.tokenizer import TextTokenizer
 from vprm_runtime.results import ScoreResult
 from vprm_runtime.session import Session
-from vprm_runtime.tiling import tile_image
-from vprm_runtime.tokenizer import TextTokenizer
 
 CPU_BLOCK_TOKENS = 512
 MAX_TILES_LIMIT = 256  # far above any trained setting; a guard against typing errors

@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from vprm_runtime.aggregate import aggregate_scores
 from vprm_runtime.engines.base import FloatArray, Int64Array, KVCache
 from vprm_runtime.errors import EngineError, InputError
-from vprm_runtime.packing import Candidate, causal_block, common_prefix_tokens, groups, packed_block
-from vprm_runtime.prompt import Response, TokenisedPrompt, split_steps
+from vprm_runtime.execution.aggregate import aggregate_scores
+from vprm_runtime.execution.blocks import Candidate, causal_block, common_prefix_tokens, groups, packed_block
+from vprm_runtime.prompt.builder import Response, TokenisedPrompt, split_steps
 from vprm_runtime.results import CandidateScore, ScoreResult, StepScore
 
 if TYPE_CHECKING:

@@ -13,15 +13,15 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 from vprm_calibration.calibrate import CalibrationOptions, calibrate
-from vprm_calibration.collect import collect_statistics, gram_of, hidden_directory, stored_sequences
-from vprm_calibration.segments import LayeredGraph
+from vprm_calibration.layer_graphs import LayeredGraph
 from vprm_calibration.sensitivity import step_scores
 from vprm_calibration.sequences import SequenceLimits
+from vprm_calibration.statistics import collect_statistics, gram_of, hidden_directory, stored_sequences
 from vprm_export import ExportOptions, export_bundle
 from vprm_export.precision.calibration_file import Calibration, gram_block
-from vprm_export.precision.sites import site_names
+from vprm_export.precision.linears import site_names
 from vprm_runtime import ScoreOptions, StepScorer
-from vprm_runtime.bundle import Bundle
+from vprm_runtime.bundle.bundle import Bundle
 from vprm_runtime.errors import InputError
 
 QUESTION = "How high is the bar?"

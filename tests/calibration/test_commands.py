@@ -12,7 +12,7 @@ from PIL import Image
 from vprm_demo import checkpoint_dir
 from vprm_export import ExportOptions, export_bundle
 from vprm_runtime import InputError
-from vprm_runtime.bundle import Bundle
+from vprm_runtime.bundle.bundle import Bundle
 from vprm_runtime.cli.main import main
 
 Picture = Callable[..., Image.Image]

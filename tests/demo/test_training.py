@@ -19,13 +19,13 @@ torch = pytest.importorskip("torch", reason="training needs torch")
 pytest.importorskip("sentencepiece", reason="training needs sentencepiece")
 pytest.importorskip("safetensors", reason="training needs safetensors")
 
-from vprm_demo.training import evaluate  # noqa: E402
-from vprm_demo.training.export import load_checkpoint, save_checkpoint  # noqa: E402
-from vprm_demo.training.language_data import Mixture, language_chunk  # noqa: E402
-from vprm_demo.training.model import DemoPrm, ModelConfig  # noqa: E402
-from vprm_demo.training.optim import Optimisers  # noqa: E402
-from vprm_demo.training.prompt import Tokenizer  # noqa: E402
-from vprm_demo.training.tokenizer import SYSTEM_MESSAGE  # noqa: E402
+from vprm_demo_training import evaluate  # noqa: E402
+from vprm_demo_training.export import load_checkpoint, save_checkpoint  # noqa: E402
+from vprm_demo_training.language_data import Mixture, language_chunk  # noqa: E402
+from vprm_demo_training.model import DemoPrm, ModelConfig  # noqa: E402
+from vprm_demo_training.optim import Optimisers  # noqa: E402
+from vprm_demo_training.prompt import Tokenizer  # noqa: E402
+from vprm_demo_training.tokenizer import SYSTEM_MESSAGE  # noqa: E402
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ from vprm_export import ExportOptions, export_bundle
 from vprm_export.checkpoint import INDEX_NAME, SINGLE_NAME, Checkpoint
 from vprm_export.external_data import ExternalData
 from vprm_runtime import BundleError, CheckpointError, StepScorer, UnsupportedError
-from vprm_runtime.bundle import Bundle
+from vprm_runtime.bundle.bundle import Bundle
 
 
 @pytest.fixture

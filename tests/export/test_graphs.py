@@ -15,12 +15,12 @@ from PIL import Image
 from vprm_benchmarks.reference.scorer import ReferenceScorer
 from vprm_demo import checkpoint_dir, example
 from vprm_export import ExportOptions, export_bundle
-from vprm_export.interpolate import bicubic_resize
+from vprm_export.graphs.position_resize import bicubic_resize
 from vprm_runtime import StepScorer
-from vprm_runtime.bundle import Bundle, file_info
-from vprm_runtime.graph_io import llm_io, vision_io
-from vprm_runtime.images import load_image
-from vprm_runtime.tiling import tile_image
+from vprm_runtime.bundle.bundle import Bundle, file_info
+from vprm_runtime.bundle.graph_io import llm_io, vision_io
+from vprm_runtime.images.load import load_image
+from vprm_runtime.images.tiling import tile_image
 
 RESPONSES = [["Two bars.", "The red one is 4.", "So 4."], ["Three."]]
 

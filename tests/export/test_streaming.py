@@ -18,7 +18,7 @@ from vprm_export import checkpoint as checkpoint_module
 from vprm_export import external_data
 from vprm_export.checkpoint import Checkpoint
 from vprm_export.external_data import ExternalData
-from vprm_export.precision.quantise import quantised_blocks, quantised_weight
+from vprm_export.precision.quantizers import quantised_blocks, quantised_weight
 from vprm_export.weights import Weight, converted, scaled, stacked, transpose_into
 from vprm_runtime import BundleError, UnsupportedError
 

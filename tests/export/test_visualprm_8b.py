@@ -12,12 +12,12 @@ import pytest
 from vprm_export.architecture import Architecture
 from vprm_export.checkpoint import Checkpoint, TensorEntry
 from vprm_export.external_data import ExternalData
-from vprm_export.llm_graph import LlmNumbers, build_llm_graph
-from vprm_export.llm_weights import LlmWeights
-from vprm_export.vision_graph import build_vision_graph
+from vprm_export.graphs.llm import LlmNumbers, build_llm_graph
+from vprm_export.graphs.llm_weights import LlmWeights
+from vprm_export.graphs.vision import build_vision_graph
 from vprm_export.weights import TensorReader
 from vprm_runtime import CheckpointError
-from vprm_runtime.graph_io import llm_io, vision_io
+from vprm_runtime.bundle.graph_io import llm_io, vision_io
 
 DATA = Path(__file__).parent.parent / "data" / "visualprm_8b"
 CONFIG = json.loads((DATA / "config.json").read_text("utf-8"))

@@ -15,11 +15,11 @@ from vprm_benchmarks.parity.tolerances import tolerance
 from vprm_demo import checkpoint_dir
 from vprm_export import ExportOptions, export_bundle
 from vprm_runtime import Bundle, BundleError, EngineError, StepScorer
+from vprm_runtime.bundle.manifest import Precision
 from vprm_runtime.engines import Block
-from vprm_runtime.engines.openvino import Arithmetic, OpenVinoEngine, OpenVinoGraph
-from vprm_runtime.engines.ort import OrtEngine
-from vprm_runtime.manifest import Precision
-from vprm_runtime.packing import causal_block
+from vprm_runtime.engines.host.onnxruntime import OrtEngine
+from vprm_runtime.engines.host.openvino import Arithmetic, OpenVinoEngine, OpenVinoGraph
+from vprm_runtime.execution.blocks import causal_block
 from vprm_runtime.results import ScoreResult
 
 pytest.importorskip("openvino", reason="openvino is not installed: pip install 'vprm[openvino]'")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from vprm_runtime.packing import Candidate, causal_block, common_prefix_tokens, groups, packed_block
-from vprm_runtime.prompt import TokenisedPrompt
+from vprm_runtime.execution.blocks import Candidate, causal_block, common_prefix_tokens, groups, packed_block
+from vprm_runtime.prompt.builder import TokenisedPrompt
 
 NO_EMBEDS = np.zeros((0, 4), np.float32)
 

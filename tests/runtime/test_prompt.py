@@ -13,9 +13,9 @@ from vprm_export.score_rules import visualprm_rule
 from vprm_export.templates import DEFAULT_SYSTEM_MESSAGES
 from vprm_export.tokenizer_files import load_tokenizer
 from vprm_runtime import InputError, StepScorer
-from vprm_runtime.manifest import PromptInfo
-from vprm_runtime.prompt import PromptBuilder, split_steps
-from vprm_runtime.tokenizer import TextTokenizer
+from vprm_runtime.bundle.manifest import PromptInfo
+from vprm_runtime.prompt.builder import PromptBuilder, split_steps
+from vprm_runtime.prompt.tokenizer import TextTokenizer
 
 ROOT = Path(__file__).parent.parent.parent
 GOLDEN = json.loads((ROOT / "tests/data/tokenizer_golden.json").read_text("utf-8"))

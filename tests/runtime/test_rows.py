@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from vprm_runtime import InputError, ScoreOptions
-from vprm_runtime.rows import row_from_record
+from vprm_runtime.datasets.row import row_from_record
 
 ROOT = Path("pictures")
 

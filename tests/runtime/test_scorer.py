@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from vprm_runtime import EngineError, InputError, MissingExtraError, ScoreOptions, StepScorer, select_best_response
-from vprm_runtime.aggregate import aggregate_scores
+from vprm_runtime.execution.aggregate import aggregate_scores
 from vprm_runtime.results import CandidateScore, ScoreResult
 
 RESPONSES = [
@@ -37,9 +37,9 @@ def scorer(random_scorer: Callable[[str], StepScorer]) -> StepScorer:
 
 def whole_prompt_scores(scorer: StepScorer, image: Image.Image, question: str, response: object) -> list[float]:
     """One causal pass over the whole prompt, without session, cache or packing."""
-    from vprm_runtime.packing import causal_block
-    from vprm_runtime.prompt import split_steps
-    from vprm_runtime.tiling import tile_image
+    from vprm_runtime.execution.blocks import causal_block
+    from vprm_runtime.images.tiling import tile_image
+    from vprm_runtime.prompt.builder import split_steps
 
     tiles = tile_image(image, scorer.manifest.tiling)
     prompt = scorer.prepare(question, [len(tiles)], split_steps(response, scorer.manifest.score_rule))
@@ -153,7 +153,7 @@ def test_logits_that_are_not_finite_are_an_error(scorer: StepScorer) -> None:
 def test_a_bundle_whose_image_tokens_do_not_fit_is_an_error(
     scorer: StepScorer, picture: Callable[..., Image.Image]
 ) -> None:
-    from vprm_runtime.prompt import PromptBuilder
+    from vprm_runtime.prompt.builder import PromptBuilder
 
     prompts = scorer.prompts
     wrong = PromptBuilder.__new__(PromptBuilder)

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from vprm_runtime import EngineError, StepScorer
-from vprm_runtime.batch import score_stream
+from vprm_runtime.datasets import score_stream
 
 ROOT = Path(__file__).parents[2]
 

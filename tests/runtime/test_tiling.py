@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from vprm_runtime import InputError
-from vprm_runtime.images import load_image
-from vprm_runtime.manifest import TilingInfo
-from vprm_runtime.tiling import tile_grid, tile_image
+from vprm_runtime.bundle.manifest import TilingInfo
+from vprm_runtime.images.load import load_image
+from vprm_runtime.images.tiling import tile_grid, tile_image
 
 GOLDEN = json.loads((Path(__file__).parent.parent / "data" / "tiling_golden.json").read_text("utf-8"))
 

@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import Any
 
 from vprm_runtime import MissingExtraError
-from vprm_runtime.prompt import Response
+from vprm_runtime.prompt.builder import Response
 
 PARSE_SECONDS = 3
 """Limit for one expression: math-verify stops itself by a signal, which only a main thread may use."""

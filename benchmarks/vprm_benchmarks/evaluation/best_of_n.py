@@ -23,7 +23,7 @@ from vprm_benchmarks.evaluation.metrics import Interval, bootstrap_mean
 from vprm_benchmarks.evaluation.published import PUBLISHED_BEST_OF_N
 from vprm_benchmarks.evaluation.scored import LeftOut, ScoredRow, ScoredRows, first_reason
 from vprm_runtime import Aggregate, InputError
-from vprm_runtime.aggregate import AGGREGATES, aggregate_scores
+from vprm_runtime.execution.aggregate import AGGREGATES, aggregate_scores
 
 MAX_SUBSETS = 256  # votes: more subsets than that are drawn instead of listed
 OUTCOME = "outcome"  # the whole response scored as one step

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vprm_runtime.aggregate import AGGREGATES
 from vprm_runtime.cli.common import (
     Subparsers,
     check_output_file,
@@ -17,6 +16,7 @@ from vprm_runtime.cli.common import (
     resolve_bundle,
     stderr_console,
 )
+from vprm_runtime.execution.aggregate import AGGREGATES
 
 if TYPE_CHECKING:
     from vprm_benchmarks.evaluation.pages import PageContext

@@ -30,8 +30,8 @@ from vprm_benchmarks.report import (
 )
 from vprm_benchmarks.report.charts import COLOURS
 from vprm_runtime import InputError
-from vprm_runtime.aggregate import AGGREGATES, aggregate_scores
-from vprm_runtime.manifest import TilingInfo
+from vprm_runtime.bundle.manifest import TilingInfo
+from vprm_runtime.execution.aggregate import AGGREGATES, aggregate_scores
 
 T = TypeVar("T")
 _WITHOUT_PRM = (PASS_AT_1, MAJORITY, PASS_AT_N)

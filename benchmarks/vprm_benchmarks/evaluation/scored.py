@@ -1,4 +1,4 @@
-"""Rows of a file with their scores: scoring runs through `vprm_runtime.batch`, so it streams, shares and resumes."""
+"""Rows of a file with their scores: scoring runs through `vprm_runtime.datasets`, so it streams, shares and resumes."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from vprm_runtime import InputError, ScoreOptions, StepScorer
-from vprm_runtime.batch import BadRow, open_rows, score_file
-from vprm_runtime.prompt import Response
-from vprm_runtime.rows import Row, RowId, RowImage
+from vprm_runtime.datasets import BadRow, open_rows, score_file
+from vprm_runtime.datasets.row import Row, RowId, RowImage
+from vprm_runtime.prompt.builder import Response
 
 Progress = Callable[[int, int | None, int], None]
 

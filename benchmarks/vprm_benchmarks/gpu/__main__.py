@@ -13,8 +13,8 @@ from vprm_benchmarks.gpu.chart import draw
 from vprm_benchmarks.gpu.environment import roomy_folder
 from vprm_benchmarks.gpu.suite import MODELS, Suite, SuiteOptions
 from vprm_benchmarks.random_checkpoint import tensor_plans
-from vprm_runtime.engines.trt.engine_info import LIBRARIES
-from vprm_runtime.engines.trt.library import is_installed
+from vprm_runtime.engines.cuda.tensorrt.engine_file import LIBRARIES
+from vprm_runtime.engines.cuda.tensorrt.graph import is_installed
 
 
 def main(arguments: list[str] | None = None) -> int:

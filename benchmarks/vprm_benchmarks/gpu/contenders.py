@@ -16,9 +16,9 @@ from vprm_benchmarks.gpu.torch_engine import TorchGraphEngine
 from vprm_benchmarks.reference.scorer import Method, ReferenceScorer
 from vprm_benchmarks.speed.workload import Workload
 from vprm_runtime import Bundle, ScoreOptions, StepScorer
-from vprm_runtime.packing import causal_block
-from vprm_runtime.prompt import PromptBuilder
-from vprm_runtime.tokenizer import TextTokenizer
+from vprm_runtime.execution.blocks import causal_block
+from vprm_runtime.prompt.builder import PromptBuilder
+from vprm_runtime.prompt.tokenizer import TextTokenizer
 
 
 class Contender(Protocol):

@@ -12,9 +12,9 @@ from typing import Any, Final, Literal
 import torch
 
 from vprm_benchmarks.gpu.roofline import synchronize
-from vprm_runtime.engines.device.cuda_device import is_device_present
-from vprm_runtime.engines.ort_cuda import is_cuda_installed
-from vprm_runtime.engines.trt.library import is_installed
+from vprm_runtime.engines.cuda.device import is_device_present
+from vprm_runtime.engines.cuda.onnxruntime import is_cuda_installed
+from vprm_runtime.engines.cuda.tensorrt.graph import is_installed
 
 GRAPH_KIND: Final = "pytorch-graph"  # the bundle's graphs with PyTorch's kernels: torch_engine.py
 EngineKind = Literal["cpu", "cuda", "tensorrt", "tensorrt-rtx", "pytorch-graph"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from vprm_benchmarks.speed.roofline import ProductType, copy_gb_per_s, synchronize, torch_tflops
-from vprm_benchmarks.speed.timing import median_s as _median_s
+from vprm_benchmarks.speed.stopwatch import median_s as _median_s
 
 __all__ = ["median_s", "roofline", "synchronize"]
 

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from vprm_export.precision.calibration_file import FORMAT, FORMAT_VERSION, TOKEN_PERCENTILES
+from vprm_export.precision.linears import site_names
 from vprm_export.precision.recipe import GROUP_SIZE
-from vprm_export.precision.sites import site_names
 
 _ABSMAX = 4.0  # of a few thousand normal values
 _SAMPLES = 8

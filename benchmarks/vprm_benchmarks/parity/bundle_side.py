@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vprm_benchmarks.parity.cases import ParityCase
-from vprm_benchmarks.parity.observe import CandidateObservation, Observation
+from vprm_benchmarks.parity.reference_side import CandidateObservation, Observation
 from vprm_runtime import InputError, ScoreOptions, StepScorer, VprmError
 from vprm_runtime.engines.base import Block, Engine, FloatArray, KVCache
-from vprm_runtime.images import load_image
-from vprm_runtime.tiling import tile_grid
+from vprm_runtime.images.load import load_image
+from vprm_runtime.images.tiling import tile_grid
 
 
 class RecordingEngine:

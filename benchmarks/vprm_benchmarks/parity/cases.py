@@ -15,8 +15,8 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from vprm_runtime import InputError, ScoreOptions
-from vprm_runtime.batch import BadRow, open_rows
-from vprm_runtime.rows import Row
+from vprm_runtime.datasets import BadRow, open_rows
+from vprm_runtime.datasets.row import Row
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,7 @@ def register(subparsers: Subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the comparison and write what was asked for; 0 when every stage passes, else 1."""
-    from vprm_benchmarks.parity.prove import ParityOptions, run_parity
+    from vprm_benchmarks.parity.api import ParityOptions, run_parity
     from vprm_benchmarks.parity.report import html_from_report, table_from_report
 
     check_output_file(args.html)

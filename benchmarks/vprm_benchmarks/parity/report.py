@@ -11,7 +11,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from vprm_benchmarks.parity.compare import StageResult
+from vprm_benchmarks.parity.stages import StageResult
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ import io
 from PIL import Image
 
 from vprm_benchmarks.report.page import Picture
-from vprm_runtime.images import ImageInput, load_image
-from vprm_runtime.manifest import TilingInfo
-from vprm_runtime.tiling import tile_grid
+from vprm_runtime.bundle.manifest import TilingInfo
+from vprm_runtime.images.load import ImageInput, load_image
+from vprm_runtime.images.tiling import tile_grid
 
 MAX_SIDE_PX = 640
 JPEG_QUALITY = 82

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vprm_benchmarks.speed.common import Say, add_benchmark, add_number, add_rounds
+from vprm_benchmarks.speed.cli import Say, add_benchmark, add_number, add_rounds
 from vprm_benchmarks.speed.report import Goal, Report
-from vprm_benchmarks.speed.timing import interleaved
+from vprm_benchmarks.speed.stopwatch import interleaved
 from vprm_benchmarks.speed.workload import Workload, WorkloadSize, workload
 from vprm_runtime.cli.common import Subparsers
 from vprm_runtime.errors import InputError

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from vprm_runtime import native
-from vprm_runtime.manifest import Precision, Target
+from vprm_runtime.bundle.manifest import Precision, Target
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from vprm_benchmarks.reference.scorer import Method
 from vprm_benchmarks.speed.bundles import NATIVE_INT8, BundleKind
+from vprm_benchmarks.speed.clocked_engines import TimedEngine, TimedReference
 from vprm_benchmarks.speed.models import Model, ModelName
-from vprm_benchmarks.speed.timed import TimedEngine, TimedReference
 from vprm_benchmarks.speed.workload import Workload
 from vprm_runtime import InputError, MissingExtraError, ScoreOptions, StepScorer
 

@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 
 from vprm_benchmarks.speed.arithmetic import LlmArithmetic
 from vprm_benchmarks.speed.bundles import NATIVE_INT8, BundleKind
-from vprm_benchmarks.speed.common import Say, add_benchmark, add_number, add_rounds
+from vprm_benchmarks.speed.cli import Say, add_benchmark, add_number, add_rounds
 from vprm_benchmarks.speed.report import Report
-from vprm_benchmarks.speed.timing import interleaved
+from vprm_benchmarks.speed.stopwatch import interleaved
 from vprm_runtime import EngineError
+from vprm_runtime.bundle.manifest import Manifest
 from vprm_runtime.cli.common import Subparsers, positive_int
 from vprm_runtime.engines import open_engine
-from vprm_runtime.manifest import Manifest
-from vprm_runtime.packing import causal_block
+from vprm_runtime.execution.blocks import causal_block
 
 if TYPE_CHECKING:
     from vprm_benchmarks.speed.models import Model

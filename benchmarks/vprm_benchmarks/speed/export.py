@@ -17,12 +17,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
-from vprm_benchmarks.speed.common import Say, add_benchmark, add_rounds
+from vprm_benchmarks.speed.cli import Say, add_benchmark, add_rounds
 from vprm_benchmarks.speed.report import Goal, Report
-from vprm_benchmarks.speed.timing import interleaved
+from vprm_benchmarks.speed.stopwatch import interleaved
+from vprm_runtime.bundle.manifest import Precision
 from vprm_runtime.cli.common import Subparsers, positive_int
 from vprm_runtime.errors import EngineError
-from vprm_runtime.manifest import Precision
 
 _TIME_GOAL = Goal(bar=4.0, stretch=2.0)
 _PEAK_GOAL_GB = Goal(bar=1.5, stretch=0.6)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import cast
 
 from vprm_export import ExportOptions, export_bundle
-from vprm_runtime.manifest import Precision
+from vprm_runtime.bundle.manifest import Precision
 
 
 def peak_rss_bytes() -> int:

@@ -25,7 +25,7 @@ from transformers import DynamicCache, InternVLForConditionalGeneration
 
 from vprm_benchmarks.reference.prompt import find_score_positions
 from vprm_benchmarks.reference.scorer import ReferenceImages, ReferenceScorer, ReferenceScores, common_prefix
-from vprm_benchmarks.speed.timed import TimedReference
+from vprm_benchmarks.speed.clocked_engines import TimedReference
 
 
 class OpenVinoReference(TimedReference):

@@ -12,15 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from vprm_benchmarks.speed.common import Say, add_benchmark, add_rounds
-from vprm_benchmarks.speed.pictures import encoded, photo
+from vprm_benchmarks.speed.cli import Say, add_benchmark, add_rounds
+from vprm_benchmarks.speed.photo import encoded, photo
 from vprm_benchmarks.speed.report import Goal, Report
-from vprm_benchmarks.speed.timing import interleaved
+from vprm_benchmarks.speed.stopwatch import interleaved
+from vprm_runtime.bundle.manifest import TilingInfo
 from vprm_runtime.cli.common import Subparsers, positive_int
-from vprm_runtime.images import load_image
-from vprm_runtime.manifest import TilingInfo
+from vprm_runtime.images.load import load_image
+from vprm_runtime.images.tiling import tile_grid, tile_image
 from vprm_runtime.scorer import ScoreOptions
-from vprm_runtime.tiling import tile_grid, tile_image
 
 if TYPE_CHECKING:
     import torch

@@ -14,8 +14,8 @@ import onnxruntime
 import torch
 
 from vprm_benchmarks.speed.machine import available_cores, machine
-from vprm_benchmarks.speed.timing import median_s
-from vprm_export.graph_builder import IR_VERSION, OPSET
+from vprm_benchmarks.speed.stopwatch import median_s
+from vprm_export.graphs.builder import IR_VERSION, OPSET
 
 ProductType = Literal["fp32", "bf16", "fp16", "int8"]
 _COPY_BYTES = 1 << 28
@@ -94,7 +94,7 @@ def openvino_tflops(threads: int, size: int, repeats: int = 3) -> float:
     """TFLOP/s of OpenVINO's product in the type that its engine computes in: bfloat16 where the CPU does."""
     import openvino
 
-    from vprm_runtime.engines.openvino import graph_options, native_arithmetic
+    from vprm_runtime.engines.host.openvino import graph_options, native_arithmetic
 
     random = np.random.default_rng(0)
     inputs, weights = (random.standard_normal((size, size), np.float32) for _ in range(2))

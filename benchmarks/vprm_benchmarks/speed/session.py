@@ -11,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vprm_benchmarks.speed.bundles import BundleKind
-from vprm_benchmarks.speed.common import Say, add_benchmark, add_rounds
+from vprm_benchmarks.speed.cli import Say, add_benchmark, add_rounds
 from vprm_benchmarks.speed.report import Goal, Report
-from vprm_benchmarks.speed.timing import interleaved
+from vprm_benchmarks.speed.stopwatch import interleaved
 from vprm_benchmarks.speed.workload import WorkloadSize, workload
 from vprm_runtime import ScoreOptions, StepScorer
+from vprm_runtime.bundle.manifest import Precision
 from vprm_runtime.cli.common import Subparsers, positive_int
-from vprm_runtime.manifest import Precision
 from vprm_runtime.results import ScoreResult
 
 if TYPE_CHECKING:

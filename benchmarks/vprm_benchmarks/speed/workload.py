@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from vprm_benchmarks.speed.pictures import photo
+from vprm_benchmarks.speed.photo import photo
 from vprm_runtime.errors import InputError
 
 QUESTION = "In the figure, two lines cut the sides of the triangle. How large is the angle marked with a letter?"

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from vprm_export.graph_builder import FLOAT32, GraphBuilder, LinearFormat
-from vprm_export.precision.error_feedback import TINY
-from vprm_export.precision.quantise import INT8_MAX, FloatArray, static_scale
+from vprm_export.graphs.builder import FLOAT32, GraphBuilder, LinearFormat
+from vprm_export.precision.gptq import TINY
+from vprm_export.precision.quantizers import INT8_MAX, FloatArray, static_scale
 from vprm_export.precision.recipe import Recipe, group_size
 from vprm_export.precision.stored import Layout, QuantisedWeight
 from vprm_export.weights import Weight

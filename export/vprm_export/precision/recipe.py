@@ -20,10 +20,10 @@ the package's own operator (vprm_runtime.native).
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
-from vprm_export.precision.sites import ROLES, Role
+from vprm_export.precision.linears import ROLES, Role
+from vprm_runtime.bundle.graph_io import FloatDType
+from vprm_runtime.bundle.manifest import Precision, Target
 from vprm_runtime.errors import UnsupportedError
-from vprm_runtime.graph_io import FloatDType
-from vprm_runtime.manifest import Precision, Target
 
 WeightKind = Literal["int8_channel", "int8_group", "int4_group", "fp8_tensor"]
 FEEDBACK_KINDS: tuple[WeightKind, ...] = ("int4_group", "fp8_tensor")  # rounding errors are fed back

@@ -15,11 +15,11 @@ from collections.abc import Callable
 import numpy as np
 
 from vprm_export.architecture import LlmArchitecture
-from vprm_export.llm_weights import LlmWeights
+from vprm_export.graphs.llm_weights import LlmWeights
 from vprm_export.precision.calibration_file import Calibration, FloatArray
+from vprm_export.precision.linears import Role, site_name
 from vprm_export.precision.recipe import Recipe
-from vprm_export.precision.sites import Role, site_name
-from vprm_export.precision.tuning import TunedSite, divided_gram, tuned_site
+from vprm_export.precision.smoothing import TunedSite, divided_gram, tuned_site
 from vprm_export.weights import TensorReader, Weight, scaled
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vprm_export.precision.quantise import FP8, FloatArray, packed_int4, quantised_blocks
+from vprm_export.precision.quantizers import FP8, FloatArray, packed_int4, quantised_blocks
 from vprm_export.precision.recipe import FEEDBACK_KINDS, WeightKind, group_size
 from vprm_export.weights import Weight, transpose_into
 

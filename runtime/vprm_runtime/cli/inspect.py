@@ -9,9 +9,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from vprm_runtime.bundle import Bundle
+from vprm_runtime.bundle.bundle import Bundle
 from vprm_runtime.cli.common import Subparsers, print_json, resolve_bundle
-from vprm_runtime.engines.trt.engine_info import EngineInfo, engine_directories, engine_lines, inspect_engines
+from vprm_runtime.engines.cuda.tensorrt.engine_file import EngineInfo, engine_directories, engine_lines, inspect_engines
 
 
 def register(subparsers: Subparsers) -> None:

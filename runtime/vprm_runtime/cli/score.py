@@ -11,9 +11,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from vprm_runtime.aggregate import AGGREGATES
 from vprm_runtime.cli.common import Subparsers, demo_hook, positive_int, print_json, resolve_bundle, stderr_console
 from vprm_runtime.errors import InputError
+from vprm_runtime.execution.aggregate import AGGREGATES
 from vprm_runtime.results import ScoreResult
 from vprm_runtime.scorer import ScoreOptions, StepScorer
 
@@ -85,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
 def _run_file(args: argparse.Namespace, options: ScoreOptions, given: Sequence[str]) -> int:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from vprm_runtime.batch import score_file
+    from vprm_runtime.datasets import score_file
 
     if args.input == _STDIN:
         return _run_stream(args, options, given)
@@ -114,7 +114,7 @@ def _run_file(args: argparse.Namespace, options: ScoreOptions, given: Sequence[s
 
 
 def _run_stream(args: argparse.Namespace, options: ScoreOptions, given: Sequence[str]) -> int:
-    from vprm_runtime.batch import score_stream
+    from vprm_runtime.datasets import score_stream
 
     if args.output is not None or given or args.json:
         raise InputError("rows from stdin are answered on stdout, a line each: leave out --output, --json and the rest")

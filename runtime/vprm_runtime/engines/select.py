@@ -7,14 +7,14 @@ CPU. OpenVINO is for asking: it rounds to bfloat16 where the CPU does. What was 
 not.
 """
 
-from vprm_runtime.bundle import Bundle
+from vprm_runtime.bundle.bundle import Bundle
 from vprm_runtime.engines.base import Engine
-from vprm_runtime.engines.device.cuda_device import is_device_present
-from vprm_runtime.engines.openvino import OpenVinoEngine
-from vprm_runtime.engines.ort import OrtEngine
-from vprm_runtime.engines.ort_cuda import is_cuda_installed, open_ort_cuda
-from vprm_runtime.engines.trt.engine_info import LIBRARIES, engine_directories
-from vprm_runtime.engines.trt.opening import open_tensorrt
+from vprm_runtime.engines.cuda.device import is_device_present
+from vprm_runtime.engines.cuda.onnxruntime import is_cuda_installed, open_ort_cuda
+from vprm_runtime.engines.cuda.tensorrt.engine_file import LIBRARIES, engine_directories
+from vprm_runtime.engines.cuda.tensorrt.opening import open_tensorrt
+from vprm_runtime.engines.host.onnxruntime import OrtEngine
+from vprm_runtime.engines.host.openvino import OpenVinoEngine
 from vprm_runtime.errors import InputError
 
 DEVICES = ("cpu", "openvino", "cuda", "tensorrt", "tensorrt-rtx")

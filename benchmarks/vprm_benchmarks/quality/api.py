@@ -1,0 +1,115 @@
+"""The comparison that `vprm quality` makes: open both sides, score the rows, work out figures and verdict."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import chain, islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from vprm_benchmarks.quality.budget import Budget, budget_of, check
+from vprm_benchmarks.quality.compare import compare, share_vision
+from vprm_benchmarks.quality.figures import figures_of
+from vprm_benchmarks.quality.layer_profile import PROFILE_ROWS, layer_profile
+from vprm_benchmarks.quality.numpy_engine import NumpyEngine
+from vprm_benchmarks.quality.report import QualityReport
+from vprm_export import ExportOptions, export_bundle
+from vprm_runtime.bundle.bundle import Bundle
+from vprm_runtime.bundle.manifest import MANIFEST_NAME, GraphsInfo, Manifest
+from vprm_runtime.datasets import RowSource, open_rows
+from vprm_runtime.datasets.row import Row
+from vprm_runtime.errors import InputError
+from vprm_runtime.scorer import StepScorer
+
+
+@dataclass(frozen=True)
+class QualityOptions:
+    """Rows' files, rows of each at most, a budget instead of the precision's own, CPU threads (None: all cores).
+
+    `emulate`: run the reference's LLM graph in NumPy (see numpy_engine), to check an engine instead of a precision.
+    """
+
+    data: tuple[Path, ...]
+    max_rows: int | None = None
+    budget: Budget | None = None
+    threads: int | None = None
+    emulate: bool = False
+
+
+def measure_quality(
+    bundles: Mapping[str, Path],
+    against: Path,
+    options: QualityOptions,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[str, QualityReport]:
+    """Compare bundles, by name, with a reference bundle or checkpoint (which is exported as fp32 for that).
+
+    Pictures are encoded once for all bundles whose vision graphs are the same. Raises InputError on rows that cannot
+    be scored and on sides that are different models, BundleError or CheckpointError where a side cannot be opened.
+    """
+    sources = [open_rows(path) for path in options.data]
+    total = sum(min(source.total, options.max_rows or source.total) for source in sources)
+    with _as_bundle(against) as reference_path:
+        reference_bundle = Bundle.open(reference_path)
+        opened = {name: Bundle.open(path) for name, path in bundles.items()}
+        for name, bundle in opened.items():
+            _check_same_model(name, bundle.manifest, against.name, reference_bundle.manifest)
+        reference = StepScorer.open(reference_bundle, threads=options.threads)
+        if options.emulate:
+            reference.engine = NumpyEngine(reference_bundle, reference.engine)
+        candidates = {name: StepScorer.open(bundle, threads=options.threads) for name, bundle in opened.items()}
+        pairs = [(reference_bundle, reference), *((opened[name], candidates[name]) for name in candidates)]
+        share_vision(pairs)
+        rows = chain.from_iterable(islice(source, options.max_rows) for source in sources)
+        compared = compare(reference, candidates, rows, lambda done: progress(done, total))
+        profile_rows = _first_rows(sources)
+        reports = {}
+        for name, bundle in opened.items():
+            graph = bundle.manifest.graphs.llm
+            figures = figures_of(compared[name])
+            profile = layer_profile(reference, candidates[name], profile_rows)
+            reports[name] = QualityReport(
+                bundle=name,
+                precision=_precision(bundle.manifest.graphs),
+                against=against.name,
+                rows=len(compared[name]),
+                figures=figures,
+                checks=check(figures, options.budget or budget_of(bundle.manifest.graphs)),
+                profile=None if profile is None else tuple(profile),
+                kept_high=() if graph.quantisation is None else graph.quantisation.kept_high,
+            )
+    return reports
+
+
+def _check_same_model(name: str, manifest: Manifest, against: str, reference: Manifest) -> None:
+    """Raise InputError where two bundles are of different models, or would ask them different things."""
+    for part in ("model", "tokens", "prompt", "score_rule", "tiling"):
+        one, other = getattr(manifest, part), getattr(reference, part)
+        if part == "model":
+            one, other = replace(one, name=""), replace(other, name="")
+        if one != other:
+            raise InputError(
+                f"{name} and {against} differ in {part}, not only in precision ({one} and {other}): "
+                "compare a bundle with one of the same checkpoint and the same export options"
+            )
+
+
+def _precision(graphs: GraphsInfo) -> str:
+    """The LLM's, and the vision graph's where that is quantised too."""
+    return graphs.llm.precision + (f", vision {graphs.vision.precision}" if graphs.vision.quantisation else "")
+
+
+def _first_rows(sources: Sequence[RowSource]) -> list[Row]:
+    rows = (row for source in sources for row in islice(source, PROFILE_ROWS) if isinstance(row, Row))
+    return list(islice(rows, PROFILE_ROWS))
+
+
+@contextmanager
+def _as_bundle(path: Path) -> Iterator[Path]:
+    """A bundle as it is; a checkpoint exported as fp32 for as long as it is needed."""
+    if (path / MANIFEST_NAME).is_file() or not (path / "config.json").is_file():
+        yield path
+        return
+    with TemporaryDirectory(prefix="vprm-quality-") as directory:
+        export_bundle(path, Path(directory) / "bundle", ExportOptions("fp32"))
+        yield Path(directory) / "bundle"

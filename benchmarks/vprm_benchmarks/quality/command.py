@@ -1,0 +1,122 @@
+"""`vprm quality`: what changed between a bundle and the one it was made of."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vprm_runtime.cli.common import (
+    Subparsers,
+    check_output_file,
+    positive_int,
+    print_json,
+    resolve_bundle,
+    stderr_console,
+)
+
+if TYPE_CHECKING:
+    from vprm_benchmarks.quality.budget import Budget
+
+_DEMO_ROWS = 1000
+_DEMO_BEST_OF_N_ROWS = 200
+
+
+def register(subparsers: Subparsers) -> None:
+    """Add the `quality` parser."""
+    parser = subparsers.add_parser(
+        "quality",
+        help="compare a bundle's scores with another's, or with a checkpoint's",
+        description="Step-score error, F1 and AUC before and after, best-of-N choices that flip, error by layer. "
+        "Exit code 1 beyond the budget of the bundle's precision.",
+    )
+    parser.add_argument("bundle", nargs="?", type=Path, metavar="BUNDLE", help="bundle directory (default: demo PRM)")
+    parser.add_argument("--against", type=Path, required=True, metavar="BUNDLE|CHECKPOINT", help="the reference")
+    parser.add_argument(
+        "--data",
+        nargs="+",
+        type=Path,
+        default=[],
+        metavar="FILE",
+        help=f"rows, jsonl or parquet (default: {_DEMO_ROWS:,} and {_DEMO_BEST_OF_N_ROWS} of the demo's, for minutes)",
+    )
+    parser.add_argument("--max-rows", type=positive_int, metavar="N", help="of each file at most")
+    parser.add_argument("--max-mean-error", type=_share, metavar="X", help="budget: mean step-score error")
+    parser.add_argument("--max-f1-change", type=_share, metavar="X", help="budget: change of macro F1")
+    parser.add_argument(
+        "--max-flips", type=_share, metavar="X", help="budget: share of choices flipped outside a margin"
+    )
+    parser.add_argument(
+        "--emulate",
+        action="store_true",
+        help="run the reference's LLM graph in NumPy: checks how an engine runs a graph",
+    )
+    parser.add_argument("--threads", type=positive_int, metavar="N", help="CPU threads (default: all cores)")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write a page")
+    parser.add_argument("--json", action="store_true", help="print one JSON document on stdout")
+    parser.set_defaults(run=run, extra="calibration")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Compare. Returns 1 where a figure is beyond the budget."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.progress import Progress
+    from rich.table import Table
+
+    from vprm_benchmarks.quality.api import QualityOptions, measure_quality
+
+    check_output_file(args.html)
+    bundle = resolve_bundle(args.bundle)
+    data = tuple(args.data) or _demo_rows(args.max_rows)
+    options = QualityOptions(data, args.max_rows, _budget(args, bundle), args.threads, args.emulate)
+    with Progress(console=stderr_console(), transient=True) as bar:
+        task = bar.add_task("comparing", total=None)
+        reports = measure_quality(
+            {bundle.name: bundle},
+            args.against,
+            options,
+            lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    report = reports[bundle.name]
+    if args.html is not None:
+        args.html.write_text(report.to_html(), "utf-8")
+    if args.json:
+        print_json(report.to_dict())
+    else:
+        table = Table(
+            "figure", "value", "budget", title=escape(f"{report.bundle} against {report.against}, {report.rows} rows")
+        )
+        for line in report.lines():
+            table.add_row(*line)
+        Console().print(table)
+        Console().print("within the budget" if report.passed else "beyond the budget", highlight=False)
+    return 0 if report.passed else 1
+
+
+def _share(text: str) -> float:
+    """An argparse type: a number from 0 to 1."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 1")
+    return value
+
+
+def _demo_rows(max_rows: int | None) -> tuple[Path, ...]:
+    from vprm_demo import best_of_n_rows, held_out_rows
+
+    held_out, best_of_n = _DEMO_ROWS, _DEMO_BEST_OF_N_ROWS
+    if max_rows is not None:
+        held_out, best_of_n = min(held_out, max_rows), min(best_of_n, max_rows)
+    return held_out_rows(held_out), best_of_n_rows(best_of_n)
+
+
+def _budget(args: argparse.Namespace, bundle: Path) -> "Budget":
+    from vprm_benchmarks.quality.budget import Budget, budget_of
+    from vprm_runtime.bundle.bundle import Bundle
+
+    own = budget_of(Bundle.open(bundle).manifest.graphs)
+    given = (args.max_mean_error, args.max_f1_change, args.max_flips)
+    usual = (own.mean_error, own.f1_change, own.flips_outside)
+    return Budget(*(default if value is None else value for value, default in zip(given, usual, strict=True)))

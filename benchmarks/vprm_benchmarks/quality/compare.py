@@ -1,0 +1,122 @@
+"""Score the same rows with a reference and one or several candidates, row by row."""
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vprm_runtime.bundle.bundle import Bundle
+from vprm_runtime.datasets import BadRow
+from vprm_runtime.datasets.row import Row
+from vprm_runtime.engines.base import Block, Engine, FloatArray, KVCache
+from vprm_runtime.errors import InputError
+from vprm_runtime.images.load import ImageInput
+from vprm_runtime.scorer import ScoreOptions, StepScorer
+
+Scores = tuple[tuple[float, ...], ...]  # steps of each response
+_REMEMBERED_IMAGES = 4
+
+
+@dataclass(frozen=True)
+class ComparedRow:
+    """One row's step scores under the reference and a candidate, and its labels (1, 0, -1; None where it has none)."""
+
+    id: str | int
+    reference: Scores
+    candidate: Scores
+    labels: tuple[tuple[int, ...], ...] | None
+
+
+class SharedVision:
+    """An engine that takes image embeddings from another one, which remembers the last few."""
+
+    def __init__(self, engine: Engine, encode: Callable[[NDArray[np.uint8]], FloatArray]) -> None:
+        self._engine = engine
+        self._encode = encode
+
+    def encode_tiles(self, tiles: NDArray[np.uint8]) -> FloatArray:
+        """The other engine's embeddings."""
+        return self._encode(tiles)
+
+    def forward(self, block: Block, cache: KVCache) -> NDArray[np.float32]:
+        """The engine's own."""
+        return self._engine.forward(block, cache)
+
+    def new_cache(self, capacity_tokens: int) -> KVCache:
+        """The engine's own."""
+        return self._engine.new_cache(capacity_tokens)
+
+    @property
+    def description(self) -> str:
+        """The engine's own."""
+        return self._engine.description
+
+    def __getattr__(self, name: str) -> Any:
+        """Whatever else the engine has."""
+        return getattr(self._engine, name)
+
+
+def share_vision(scorers: Sequence[tuple[Bundle, StepScorer]]) -> None:
+    """Let scorers whose vision graphs are the same files encode each picture once."""
+    encoders: dict[tuple[tuple[str, str], ...], Callable[[NDArray[np.uint8]], FloatArray]] = {}
+    for bundle, scorer in scorers:
+        graph = bundle.manifest.graphs.vision.file
+        files = bundle.manifest.files.items()
+        key = tuple((name, info.sha256) for name, info in files if name.startswith(graph))
+        encode = encoders.setdefault(key, _remembering(scorer.engine.encode_tiles))
+        scorer.engine = SharedVision(scorer.engine, encode)
+
+
+def _remembering(encode: Callable[[NDArray[np.uint8]], FloatArray]) -> Callable[[NDArray[np.uint8]], FloatArray]:
+    known: OrderedDict[bytes, FloatArray] = OrderedDict()
+
+    def remembered(tiles: NDArray[np.uint8]) -> FloatArray:
+        key = hashlib.blake2b(tiles.tobytes(), digest_size=16).digest()
+        if key not in known:
+            known[key] = encode(tiles)
+            if len(known) > _REMEMBERED_IMAGES:
+                known.popitem(last=False)
+        return known[key]
+
+    return remembered
+
+
+def compare(
+    reference: StepScorer,
+    candidates: Mapping[str, StepScorer],
+    rows: Iterable[Row | BadRow],
+    progress: Callable[[int], None] = lambda done: None,
+) -> dict[str, list[ComparedRow]]:
+    """Compared rows by candidate. Raises InputError where a row cannot be read or scored by all of them."""
+    compared: dict[str, list[ComparedRow]] = {name: [] for name in candidates}
+    for number, row in enumerate(rows):
+        if isinstance(row, BadRow):
+            raise InputError(f"row {row.id} cannot be scored: {row.error}")
+        expected, labels = _scores(reference, row), _labels(row)
+        for name, scorer in candidates.items():
+            compared[name].append(ComparedRow(row.id, expected, _scores(scorer, row), labels))
+        progress(number + 1)
+    return compared
+
+
+def _scores(scorer: StepScorer, row: Row) -> Scores:
+    images: list[ImageInput] = list(row.images)
+    try:
+        result = scorer.score(images, row.question, row.responses, row.options(ScoreOptions()))
+    except InputError as error:
+        raise InputError(f"row {row.id} cannot be scored: {error}") from error
+    for candidate in result.candidates:
+        if candidate.error is not None:
+            raise InputError(f"row {row.id}, response {candidate.index} cannot be scored: {candidate.error}")
+    return tuple(tuple(step.score for step in candidate.steps) for candidate in result.candidates)
+
+
+def _labels(row: Row) -> tuple[tuple[int, ...], ...] | None:
+    labels = row.labels.get("process_correctness")
+    if labels is None or row.max_steps is not None:  # joined steps have no labels
+        return None
+    return tuple(tuple(int(label) for label in response) for response in labels)

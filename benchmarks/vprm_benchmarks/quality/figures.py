@@ -1,0 +1,135 @@
+"""Figures of a comparison: step-score error, macro F1 and AUC before and after, and choices that changed.
+
+F1 and its conventions are VisualProcessBench's (OpenGVLab/InternVL, evaluation of VisualPRM): prediction 1 where the
+score is above the threshold, else -1; steps labelled 0 are left out; macro F1 is the mean over both classes.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vprm_benchmarks.quality.compare import ComparedRow, Scores
+
+THRESHOLDS = (0.5, 0.8, 0.85)
+MARGIN = 0.02  # a choice between responses closer than this was a coin's toss before
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class ErrorFigures:
+    """Absolute difference of step scores."""
+
+    steps: int
+    mean: float
+    p99: float
+    max: float
+
+
+@dataclass(frozen=True)
+class LabelFigures:
+    """One measure against labels, before and after."""
+
+    name: str
+    reference: float
+    candidate: float
+
+    @property
+    def change(self) -> float:
+        """After minus before."""
+        return self.candidate - self.reference
+
+
+@dataclass(frozen=True)
+class ChoiceFigures:
+    """Best-of-N choices by mean step score. A flip's margin: how much better the reference thought its own choice."""
+
+    choices: int
+    flip_margins: tuple[float, ...]
+
+    @property
+    def flips_outside(self) -> float:
+        """Share of choices that flipped although the margin was above MARGIN."""
+        outside = sum(margin > MARGIN for margin in self.flip_margins)
+        return outside / self.choices if self.choices else 0.0
+
+
+@dataclass(frozen=True)
+class Figures:
+    """All of a comparison. `labels` is empty without labels, `choices.choices` 0 without several responses a row."""
+
+    errors: ErrorFigures
+    labels: tuple[LabelFigures, ...]
+    choices: ChoiceFigures
+
+    @property
+    def f1_change(self) -> float | None:
+        """The largest absolute change of macro F1 over the thresholds; None without labels."""
+        changes = [abs(figure.change) for figure in self.labels if figure.name.startswith("macro F1")]
+        return max(changes) if changes else None
+
+
+def figures_of(rows: Sequence[ComparedRow]) -> Figures:
+    """Figures over all rows."""
+    reference = np.array(list(_flat(row.reference for row in rows)))
+    candidate = np.array(list(_flat(row.candidate for row in rows)))
+    error = np.abs(candidate - reference)
+    errors = ErrorFigures(len(error), float(error.mean()), float(np.percentile(error, 99)), float(error.max()))
+    return Figures(errors, _label_figures(rows), _choice_figures(rows))
+
+
+def _flat(scores: Iterable[Scores]) -> Iterable[float]:
+    return (score for row in scores for response in row for score in response)
+
+
+def _label_figures(rows: Sequence[ComparedRow]) -> tuple[LabelFigures, ...]:
+    labels, before, after = [], [], []
+    for row in rows:
+        if row.labels is not None:
+            labels += [label for response in row.labels for label in response]
+            before += list(_flat([row.reference]))
+            after += list(_flat([row.candidate]))
+    known = np.array(labels) != 0
+    if not known.any():
+        return ()
+    right = np.array(labels)[known] > 0
+    pair = (np.array(before)[known], np.array(after)[known])
+    f1 = [LabelFigures(f"macro F1 at {t}", *(macro_f1(scores > t, right) for scores in pair)) for t in THRESHOLDS]
+    if right.all() or not right.any():
+        return tuple(f1)
+    return (*f1, LabelFigures("AUC", *(auc(scores, right) for scores in pair)))
+
+
+def macro_f1(predicted: NDArray[np.bool_], right: NDArray[np.bool_]) -> float:
+    """Mean of F1 over the classes "right" and "wrong"; a class that is neither there nor predicted has 0."""
+
+    def f1(predicted: NDArray[np.bool_], actual: NDArray[np.bool_]) -> float:
+        total = int(predicted.sum() + actual.sum())
+        return 2 * int((predicted & actual).sum()) / total if total else 0.0
+
+    return (f1(predicted, right) + f1(~predicted, ~right)) / 2
+
+
+def auc(scores: FloatArray, right: NDArray[np.bool_]) -> float:
+    """Probability that a right step has a higher score than a wrong one, equals counting half."""
+    _, inverse, counts = np.unique(scores, return_inverse=True, return_counts=True)
+    mean_ranks = np.cumsum(counts) - (counts - 1) / 2  # of each distinct score, from 1
+    positives, negatives = int(right.sum()), int((~right).sum())
+    rank_sum = float(mean_ranks[inverse][right].sum())
+    return (rank_sum - positives * (positives + 1) / 2) / (positives * negatives)
+
+
+def _choice_figures(rows: Sequence[ComparedRow]) -> ChoiceFigures:
+    choices, margins = 0, []
+    for row in rows:
+        if len(row.reference) < 2:
+            continue
+        choices += 1
+        before = [float(np.mean(steps)) for steps in row.reference]
+        after = [float(np.mean(steps)) for steps in row.candidate]
+        first, second = int(np.argmax(before)), int(np.argmax(after))
+        if first != second:
+            margins.append(before[first] - before[second])
+    return ChoiceFigures(choices, tuple(sorted(margins, reverse=True)))

@@ -1,0 +1,292 @@
+"""The stages of a build, in order: check, import, compile, describe, finish.
+
+| stage    | requires                       | ensures                                                              |
+|----------|--------------------------------|----------------------------------------------------------------------|
+| check    | an opened bundle, options      | library installed, precision and device possible, profiles right     |
+| import   | the above                      | both graphs are strongly typed networks                              |
+| compile  | the above                      | engine files in a temporary folder                                   |
+| describe | the above                      | hashes, memory, compiled kernels compared with the graph             |
+| finish   | the above                      | engine.json written, folder renamed: the engine exists, whole        |
+"""
+
+import re
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from vprm_compile.callbacks import (
+    BuildLog,
+    compiled_into,
+    progress_monitor,
+    stream_writer,
+    supported_capabilities,
+)
+from vprm_compile.engine_check import check_engine_file
+from vprm_compile.inspector import check_by_inspector
+from vprm_compile.network import adapted_graph, allow_decomposed_attention, imported_network
+from vprm_runtime.bundle.bundle import Bundle
+from vprm_runtime.bundle.manifest import GraphInfo
+from vprm_runtime.engines.cuda.device import CudaDevice, is_device_present
+from vprm_runtime.engines.cuda.profiles import Profile, llm_profiles, profile_set, vision_profiles
+from vprm_runtime.engines.cuda.tensorrt.engine_file import (
+    ENGINES_FOLDER,
+    INFO_NAME,
+    SCHEMA_VERSION,
+    EngineInfo,
+    GraphEngine,
+    Library,
+    Weights,
+    bundle_fingerprint,
+    engine_name,
+)
+from vprm_runtime.engines.cuda.tensorrt.graph import import_tensorrt
+from vprm_runtime.errors import BundleError, EngineError, InputError, UnsupportedError
+
+Progress = Callable[[str, int, int], None]  # phase, steps done, steps in all
+GraphName = Literal["vision", "llm"]
+NO_FUSED_ATTENTION = "attention has no fused kernel here: scores of all heads are multiplied out, which is slow"
+_FP8_CAPABILITY = 89  # Ada and later; NVIDIA, TensorRT-RTX support matrix
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """What to build. `compute_capability` 89 for 8.9; None: that of the device in this machine."""
+
+    library: Library
+    compute_capability: int | None = None
+    profile: str = "latency"
+    weights: Weights = "full"
+
+
+def build_engines(
+    bundle: Bundle, options: BuildOptions, progress: Progress = lambda phase, done, total: None
+) -> EngineInfo:
+    """Build both graphs' engines into `engines/<library>-sm<NN>/`, replacing what is there. No device is needed for
+    TensorRT-RTX with full weights.
+
+    Raises MissingExtraError (package not installed), InputError (options), UnsupportedError (a node or precision that
+    TensorRT refuses), EngineError (the compilation failed), BundleError (cannot write).
+    """
+    trt = import_tensorrt(options.library)
+    capability = checked_capability(trt, options)
+    for graph in (bundle.manifest.graphs.vision, bundle.manifest.graphs.llm):
+        check_precision(graph, capability)
+    profiles = _profiles(bundle, options.profile)
+    target = bundle.path / ENGINES_FOLDER / engine_name(options.library, capability)
+    try:
+        target.parent.mkdir(exist_ok=True)
+        directory = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    except OSError as error:
+        raise BundleError(f"cannot write into {target.parent} ({error.strerror}): copy the bundle elsewhere") from error
+    try:
+        graphs = {
+            name: _build_graph(
+                trt, name, _GraphJob(path, graph, profiles[name], capability, options), directory, progress
+            )
+            for name, path, graph in (
+                ("vision", bundle.vision_path, bundle.manifest.graphs.vision),
+                ("llm", bundle.llm_path, bundle.manifest.graphs.llm),
+            )
+        }
+        info = EngineInfo(
+            schema_version=SCHEMA_VERSION,
+            library=options.library,
+            library_version=str(trt.__version__),
+            compute_capability=capability,
+            weights=options.weights,
+            profile=options.profile,
+            bundle_sha256=bundle_fingerprint(bundle),
+            vision=graphs["vision"],
+            llm=graphs["llm"],
+        )
+        (directory / INFO_NAME).write_text(info.to_json(), "utf-8")
+        directory.chmod(0o755)
+        shutil.rmtree(target, ignore_errors=True)
+        directory.rename(target)
+    except OSError as error:
+        raise BundleError(f"writing {error.filename or target} failed ({error.strerror}): check the disk") from error
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+    return info
+
+
+def checked_capability(trt: Any, options: BuildOptions) -> int:
+    """The compute capability to build for. Raises InputError or EngineError where that cannot be built here."""
+    present = CudaDevice().facts.compute_capability if is_device_present() else None
+    capability = options.compute_capability or present
+    if options.weights == "stripped" and present is None:
+        raise EngineError("--weights stripped needs a device with its driver at build time: use  --weights full  here")
+    if capability is None:
+        raise InputError(
+            "there is no CUDA device here to build for: name one, e.g. "
+            "--sm 80 (A100), 86 (RTX 30, A10), 89 (L4, L40S, RTX 40), 120 (RTX 50)"
+        )
+    if options.library == "tensorrt":
+        if present is None:
+            raise EngineError(
+                "TensorRT times kernels on the device that it builds for, and there is none here: build on that "
+                "machine, or ahead of time with  --engine tensorrt-rtx"
+            )
+        if capability != present:
+            raise InputError(f"TensorRT builds for the device in this machine, sm{present}, not for sm{capability}")
+        return capability
+    allowed = supported_capabilities(trt)
+    if capability not in allowed and capability != present:  # for the device that is here the library itself may try
+        raise InputError(
+            f"TensorRT-RTX {trt.__version__} does not build for sm{capability}, only for "
+            f"{', '.join(map(str, allowed))}: H100, H200 and B200 need  --engine tensorrt  on the spot"
+        )
+    return capability
+
+
+def check_precision(graph: GraphInfo, capability: int) -> None:
+    """Raise UnsupportedError where a graph's precision cannot become an engine for this device."""
+    quantisation = getattr(graph, "quantisation", None)
+    if quantisation is not None and quantisation.target != "tensorrt":
+        raise UnsupportedError(
+            f"{graph.file} is quantised for {quantisation.target} engines: export the checkpoint again with  "
+            f"--precision {graph.precision} --target tensorrt"
+        )
+    if graph.io_dtype == "float32":
+        raise UnsupportedError(
+            f"{graph.file} computes in float32, for which TensorRT has no fused attention kernel: export the "
+            "checkpoint again with  --precision fp16  (or int8, w8, w4, fp8 with --target tensorrt)"
+        )
+    if graph.precision == "fp8" and capability < _FP8_CAPABILITY:
+        raise UnsupportedError(
+            f"{graph.file} is fp8, which sm{capability} cannot multiply (from sm{_FP8_CAPABILITY} on): "
+            "export the checkpoint again with  --precision int8 --target tensorrt"
+        )
+
+
+@dataclass(frozen=True)
+class _GraphJob:
+    path: Path
+    graph: GraphInfo
+    profiles: tuple[Profile, ...]
+    capability: int
+    options: BuildOptions
+
+
+def _profiles(bundle: Bundle, text: str) -> dict[str, tuple[Profile, ...]]:
+    profiles = profile_set(text, bundle.manifest)
+    vision, llm = bundle.manifest.graph_io
+    return {"vision": vision_profiles(vision, profiles), "llm": llm_profiles(llm, profiles)}
+
+
+def _build_graph(trt: Any, name: str, job: _GraphJob, directory: Path, progress: Progress) -> GraphEngine:
+    log = BuildLog.create(trt)
+    builder = trt.Builder(log.logger)
+    model = adapted_graph(job.path)
+    network, parser = imported_network(trt, builder, log.logger, model, job.path)
+    config = builder.create_builder_config()
+    _configure(trt, builder, config, job)
+    config.progress_monitor = progress_monitor(
+        trt, lambda phase, done, total: progress(f"{name}: {phase}", done, total)
+    )
+    timing_path = directory.parent / f"timing-sm{job.capability}.cache"
+    if job.options.library == "tensorrt":
+        load_timing_cache(config, timing_path)
+    path = directory / f"{name}.engine"
+    started = time.perf_counter()
+    sha256 = _compile(trt, builder, network, config, log, path)
+    decomposed = sha256 is None and has_no_fused_attention(log.errors)
+    if decomposed:
+        log.errors.clear()
+        allow_decomposed_attention(trt, network)
+        sha256 = _compile(trt, builder, network, config, log, path)
+    if sha256 is None:
+        raise EngineError(compile_failure(job.path.name, log.errors))
+    build_s = time.perf_counter() - started
+    del parser
+    if job.options.library == "tensorrt":
+        timing_path.write_bytes(bytes(config.get_timing_cache().serialize()))
+        check = check_by_inspector(trt, log.logger, path, model)
+    else:
+        check = check_engine_file(path, model)
+    if decomposed:
+        check = replace(check, problems=(NO_FUSED_ATTENTION, *check.problems))
+    return GraphEngine(
+        file=path.name,
+        size_bytes=path.stat().st_size,
+        sha256=sha256,
+        precision=job.graph.precision,
+        profiles=job.profiles,
+        weights_bytes=_reported_bytes(log.lines, "Total Weights Memory") or _stored_bytes(job.path),
+        workspace_bytes=_reported_bytes(log.lines, "Total Activation Memory"),
+        build_s=round(build_s, 3),
+        check=check,
+    )
+
+
+def _compile(trt: Any, builder: Any, network: Any, config: Any, log: BuildLog, path: Path) -> str | None:
+    """Compile into a file; the file's sha256, or None where that failed, which the log explains."""
+    with path.open("wb") as file:
+        writer = stream_writer(trt, file)
+        return str(writer.sha256) if compiled_into(builder, network, config, writer) else None
+
+
+def has_no_fused_attention(errors: Sequence[str]) -> bool:
+    """Whether a compilation failed because attention has no fused kernel for these types and sizes on this device."""
+    text = " ".join(errors)
+    return "not supported by a dedicated kernel" in text or "is_decomposable" in text
+
+
+def load_timing_cache(config: Any, path: Path) -> None:
+    """Give a TensorRT configuration the kernel timings of earlier builds, or an empty cache where there are none that
+    this version on this device takes."""
+    saved = path.read_bytes() if path.is_file() else b""
+    cache = config.create_timing_cache(saved)
+    if cache is None or not config.set_timing_cache(cache, False):  # False: refuse what another device measured
+        config.set_timing_cache(config.create_timing_cache(b""), False)
+
+
+def _configure(trt: Any, builder: Any, config: Any, job: _GraphJob) -> None:
+    for profile in job.profiles:
+        shapes = builder.create_optimization_profile()
+        for name, sizes in profile.items():
+            shapes.set_shape(name, sizes.min, sizes.opt, sizes.max)
+        if config.add_optimization_profile(shapes) < 0:
+            raise EngineError(
+                f"TensorRT refuses the profile {job.options.profile!r} for {job.path.name}: choose another"
+            )
+    if job.options.weights == "stripped":
+        # The second flag is that of each library's guide: "Refitting an Engine"; "CPU-Only AOT ... Engines".
+        config.set_flag(trt.BuilderFlag.STRIP_PLAN)
+        flags = trt.BuilderFlag
+        config.set_flag(flags.REFIT_IDENTICAL if job.options.library == "tensorrt" else flags.REFIT)
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # layer names in the engine inspector
+    if job.options.library == "tensorrt-rtx":
+        config.num_compute_capabilities = 1
+        targets = trt.ComputeCapability.__members__
+        config.set_compute_capability(targets.get(f"SM{job.capability}", trt.ComputeCapability.CURRENT), 0)
+
+
+def compile_failure(graph: str, errors: Sequence[str]) -> str:
+    """What to tell of a failed compilation, by the library's own messages."""
+    text = " ".join(errors)
+    node = re.search(r"node_\w+", text)
+    where = f" at {node.group()}" if node else ""
+    if re.search(r"fp8|float8", text, re.IGNORECASE):
+        why = "FP8 cannot be compiled for this device: export with --precision int8 --target tensorrt"
+    elif re.search(r"out of memory|bad_alloc|OOM", text, re.IGNORECASE):
+        why = "there is not enough memory: build on a larger machine, or with --profile latency"
+    else:
+        why = "try another --profile or --precision, and report it with these messages"
+    return f"TensorRT cannot compile {graph}{where}: {why}. It says: {text.strip()[:1000] or 'nothing'}"
+
+
+def _stored_bytes(graph: Path) -> int:
+    """Size of a graph's weights as the bundle stores them."""
+    data = graph.with_name(f"{graph.name}.data")
+    return data.stat().st_size if data.is_file() else 0
+
+
+def _reported_bytes(lines: Sequence[str], label: str) -> int:
+    """A size from the builder's log; 0 where it says none (TensorRT words it otherwise from version to version)."""
+    found = [match.group(1) for line in lines if (match := re.match(rf"{label}: (\d+) bytes", line))]
+    return int(found[-1]) if found else 0

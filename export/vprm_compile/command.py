@@ -1,0 +1,68 @@
+"""`vprm build`: a bundle's graphs become TensorRT engines in the bundle."""
+
+import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from vprm_runtime.bundle.bundle import Bundle
+from vprm_runtime.cli.common import Subparsers, positive_int, print_json, resolve_bundle, stderr_console
+from vprm_runtime.engines.cuda.tensorrt.engine_file import LIBRARIES, engine_lines
+
+
+def register(subparsers: Subparsers) -> None:
+    """Add the `build` parser."""
+    parser = subparsers.add_parser(
+        "build",
+        help="compile a bundle into TensorRT engines",
+        description="Compile a bundle's graphs into TensorRT engines, inside the bundle. TensorRT-RTX needs no device.",
+    )
+    parser.add_argument("bundle", nargs="?", type=Path, metavar="BUNDLE", help="bundle directory (default: demo PRM)")
+    parser.add_argument("--engine", choices=LIBRARIES, required=True, help="library to build with")
+    parser.add_argument(
+        "--sm", type=positive_int, nargs="+", metavar="NN",
+        help="compute capabilities to build for, e.g. 80 86 89 120 (default: the device in this machine)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--profile", default="latency", metavar="P",
+        help="latency, throughput, or NAME=MIN:OPT:MAX[,...] with names tiles, tokens, past, scores (default: latency)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--weights", choices=("full", "stripped"), default="full",
+        help="stripped: a small engine that takes the bundle's weights when it is opened; needs a device to build",
+    )  # fmt: skip
+    parser.add_argument("--json", action="store_true", help="print one JSON document on stdout")
+    parser.set_defaults(run=run, extra="tensorrt-rtx")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Build for each device. Exit code 1 where a compiled engine does not do what its precision promises."""
+    from vprm_compile.build import BuildOptions, build_engines
+
+    bundle = Bundle.open(resolve_bundle(args.bundle))
+    with phase_progress("checking the bundle's files"):
+        bundle.verify()  # weights are copied into an engine, whose own hashes say nothing about them
+    built = []
+    for sm in args.sm or [None]:
+        with phase_progress("building") as progress:
+            built.append(build_engines(bundle, BuildOptions(args.engine, sm, args.profile, args.weights), progress))
+        if not args.json:
+            for line in engine_lines(built[-1]):
+                stderr_console().print(escape(line), highlight=False, soft_wrap=True)
+    if args.json:
+        print_json({"bundle": str(bundle.path), "engines": [asdict(info) for info in built]})
+    return int(any(graph.check.problems for info in built for graph in (info.vision, info.llm)))
+
+
+@contextmanager
+def phase_progress(label: str) -> Iterator[Any]:
+    """A progress bar on stderr; yields a function of (phase, steps done, steps in all)."""
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=stderr_console(), transient=True) as bar:
+        task = bar.add_task(label, total=None)
+        yield lambda phase, done, total: bar.update(task, description=f"{label} {phase}", completed=done, total=total)

@@ -1,0 +1,1 @@
+"""The two ONNX graphs, built node by node with onnx_ir."""

@@ -1,0 +1,171 @@
+"""A thin layer over onnx_ir for building one graph: operators by name, constants, weights as external data."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from vprm_export.external_data import ExternalData
+from vprm_export.weights import Weight
+from vprm_runtime import native
+from vprm_runtime.bundle.graph_io import GraphIO, TensorSpec
+
+OPSET = 24
+IR_VERSION = 11
+SITE_KEY = "vprm.site"
+_DTYPES = {
+    "uint8": ir.DataType.UINT8,
+    "int64": ir.DataType.INT64,
+    "bool": ir.DataType.BOOL,
+    "float32": ir.DataType.FLOAT,
+    "float16": ir.DataType.FLOAT16,
+}
+FLOAT32: np.dtype[Any] = np.dtype(np.float32)
+
+
+class LinearFormat(Protocol):
+    """How the product of a Linear is put into a graph: in floating point, or quantised."""
+
+    def product(self, graph: "GraphBuilder", value: ir.Value, weight: Weight) -> ir.Value:
+        """`value` [.., in] in the graph's dtype times a checkpoint's Linear [out, in]; [.., out]."""
+        ...
+
+    def plus_bias(self, graph: "GraphBuilder", product: ir.Value, bias: ir.Value) -> ir.Value:
+        """The product [.., out] plus the Linear's bias [out]."""
+        return graph.op("Add", product, bias)
+
+
+class FloatingPoint(LinearFormat):
+    """A Linear in the graph's dtype."""
+
+    def product(self, graph: "GraphBuilder", value: ir.Value, weight: Weight) -> ir.Value:
+        """X W^T."""
+        return graph.op("MatMul", value, graph.weight(weight.transposed()))
+
+
+LinearFormats = Callable[[str], LinearFormat | None]  # by the Linear's site; None: floating point
+
+
+class GraphBuilder:
+    """Collects nodes and initializers of one graph whose inputs and outputs are given.
+
+    `dtype` is the type of weights and matrix products; norms, softmax, rotations and the residual stream are float32.
+    `linear_formats` says which Linears are quantised, and how.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        io: GraphIO,
+        dtype: np.dtype[Any],
+        data: ExternalData,
+        linear_formats: LinearFormats = lambda site: None,
+    ) -> None:
+        self._name = name
+        self._io = io
+        self._data = data
+        self._tape = ir.tape.Tape()
+        self._initializers: list[ir.Value] = []
+        self._constants: dict[tuple[bytes, str, tuple[int, ...]], ir.Value] = {}
+        self._linear_formats = linear_formats
+        self._opsets = {"": OPSET}
+        self.dtype = dtype
+        self.inputs = {spec.name: _value(spec) for spec in io.inputs}
+
+    def op(self, op_type: str, *inputs: ir.Value | None, **attributes: Any) -> ir.Value:
+        """One operator with one output."""
+        return self._tape.op(op_type, inputs, attributes)
+
+    def native_attention(self, *inputs: ir.Value, heads: int, kv_heads: int) -> ir.Value:
+        """The runtime's own operator: query, key, value and, for one sequence, past_key, past_value, mask; float32."""
+        self._opsets[native.DOMAIN] = 1
+        return self._tape.op("Attention", inputs, {"heads": heads, "kv_heads": kv_heads}, domain=native.DOMAIN)
+
+    def split(self, value: ir.Value, sizes: Sequence[int]) -> Sequence[ir.Value]:
+        """Split along the last axis."""
+        return self._tape.op_multi_out("Split", [value, self.ints(*sizes)], {"axis": -1}, num_outputs=len(sizes))
+
+    def constant(self, values: NDArray[Any]) -> ir.Value:
+        """A small constant, stored inside the graph once however often it is used."""
+        key = (values.tobytes(), str(values.dtype), values.shape)
+        if key not in self._constants:
+            name = f"constant_{len(self._constants)}"
+            tensor = ir.tensor(values, name=name)
+            value = ir.Value(
+                name=name, shape=ir.Shape(values.shape), type=ir.TensorType(tensor.dtype), const_value=tensor
+            )
+            self._constants[key] = value
+            self._initializers.append(value)
+        return self._constants[key]
+
+    def ints(self, *values: int) -> ir.Value:
+        """An int64 vector."""
+        return self.constant(np.array(values, np.int64))
+
+    def weight(self, weight: Weight, dtype: np.dtype[Any] | None = None) -> ir.Value:
+        """A weight as external data; in the graph's dtype unless told otherwise."""
+        value = self._data.add(weight, self.dtype if dtype is None else dtype)
+        self._initializers.append(value)
+        return value
+
+    def stored(self, codes: Weight, dtype: ir.DataType) -> ir.Value:
+        """Quantised codes as external data, stored as they come."""
+        value = self._data.add_stored(codes, dtype)
+        self._initializers.append(value)
+        return value
+
+    def cast(self, value: ir.Value, dtype: np.dtype[Any], source: np.dtype[Any]) -> ir.Value:
+        """`value` of dtype `source` as `dtype`; no operator where they are equal."""
+        return value if dtype == source else self.op("Cast", value, to=ir.DataType.from_numpy(dtype).value)
+
+    def reshape(self, value: ir.Value, *shape: int) -> ir.Value:
+        """Reshape; -1 and 0 as in ONNX."""
+        return self.op("Reshape", value, self.ints(*shape))
+
+    def to_weights(self, value: ir.Value) -> ir.Value:
+        """float32 -> the graph's dtype, for a matrix product."""
+        return self.cast(value, self.dtype, FLOAT32)
+
+    def to_float32(self, value: ir.Value) -> ir.Value:
+        """The graph's dtype -> float32, for the residual stream."""
+        return self.cast(value, FLOAT32, self.dtype)
+
+    def linear(self, value: ir.Value, weight: Weight, bias: Weight | None = None, site: str | None = None) -> ir.Value:
+        """`value` [N, in] in the graph's dtype times a checkpoint's Linear [out, in], plus its bias.
+
+        `site` names the Linear for quantisation; without one it stays in floating point.
+        """
+        linear_format = (None if site is None else self._linear_formats(site)) or FloatingPoint()
+        product = linear_format.product(self, value, weight)
+        if site is not None:
+            _mark_site(product, site)
+        return product if bias is None else linear_format.plus_bias(self, product, self.weight(bias))
+
+    def finish(self, outputs: Sequence[ir.Value]) -> ir.Model:
+        """The model; `outputs` in the order of the declared ones, whose names, types and shapes they take."""
+        for value, spec in zip(outputs, self._io.outputs, strict=True):
+            value.name = spec.name
+            value.type = ir.TensorType(_DTYPES[spec.dtype])
+            value.shape = ir.Shape(spec.shape)
+        graph = ir.Graph(
+            list(self.inputs.values()),
+            outputs,
+            nodes=self._tape.nodes,
+            initializers=self._initializers,
+            opset_imports=self._opsets,
+            name=self._name,
+        )
+        return ir.Model(graph, ir_version=IR_VERSION, producer_name="vprm")
+
+
+def _mark_site(product: ir.Value, site: str) -> None:
+    """Note a Linear's site on the node that makes its product, for calibration to find it in a stored graph."""
+    node = product.producer()
+    if node is not None:
+        node.metadata_props[SITE_KEY] = site
+
+
+def _value(spec: TensorSpec) -> ir.Value:
+    return ir.Value(name=spec.name, shape=ir.Shape(spec.shape), type=ir.TensorType(_DTYPES[spec.dtype]))

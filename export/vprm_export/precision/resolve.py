@@ -1,0 +1,158 @@
+"""From what was asked for to how each graph is built: number types, weights and the format of every Linear."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from vprm_export.architecture import LlmArchitecture
+from vprm_export.graphs.builder import LinearFormat, LinearFormats
+from vprm_export.graphs.llm import LlmNumbers
+from vprm_export.graphs.llm_weights import LlmWeights
+from vprm_export.precision.calibration_file import Calibration
+from vprm_export.precision.linear_formats import Dequantised, HalfStored, StaticQdq, TokenInt8, TokenQdq
+from vprm_export.precision.linears import parse_site, site_inputs, site_names
+from vprm_export.precision.quantizers import FloatArray
+from vprm_export.precision.recipe import FLOAT_DTYPES, Recipe, recipe_for
+from vprm_export.precision.smoothed_weights import SiteTuner, SmoothedLlmWeights
+from vprm_export.weights import TensorReader
+from vprm_runtime.bundle.manifest import GraphInfo, Precision, Quantisation, Target
+from vprm_runtime.errors import InputError, UnsupportedError
+
+FLOAT16 = np.dtype(np.float16)
+
+
+@dataclass(frozen=True)
+class PrecisionOptions:
+    """What is asked for. `vision` None: the floating type of the LLM's precision.
+
+    `keep_high`: how many Linears stay in floating point, the most sensitive ones of the calibration, or which ones.
+    """
+
+    llm: Precision = "fp32"
+    vision: Precision | None = None
+    target: Target = "cpu"
+    calibration: Path | None = None
+    keep_high: int | tuple[str, ...] = 0
+
+
+@dataclass(frozen=True)
+class LlmPlan:
+    """How the LLM graph is built."""
+
+    info: GraphInfo
+    weights: LlmWeights
+    numbers: LlmNumbers
+
+
+@dataclass(frozen=True)
+class VisionPlan:
+    """How the vision graph is built."""
+
+    info: GraphInfo
+    linear_formats: LinearFormats = lambda site: None
+    native_attention: bool = False
+
+
+def plan_llm(options: PrecisionOptions, llm: LlmArchitecture, reader: TensorReader) -> LlmPlan:
+    """Plan the LLM graph. Raises UnsupportedError or InputError where something cannot be had together."""
+    recipe = recipe_for(options.llm, options.target)
+    if recipe is None:
+        if options.target == "cpu-native":
+            raise InputError(
+                f"{options.llm} promises more than the bfloat16 attention of target cpu-native: use int8, w8 or w4, or "
+                "--target cpu"
+            )
+        if options.calibration is not None or options.keep_high:
+            raise InputError(f"--calibration and --keep-high are for quantised precisions, not for {options.llm}")
+        dtype = np.dtype(FLOAT_DTYPES[options.llm])
+        info = GraphInfo("llm.onnx", options.llm, FLOAT_DTYPES[options.llm])
+        return LlmPlan(info, LlmWeights(llm, reader), LlmNumbers(dtype, dtype))
+    calibration = None if options.calibration is None else Calibration.open(options.calibration)
+    if calibration is not None:
+        calibration.check_model(site_inputs(llm))
+    elif recipe.needs_calibration:
+        raise InputError(
+            f"{recipe.precision} for {recipe.target} needs --calibration FILE: make one with  vprm calibrate BUNDLE"
+        )
+    kept = _kept_high(options, llm, calibration, recipe)
+    tuner = None if calibration is None else SiteTuner(llm, reader, calibration, recipe, frozenset(kept))
+    weights = LlmWeights(llm, reader) if tuner is None else SmoothedLlmWeights(llm, reader, tuner)
+    formats = _Formats(recipe, tuner, frozenset(kept))
+    quantisation = Quantisation(
+        options.target, recipe.description, None if calibration is None else calibration.sha256, kept
+    )
+    info = GraphInfo("llm.onnx", recipe.precision, recipe.float_dtype, quantisation)
+    return LlmPlan(
+        info, weights, LlmNumbers(np.dtype(recipe.float_dtype), FLOAT16, formats, options.target == "cpu-native")
+    )
+
+
+def plan_vision(options: PrecisionOptions) -> VisionPlan:
+    """Plan the vision graph: floating point unless asked otherwise, and never calibrated."""
+    llm_recipe = recipe_for(options.llm, options.target)
+    floating: Precision = options.llm
+    if llm_recipe is not None:
+        floating = "fp32" if llm_recipe.float_dtype == "float32" else "fp16"
+    precision = options.vision or floating
+    recipe = recipe_for(precision, options.target)
+    if recipe is None:
+        return VisionPlan(GraphInfo("vision.onnx", precision, FLOAT_DTYPES[precision]))
+    if recipe.weights == "int8_channel" and recipe.activations == "int8_token":
+        linear_format: LinearFormat = TokenInt8()
+    elif precision == "w8":
+        linear_format = Dequantised(recipe)
+    else:
+        raise UnsupportedError(
+            f"the vision graph cannot be {precision} for {options.target}: "
+            "use fp32, fp16 or w8 (any target) or int8 (cpu)"
+        )
+    quantisation = Quantisation(options.target, recipe.description, None, ())
+    return VisionPlan(
+        GraphInfo("vision.onnx", precision, recipe.float_dtype, quantisation),
+        lambda site: linear_format,
+        options.target == "cpu-native",
+    )
+
+
+def _kept_high(
+    options: PrecisionOptions, llm: LlmArchitecture, calibration: Calibration | None, recipe: Recipe
+) -> tuple[str, ...]:
+    if isinstance(options.keep_high, tuple):
+        unknown = sorted(set(options.keep_high) - set(site_names(llm.layers)))
+        if unknown:
+            raise InputError(
+                f"no Linear {unknown[0]!r} to keep in floating point: names are layers.N.qkv, o, gate_up, down"
+            )
+        return options.keep_high
+    if options.keep_high == 0:
+        return ()
+    if calibration is None:
+        raise InputError(
+            "--keep-high needs --calibration FILE with sensitivities: make one with  "
+            f"vprm calibrate BUNDLE --sensitivity {recipe.precision}"
+        )
+    return calibration.most_sensitive(recipe.precision, options.keep_high)
+
+
+@dataclass(frozen=True)
+class _Formats:
+    """The format of each site's Linears under one recipe."""
+
+    recipe: Recipe
+    tuner: SiteTuner | None
+    kept_high: frozenset[str]
+
+    def __call__(self, site: str) -> LinearFormat | None:
+        if site in self.kept_high:
+            return HalfStored()
+        recipe = self.recipe.of(parse_site(site)[1])
+        if recipe.activations == "int8_token":
+            return TokenInt8() if recipe.target == "cpu" else TokenQdq(recipe)
+        if recipe.needs_calibration and self.tuner is not None:
+            absmax = self.tuner.site(*parse_site(site)).input_absmax
+            return StaticQdq(recipe, absmax, lambda: self._gram(site))
+        return Dequantised(recipe, lambda: self._gram(site))
+
+    def _gram(self, site: str) -> FloatArray | None:
+        return None if self.tuner is None else self.tuner.gram(*parse_site(site))

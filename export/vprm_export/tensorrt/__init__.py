@@ -1,5 +1,0 @@
-"""TensorRT and TensorRT-RTX engines from a bundle's ONNX graphs."""
-
-from vprm_export.tensorrt.build import BuildOptions, build_engines
-
-__all__ = ["BuildOptions", "build_engines"]

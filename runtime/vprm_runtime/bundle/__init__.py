@@ -1,0 +1,1 @@
+"""What lies on disk: the bundle directory, its manifest, the names and shapes of its graphs' inputs and outputs."""

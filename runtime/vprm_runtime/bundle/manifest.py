@@ -1,0 +1,232 @@
+"""`manifest.json` of a bundle, as frozen dataclasses; read strictly, written deterministically."""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from types import UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from vprm_runtime.bundle.graph_io import FloatDType, GraphIO, llm_io, vision_io
+from vprm_runtime.errors import BundleError
+from vprm_runtime.prompt.score_rule import ScoreRule
+
+SCHEMA_VERSION = 1
+MANIFEST_NAME = "manifest.json"
+TOKENIZER_NAME = "tokenizer.json"
+
+Precision = Literal["fp32", "fp16", "int8", "w8", "w4", "fp8"]
+Target = Literal["cpu", "cpu-native", "tensorrt"]
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """Dimensions that the runtime needs."""
+
+    name: str
+    llm_family: Literal["internlm2", "llama", "qwen2"]
+    layers: int
+    hidden_size: int
+    kv_heads: int
+    head_dim: int
+    max_positions_tokens: int
+    tokens_per_tile: int
+
+    @property
+    def kv_width(self) -> int:
+        """Width of one cached key or value row."""
+        return self.kv_heads * self.head_dim
+
+
+@dataclass(frozen=True)
+class ControlTokens:
+    """Ids that only the prompt builder may emit; user text never becomes one of them."""
+
+    bos: int | None
+    im_start: int
+    im_end: int
+    img_start: int
+    img_end: int
+    img_context: int
+
+
+@dataclass(frozen=True)
+class PromptInfo:
+    """Chat template name and the system message that the model was trained with."""
+
+    template: str
+    system_message: str
+
+
+@dataclass(frozen=True)
+class TilingInfo:
+    """Dynamic tiling constants: tile edge in pixels, tiles per image, whether a thumbnail is appended."""
+
+    tile_size_px: int
+    min_tiles: int
+    max_tiles: int
+    use_thumbnail: bool
+
+    def limited(self, max_tiles: int | None) -> "TilingInfo":
+        """The same with at most `max_tiles` tiles beside the thumbnail; None changes nothing."""
+        if max_tiles is None:
+            return self
+        return replace(self, min_tiles=min(self.min_tiles, max_tiles), max_tiles=max_tiles)
+
+
+@dataclass(frozen=True)
+class Quantisation:
+    """How a graph's Linears are quantised, for which engines, and which of them are not."""
+
+    target: Target
+    linears: str
+    calibration_sha256: str | None
+    kept_high: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class GraphInfo:
+    """One graph: its ONNX file (external data beside it), precision and floating type of its inputs and outputs."""
+
+    file: str
+    precision: Precision
+    io_dtype: FloatDType
+    quantisation: Quantisation | None = None
+
+    @property
+    def is_native(self) -> bool:
+        """Whether the graph has this package's own operator, which only ONNX Runtime on the CPU runs."""
+        return self.quantisation is not None and self.quantisation.target == "cpu-native"
+
+
+@dataclass(frozen=True)
+class GraphsInfo:
+    """The two graphs of a bundle."""
+
+    vision: GraphInfo
+    llm: GraphInfo
+
+
+@dataclass(frozen=True)
+class FileInfo:
+    """Size and hash of one file of the bundle."""
+
+    size_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where the bundle came from: checkpoint name, hash of its config.json, and the tools that wrote the bundle."""
+
+    checkpoint: str
+    config_sha256: str
+    tools: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The whole of `manifest.json`."""
+
+    schema_version: int
+    model: ModelInfo
+    tokens: ControlTokens
+    prompt: PromptInfo
+    score_rule: ScoreRule
+    tiling: TilingInfo
+    graphs: GraphsInfo
+    provenance: Provenance
+    files: dict[str, FileInfo]
+
+    @property
+    def graph_io(self) -> tuple[GraphIO, GraphIO]:
+        """Inputs and outputs of the vision and the LLM graph."""
+        model, graphs = self.model, self.graphs
+        vision = vision_io(
+            tile_size_px=self.tiling.tile_size_px, hidden_size=model.hidden_size, dtype=graphs.vision.io_dtype
+        )
+        llm = llm_io(
+            layers=model.layers,
+            hidden_size=model.hidden_size,
+            kv_width=model.kv_width,
+            candidates=len(self.score_rule.candidates),
+            dtype=graphs.llm.io_dtype,
+        )
+        return vision, llm
+
+    @property
+    def cache_row_bytes(self) -> int:
+        """Memory of one cached token: its keys and values in all layers."""
+        itemsize = {"float32": 4, "float16": 2}[self.graphs.llm.io_dtype]
+        return self.model.layers * 2 * self.model.kv_width * itemsize
+
+    def check_tensors(self, vision: Iterable[str], llm: Iterable[str]) -> None:
+        """Raise BundleError unless these are the names of all inputs and outputs of both graphs."""
+        for graph, io, found in zip((self.graphs.vision, self.graphs.llm), self.graph_io, (vision, llm), strict=True):
+            expected = {spec.name for spec in (*io.inputs, *io.outputs)}
+            if different := sorted(expected ^ set(found)):
+                raise BundleError(
+                    f"{graph.file} and {MANIFEST_NAME} do not belong together: {len(different)} inputs and outputs are "
+                    f"in one of them only, the first is {different[0]!r}; export the bundle again"
+                )
+
+    def to_json(self) -> str:
+        """Deterministic JSON text."""
+        return json.dumps(asdict(self), indent=2, ensure_ascii=False, sort_keys=False) + "\n"
+
+    @staticmethod
+    def from_json(text: str) -> "Manifest":
+        """Parse and check types and keys. Raises BundleError naming the key that is wrong."""
+        try:
+            document = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise BundleError(f"{MANIFEST_NAME} is not JSON ({error}): export the bundle again") from error
+        version = document.get("schema_version") if isinstance(document, dict) else None
+        if version != SCHEMA_VERSION:
+            raise BundleError(
+                f"{MANIFEST_NAME} has schema_version {version!r}, this vprm reads {SCHEMA_VERSION}: "
+                "export the bundle again with this version"
+            )
+        return _parse(Manifest, document, MANIFEST_NAME)
+
+
+T = TypeVar("T")
+
+
+def _parse(kind: type[T], value: object, where: str) -> T:
+    """Check `value` against dataclass `kind`, recursively."""
+    if not isinstance(value, Mapping):
+        raise BundleError(f"{where} should be an object, not {type(value).__name__}: export the bundle again")
+    hints = get_type_hints(kind)
+    names = [field.name for field in fields(kind)]  # type: ignore[arg-type]
+    if set(value) != set(names):
+        odd = sorted(set(value) ^ set(names))
+        raise BundleError(f"{where} has missing or unknown keys {odd}: export the bundle again with this version")
+    return kind(**{name: _parse_field(hints[name], value[name], f"{where}: {name}") for name in names})
+
+
+def _parse_field(hint: Any, value: object, where: str) -> object:
+    origin, arguments = get_origin(hint), get_args(hint)
+    if is_dataclass(hint):
+        return _parse(hint, value, where)  # type: ignore[arg-type]
+    if origin is tuple and isinstance(value, list):
+        return tuple(_parse_field(arguments[0], item, where) for item in value)
+    if origin is dict and isinstance(value, dict):
+        return {str(key): _parse_field(arguments[1], item, f"{where}: {key}") for key, item in value.items()}
+    if origin is Literal:
+        accepted = value in arguments
+    elif origin in (Union, UnionType):
+        for argument in arguments:
+            if is_dataclass(argument) and isinstance(value, Mapping):
+                return _parse(argument, value, where)  # type: ignore[arg-type]
+        accepted = any(_is_plain(argument, value) for argument in arguments)
+    else:
+        accepted = _is_plain(hint, value)
+    if not accepted:
+        raise BundleError(f"{where} is {value!r}, expected {hint}: export the bundle again with this version")
+    return float(value) if hint is float else value  # type: ignore[arg-type]
+
+
+def _is_plain(hint: Any, value: object) -> bool:
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, hint) and (hint is bool or not isinstance(value, bool))

@@ -1,0 +1,53 @@
+"""The document of a row: its scores and labels, or why it has none. Neighbours with one prefix share a session."""
+
+from typing import Any
+
+from vprm_runtime.datasets.prefetch import MakeTiles, Tiles
+from vprm_runtime.datasets.row import Row
+from vprm_runtime.datasets.source import BadRow
+from vprm_runtime.errors import EngineError, InputError
+from vprm_runtime.scorer import ScoreOptions, StepScorer
+from vprm_runtime.session import Session
+
+
+class RowScorer:
+    """A scorer and the session of the row before."""
+
+    def __init__(self, scorer: StepScorer, options: ScoreOptions) -> None:
+        self._scorer, self._options = scorer, options
+        self._session: Session | None = None
+        self._session_key = b""
+
+    def tiles(self, row: Row) -> Tiles:
+        """The tiles of a row's images; may run in a thread of its own. Raises InputError."""
+        return self._scorer.tiles(row.images, row.options(self._options))
+
+    def document(self, row: Row | BadRow, tiles: MakeTiles) -> dict[str, Any]:
+        """The JSON document; `tiles` is called where the row has another prefix than the one before.
+
+        Raises EngineError where the engine failed, which says nothing about the row.
+        """
+        if isinstance(row, BadRow):
+            return {"id": row.id, "error": row.error}
+        try:
+            result = self._session_for(row, tiles).score(row.responses)
+        except InputError as error:
+            return {"id": row.id, "error": str(error), **row.labels}
+        except EngineError:
+            self._session = None
+            raise
+        return {**result.to_dict(row.id), **row.labels}
+
+    def _session_for(self, row: Row, tiles: MakeTiles) -> Session:
+        """The standing session where the row shares its prefix, else a new one (the old one's cache goes first)."""
+        key = row.group_key
+        if self._session is None or key != self._session_key:
+            self._session = None
+            self._session = self._scorer.session_of_tiles(tiles(), row.question, row.options(self._options))
+            self._session_key = key
+        return self._session
+
+
+def failure(row: Row | BadRow, error: EngineError) -> dict[str, Any]:
+    """The document of a row on which the engine failed."""
+    return {"id": row.id, "error": str(error), **(row.labels if isinstance(row, Row) else {})}

@@ -1,5 +1,0 @@
-"""TensorRT and TensorRT-RTX: graphs of either library for the engine on a device, and the engines that bundles hold."""
-
-from vprm_runtime.engines.trt.engine_info import EngineInfo, engine_directories, inspect_engines
-
-__all__ = ["EngineInfo", "engine_directories", "inspect_engines"]

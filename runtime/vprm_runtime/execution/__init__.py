@@ -1,0 +1,1 @@
+"""Running prompts on an engine: blocks of tokens, cached prefixes, logits to scores."""

@@ -1,0 +1,56 @@
+"""`select_best_response` with the semantics of VisualPRM's model card, for people who move over."""
+
+from collections.abc import Sequence
+from typing import Literal, overload
+
+from vprm_runtime.errors import InputError
+from vprm_runtime.images.load import ImageInput
+from vprm_runtime.prompt.builder import Response
+from vprm_runtime.scorer import ScoreOptions, StepScorer
+
+
+@overload
+def select_best_response(
+    scorer: StepScorer,
+    question: str,
+    response_list: Sequence[Response],
+    images: ImageInput | Sequence[ImageInput] | None = None,
+    *,
+    max_steps: int | None = 12,
+    return_scores: Literal[False] = False,
+) -> list[Response]: ...
+
+
+@overload
+def select_best_response(
+    scorer: StepScorer,
+    question: str,
+    response_list: Sequence[Response],
+    images: ImageInput | Sequence[ImageInput] | None = None,
+    *,
+    max_steps: int | None = 12,
+    return_scores: Literal[True],
+) -> list[tuple[Response, float]]: ...
+
+
+def select_best_response(
+    scorer: StepScorer,
+    question: str,
+    response_list: Sequence[Response],
+    images: ImageInput | Sequence[ImageInput] | None = None,
+    *,
+    max_steps: int | None = 12,
+    return_scores: bool = False,
+) -> list[Response] | list[tuple[Response, float]]:
+    """Responses sorted by mean step score, best first; with `return_scores`, (response, score) pairs.
+
+    Source: InternVLRewardModel.select_best_response, published with VisualPRM-8B. Deliberate differences: images
+    instead of pixel values, a scorer instead of model and tokenizer, duplicates kept, and an InputError instead of a
+    ranking where a response cannot be scored.
+    """
+    result = scorer.score(images, question, response_list, ScoreOptions(max_steps=max_steps))
+    for candidate in result.candidates:
+        if candidate.error is not None:
+            raise InputError(f"response {candidate.index} cannot be ranked: {candidate.error}")
+    pairs = [(response_list[index], result.candidates[index].score or 0.0) for index in result.ranking]
+    return pairs if return_scores else [response for response, _ in pairs]

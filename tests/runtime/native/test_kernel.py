@@ -1,0 +1,211 @@
+"""The native attention kernel by itself, on AVX-512 and on tiles: AMX, or its emulation in plain C."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from vprm_runtime.native import Level, level
+
+pytestmark = pytest.mark.skipif(
+    level() is Level.NONE, reason="the native operator was not built, or the CPU has no AVX-512 BF16"
+)
+SOURCE = Path(__file__).parents[3] / "runtime" / "native"
+Rows = NDArray[np.float32]
+_POINTERS = ("query", "past_key", "past_value", "key", "value", "mask", "result")
+_NUMBERS = ("queries", "past", "fresh", "heads", "kv_heads", "head_dim")
+
+
+class _Arguments(ctypes.Structure):
+    """VprmAttention of attention.h."""
+
+    _fields_ = [(name, ctypes.c_void_p) for name in _POINTERS] + [(name, ctypes.c_int64) for name in _NUMBERS]
+
+
+@dataclass(frozen=True)
+class Case:
+    """Inputs of one call; rows are [tokens, heads*head_dim]."""
+
+    query: Rows
+    past_key: Rows
+    past_value: Rows
+    key: Rows
+    value: Rows
+    mask: NDArray[np.bool_] | None
+    heads: int
+    kv_heads: int
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A compiled library at one level."""
+
+    library: ctypes.CDLL
+    level: Level
+
+    def __call__(self, case: Case) -> Rows:
+        result = np.full_like(case.query, 7)
+        arguments = _Arguments()
+        for name in _POINTERS:
+            array = result if name == "result" else getattr(case, name)
+            setattr(arguments, name, None if array is None or array.size == 0 else array.ctypes.data)
+        numbers = (
+            len(case.query), len(case.past_key), len(case.key),
+            case.heads, case.kv_heads, case.query.shape[1] // case.heads,
+        )  # fmt: skip
+        for name, number in zip(_NUMBERS, numbers, strict=True):
+            setattr(arguments, name, number)
+        assert self.library.vprm_attention_plain(ctypes.byref(arguments), int(self.level)) == 0
+        return result
+
+
+def build_hook() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("build_native", SOURCE.parent / "build_native.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module", params=["avx512", "tiles"])
+def kernel(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Kernel:
+    if request.param == "avx512":
+        return Kernel(ctypes.CDLL(str(SOURCE / "libvprm_native.so")), Level.AVX512_BF16)
+    if level() is Level.AMX_BF16:
+        return Kernel(ctypes.CDLL(str(SOURCE / "libvprm_native.so")), Level.AMX_BF16)
+    library = tmp_path_factory.mktemp("emulated") / "libvprm_native.so"
+    problem = build_hook().compiled(SOURCE, library, "-DVPRM_EMULATE_AMX")
+    if problem is not None:
+        pytest.skip(f"the emulation of AMX cannot be compiled: {problem}")
+    return Kernel(ctypes.CDLL(str(library)), Level.AMX_BF16)
+
+
+def case(
+    queries: int, past: int, heads: int, kv_heads: int, head_dim: int, seed: int = 0, fresh: int | None = None
+) -> Case:
+    """Random inputs, and a mask in which every query sees its own key and about half of the others."""
+    random = np.random.default_rng(seed)
+    keys = queries if fresh is None else fresh
+
+    def rows(count: int, width: int) -> Rows:
+        return random.standard_normal((count, width * head_dim), np.float32)
+
+    mask = random.random((queries, past + keys)) < 0.5
+    mask[np.arange(queries), past + np.arange(queries) % keys] = True
+    return Case(
+        rows(queries, heads), rows(past, kv_heads), rows(past, kv_heads), rows(keys, kv_heads), rows(keys, kv_heads),
+        mask, heads, kv_heads,
+    )  # fmt: skip
+
+
+def expected(case: Case) -> NDArray[np.float64]:
+    """The formula, in float64."""
+    queries, group = len(case.query), case.heads // case.kv_heads
+    query = case.query.reshape(queries, case.heads, -1).transpose(1, 0, 2).astype(np.float64)
+    keys, values = (
+        np.repeat(np.concatenate(both).reshape(-1, case.kv_heads, query.shape[2]).transpose(1, 0, 2), group, axis=0)
+        for both in ((case.past_key, case.key), (case.past_value, case.value))
+    )
+    scores = query @ keys.transpose(0, 2, 1) / np.sqrt(query.shape[2])
+    if case.mask is not None:
+        scores = np.where(case.mask, scores, -np.inf)
+    weights = np.exp(scores - scores.max(axis=2, keepdims=True))
+    result: NDArray[np.float64] = (weights @ values / weights.sum(axis=2, keepdims=True)).transpose(1, 0, 2)
+    return result.reshape(queries, -1)
+
+
+SHAPES = [  # queries, past, heads, kv_heads, head_dim
+    (1, 0, 1, 1, 8),
+    (1, 33, 4, 1, 32),
+    (5, 0, 3, 3, 64),
+    (70, 100, 4, 2, 48),
+    (129, 127, 8, 2, 128),
+    (17, 300, 64, 1, 16),
+    (40, 90, 2, 2, 256),
+]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("masked", [False, True])
+def test_it_computes_attention_within_bfloat16(kernel: Kernel, shape: tuple[int, ...], masked: bool) -> None:
+    inputs = case(*shape)
+    if not masked:
+        inputs = Case(**{**inputs.__dict__, "mask": None})
+    # Weights and values are rounded to 8 bits each, scores by as much as their operands.
+    np.testing.assert_allclose(kernel(inputs), expected(inputs), rtol=0, atol=0.02)
+
+
+def test_fewer_queries_than_new_keys(kernel: Kernel) -> None:
+    inputs = case(3, 20, 4, 2, 32, fresh=150)
+    np.testing.assert_allclose(kernel(inputs), expected(inputs), rtol=0, atol=0.02)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_means_of_small_integers_are_exact(kernel: Kernel, shape: tuple[int, ...]) -> None:
+    """Queries of 0 weigh all visible keys alike: nothing is rounded, so a layout fault cannot hide in a tolerance."""
+    random = np.random.default_rng(1)
+    inputs = case(*shape)
+    total = shape[0] + shape[1]
+    visible = 1 << int(np.log2(total))
+    mask = np.zeros((shape[0], total), np.bool_)
+    for row in mask:
+        row[random.permutation(total)[:visible]] = True
+    past_value, value = (
+        random.integers(-8, 9, rows.shape).astype(np.float32) for rows in (inputs.past_value, inputs.value)
+    )
+    inputs = Case(
+        np.zeros_like(inputs.query), inputs.past_key, past_value, inputs.key, value, mask, shape[2], shape[3]
+    )  # fmt: skip
+    np.testing.assert_array_equal(kernel(inputs), expected(inputs))
+
+
+def test_a_dominant_key_gives_its_value_exactly(kernel: Kernel) -> None:
+    """Query i asks for key 2i + 1 alone, so the result is that key's value."""
+    tokens, head_dim = 60, 64
+    codes = np.random.default_rng(2).choice(np.float32([-1, 1]), (2 * tokens, head_dim))
+    values = np.random.default_rng(3).integers(-99, 100, (2 * tokens, head_dim)).astype(np.float32)
+    chosen = 2 * np.arange(tokens) + 1
+    none = np.zeros((0, head_dim), np.float32)
+    inputs = Case(256 * codes[chosen], none, none, codes, values, None, 1, 1)
+    np.testing.assert_array_equal(kernel(inputs), values[chosen])
+
+
+def test_large_scores_neither_overflow_nor_lose_later_keys(kernel: Kernel) -> None:
+    inputs = case(50, 400, 4, 2, 64)
+    inputs = Case(**{**inputs.__dict__, "query": inputs.query * 300, "mask": None})
+    result = kernel(inputs)
+    assert np.isfinite(result).all()
+    largest = np.abs(np.concatenate([inputs.past_value, inputs.value])).max()
+    assert np.abs(result).max() <= largest * 1.01
+
+
+def test_a_query_that_sees_nothing_gives_no_number(kernel: Kernel) -> None:
+    inputs = case(9, 200, 2, 1, 32)
+    assert inputs.mask is not None
+    inputs.mask[4] = False
+    result = kernel(inputs)
+    assert np.isnan(result[4]).all()
+    assert np.isfinite(np.delete(result, 4, axis=0)).all()
+
+
+def test_both_levels_agree(kernel: Kernel) -> None:
+    """The tiles add in another order than AVX-512, nothing else differs."""
+    plain = Kernel(ctypes.CDLL(str(SOURCE / "libvprm_native.so")), Level.AVX512_BF16)
+    inputs = case(100, 333, 8, 2, 128)
+    np.testing.assert_allclose(kernel(inputs), plain(inputs), rtol=0, atol=2e-3)
+
+
+def test_a_failed_compilation_says_what_went_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    library = tmp_path / "library.so"
+    problem = build_hook().compiled(SOURCE, library, "-DVPRM_LEVEL_OF_NOTHING(=")
+    assert problem is not None and "failed" in problem
+    monkeypatch.setenv("CC", "no-such-compiler")
+    assert build_hook().compiled(SOURCE, library) == "there is no C compiler 'no-such-compiler'"
+    assert not library.exists()
