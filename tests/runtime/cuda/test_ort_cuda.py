@@ -12,7 +12,8 @@ from PIL import Image
 from tests.support.fake_device import FakeDevice, engine_over
 
 from vprm_runtime import Bundle, EngineError, StepScorer, UnsupportedError
-from vprm_runtime.engines import ort_cuda, select
+from vprm_runtime.engines import select
+from vprm_runtime.engines.cuda import onnxruntime as ort_cuda
 from vprm_runtime.engines.cuda.blocks import padded_block
 from vprm_runtime.engines.cuda.engine import Limits
 from vprm_runtime.engines.cuda.onnxruntime import (

@@ -12,7 +12,7 @@ import pytest
 from vprm_demo import checkpoint_dir, example
 from vprm_export import ExportOptions, export_bundle
 from vprm_runtime import Bundle, EngineError, InputError, StepScorer, UnsupportedError, native
-from vprm_runtime.engines import ort_cuda
+from vprm_runtime.engines.cuda import onnxruntime as ort_cuda
 from vprm_runtime.native import Level
 
 runs_here = pytest.mark.skipif(

@@ -18,6 +18,7 @@ pytestmark = pytest.mark.skipif(
     level() is Level.NONE, reason="the native operator was not built, or the CPU has no AVX-512 BF16"
 )
 SOURCE = Path(__file__).parents[3] / "runtime" / "native"
+LIBRARY = SOURCE.parent / "vprm_runtime" / "native" / "libvprm_native.so"
 Rows = NDArray[np.float32]
 _POINTERS = ("query", "past_key", "past_value", "key", "value", "mask", "result")
 _NUMBERS = ("queries", "past", "fresh", "heads", "kv_heads", "head_dim")
@@ -77,9 +78,9 @@ def build_hook() -> ModuleType:
 @pytest.fixture(scope="module", params=["avx512", "tiles"])
 def kernel(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Kernel:
     if request.param == "avx512":
-        return Kernel(ctypes.CDLL(str(SOURCE / "libvprm_native.so")), Level.AVX512_BF16)
+        return Kernel(ctypes.CDLL(str(LIBRARY)), Level.AVX512_BF16)
     if level() is Level.AMX_BF16:
-        return Kernel(ctypes.CDLL(str(SOURCE / "libvprm_native.so")), Level.AMX_BF16)
+        return Kernel(ctypes.CDLL(str(LIBRARY)), Level.AMX_BF16)
     library = tmp_path_factory.mktemp("emulated") / "libvprm_native.so"
     problem = build_hook().compiled(SOURCE, library, "-DVPRM_EMULATE_AMX")
     if problem is not None:
@@ -197,7 +198,7 @@ def test_a_query_that_sees_nothing_gives_no_number(kernel: Kernel) -> None:
 
 def test_both_levels_agree(kernel: Kernel) -> None:
     """The tiles add in another order than AVX-512, nothing else differs."""
-    plain = Kernel(ctypes.CDLL(str(SOURCE / "libvprm_native.so")), Level.AVX512_BF16)
+    plain = Kernel(ctypes.CDLL(str(LIBRARY)), Level.AVX512_BF16)
     inputs = case(100, 333, 8, 2, 128)
     np.testing.assert_allclose(kernel(inputs), plain(inputs), rtol=0, atol=2e-3)
 
