@@ -13,6 +13,7 @@ ROOT = Path(__file__).parent.parent
 HEAVY = {"torch", "transformers"}
 GRAPHS = {"onnx", "onnx_ir"}
 ALLOWED = {  # what each room may import of the others; `vprm_demo` is files and rows, and imports nothing
+    "runtime/vprm": {"vprm_runtime"},
     "runtime/vprm_runtime": set(),
     "export/vprm_export": {"vprm_runtime", "vprm_demo"},
     "export/vprm_compile": {"vprm_runtime"},
@@ -22,6 +23,7 @@ ALLOWED = {  # what each room may import of the others; `vprm_demo` is files and
     "demo/vprm_demo_training": {"vprm_demo"},
 }
 BANNED_LIBRARIES = {
+    "runtime/vprm": HEAVY | GRAPHS,
     "runtime/vprm_runtime": HEAVY | GRAPHS,
     "export/vprm_export": HEAVY,
     "export/vprm_compile": HEAVY,

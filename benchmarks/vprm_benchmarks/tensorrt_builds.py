@@ -22,7 +22,7 @@ from typing import Any, Literal, get_args
 
 from vprm_benchmarks.gpu.synthetic_calibration import write_synthetic_calibration
 from vprm_benchmarks.random_checkpoint import visualprm_8b_spec, write_random_checkpoint
-from vprm_compile import BuildOptions, build_engines
+from vprm_compile.build import BuildOptions, build_engines
 from vprm_demo import checkpoint_dir
 from vprm_export import ExportOptions, export_bundle
 from vprm_runtime import Bundle, EngineError, MissingExtraError, UnsupportedError

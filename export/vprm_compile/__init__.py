@@ -1,5 +1,1 @@
-"""TensorRT and TensorRT-RTX engines from a bundle's ONNX graphs."""
-
-from vprm_compile.build import BuildOptions, build_engines
-
-__all__ = ["BuildOptions", "build_engines"]
+"""TensorRT and TensorRT-RTX engines from a bundle's ONNX graphs. `build` has `BuildOptions` and `build_engines`."""

@@ -37,7 +37,7 @@ def register(subparsers: Subparsers) -> None:
         help="stripped: a small engine that takes the bundle's weights when it is opened; needs a device to build",
     )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print one JSON document on stdout")
-    parser.set_defaults(run=run, extra="tensorrt-rtx")
+    parser.set_defaults(run=run, extra="export,tensorrt-rtx")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -41,5 +41,8 @@ class MissingExtraError(VprmError, ImportError):
     """An optional dependency is not installed."""
 
     def __init__(self, need: str, extra: str) -> None:
-        super().__init__(f"an optional dependency is missing for {need}: run  pip install 'vprm[{extra}]'")
+        super().__init__(
+            f"an optional dependency is missing for {need}: run  pip install 'vprm[{extra}]'  "
+            f"(in a clone of the repository:  pip install '.[{extra}]')"
+        )
         self.extra = extra

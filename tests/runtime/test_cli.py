@@ -141,11 +141,30 @@ def test_a_response_that_cannot_be_scored_is_shown(demo_bundle: Path, capfd: pyt
 
 
 def test_usage_errors_exit_with_2(capfd: pytest.CaptureFixture[str]) -> None:
-    for arguments in (["--no-such-option"], ["score", "--max-steps", "0"], []):
+    for arguments in (["--no-such-option"], ["score", "--max-steps", "0"], ["score", "--imge", "a.png"], ["scor"]):
         with pytest.raises(SystemExit) as caught:
             main(arguments)
         assert caught.value.code == 2
-    assert capfd.readouterr().out == ""
+    shown = capfd.readouterr()
+    assert shown.out == ""
+    assert "usage: vprm score" in shown.err
+    assert "did you mean --image?" in shown.err
+    assert main([]) == 2
+    shown = capfd.readouterr()
+    assert shown.out == ""
+    assert "score responses" in shown.err
+
+
+def test_help_and_version_are_words_too(capfd: pytest.CaptureFixture[str]) -> None:
+    for arguments in (["help", "score"], ["score", "--help"]):
+        with pytest.raises(SystemExit) as caught:
+            main(arguments)
+        assert caught.value.code == 0
+        assert "usage: vprm score" in capfd.readouterr().out
+    for arguments in (["version"], ["-V"], ["--version"]):
+        with pytest.raises(SystemExit):
+            main(arguments)
+        assert capfd.readouterr().out.startswith("vprm ")
 
 
 def test_a_missing_extra_is_named(tmp_path: Path) -> None:

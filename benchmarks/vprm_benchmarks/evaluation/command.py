@@ -35,6 +35,7 @@ def register(subparsers: Subparsers) -> None:
         help="measure how good a PRM is: step verdicts, best of N",
         description="Measure how good a PRM is. Rows without image or label are listed and counted, never scored 0.",
     )
+    parser.set_defaults(extra="eval")
     kinds = parser.add_subparsers(title="evaluations", metavar="KIND", required=True)
     _register_process(kinds)
     _register_best_of_n(kinds)
@@ -55,7 +56,7 @@ def _register_process(kinds: Subparsers) -> None:
         metavar="T",
         help="call a step right when its score is above T; may be repeated (default: 0.5 0.8 0.85)",
     )
-    parser.set_defaults(run=run_process, extra="eval")
+    parser.set_defaults(run=run_process)
 
 
 def _register_best_of_n(kinds: Subparsers) -> None:
@@ -76,7 +77,7 @@ def _register_best_of_n(kinds: Subparsers) -> None:
         metavar="N",
         help=f"join steps to at most N (default: {DEFAULT_MAX_STEPS})",
     )
-    parser.set_defaults(run=run_best_of_n, extra="eval")
+    parser.set_defaults(run=run_best_of_n)
 
 
 def _add_common(parser: argparse.ArgumentParser, demo_rows: int) -> None:

@@ -36,7 +36,7 @@ from vprm_benchmarks.speed.arithmetic import LlmArithmetic
 from vprm_benchmarks.speed.machine import versions
 from vprm_benchmarks.speed.models import Model
 from vprm_benchmarks.speed.workload import WorkloadSize, workload
-from vprm_compile import BuildOptions, build_engines
+from vprm_compile.build import BuildOptions, build_engines
 from vprm_export import ExportOptions, export_bundle
 from vprm_runtime import Bundle
 from vprm_runtime.bundle.manifest import Precision

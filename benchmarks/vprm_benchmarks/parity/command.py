@@ -46,7 +46,7 @@ def register(subparsers: Subparsers) -> None:
     parser.add_argument("--threads", type=positive_int, metavar="N", help="CPU threads of the engine (default: all)")
     parser.add_argument("--html", type=Path, metavar="FILE", help="also write a page with plots")
     parser.add_argument("--json", action="store_true", help="print one JSON document on stdout")
-    parser.set_defaults(run=run, extra="reference")
+    parser.set_defaults(run=run, extra="cpu,export,reference")
 
 
 def run(args: argparse.Namespace) -> int:

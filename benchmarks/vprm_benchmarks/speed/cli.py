@@ -40,7 +40,7 @@ def add_benchmark(
     )
     parser.add_argument("--json", action="store_true", help="print one JSON document on stdout")
     parser.add_argument("--plot", type=Path, metavar="FILE.png", help="also draw the medians")
-    parser.set_defaults(run=lambda args: _run(args, run), extra="bench")
+    parser.set_defaults(run=lambda args: _run(args, run))
     return parser
 
 

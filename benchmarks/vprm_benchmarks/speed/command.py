@@ -16,6 +16,7 @@ def register(subparsers: Subparsers) -> None:
         description="Measure speed on this machine. Every benchmark begins with the measured peak of matrix products "
         "and memory, runs its competitors in turns, and gives medians, ratios within the run and their goals.",
     )
+    parser.set_defaults(extra="bench")
     benchmarks = parser.add_subparsers(title="benchmarks", metavar="BENCHMARK", required=True)
     for module in _BENCHMARKS:
         module.register(benchmarks)

@@ -1,31 +1,54 @@
 """`vprm`: finds subcommands, runs one, turns errors into one line and an exit code.
 
 Exit codes: 0 done, 1 a check failed, 2 usage or input, 130 interrupted.
+
+Subcommands come from the entry points of the group `vprm.commands`. Only the one that is asked for is loaded; for the
+list of all, one that cannot be loaded is named there and takes no other down.
 """
 
 import argparse
+import difflib
 import os
 import sys
 from collections.abc import Sequence
-from importlib.metadata import entry_points, version
+from importlib.metadata import EntryPoint, entry_points, version
+from typing import Any
 
 from vprm_runtime.cli.common import stderr_console
 from vprm_runtime.errors import MissingExtraError, VprmError
+from vprm_runtime.extras import missing_extras
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The parser of all installed subcommands (entry point group vprm.commands)."""
-    parser = argparse.ArgumentParser(prog="vprm", description="Step scores from visual process reward models.")
-    parser.add_argument("--version", action="version", version=f"vprm {version('vprm')}")
-    subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in sorted(entry_points(group="vprm.commands"), key=lambda entry: entry.name):
-        command.load()(subparsers)
+def build_parser(only: str | None = None) -> argparse.ArgumentParser:
+    """The parser of all installed subcommands, or of `only` one of them."""
+    parser = argparse.ArgumentParser(
+        prog="vprm",
+        description="Step scores from visual process reward models.",
+        epilog="vprm COMMAND --help  says more about one of them.",
+    )
+    parser.add_argument("-V", "--version", action="version", version=f"vprm {version('vprm')}")
+    subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")
+    for command in _commands():
+        if only in (None, command.name):
+            _register(command, subparsers)
+    _note_missing_extras(subparsers)
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `vprm` with command-line arguments; returns the exit code."""
-    options = build_parser().parse_args(arguments)
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if words[:1] in (["help"], ["version"]):
+        words = [*words[1:], f"--{words[0]}"]
+    known = {command.name for command in _commands()}
+    parser = build_parser(only=words[0] if words and words[0] in known else None)
+    options, unknown = parser.parse_known_args(words)
+    if options.command is None and not unknown:
+        parser.print_help(sys.stderr)
+        return 2
+    if unknown:
+        _refuse(_parser_in_use(parser, options.command, words), unknown)
+    extra = getattr(options, "extra", "")
     try:
         return int(options.run(options))
     except VprmError as error:
@@ -33,7 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.split(".")[0].startswith("vprm_"):
             raise
-        message = f"{MissingExtraError(f'this command (missing module: {error.name})', options.extra)}"
+        missing = ",".join(missing_extras(extra)) or extra
+        message = f"{MissingExtraError(f'vprm {options.command} (missing module: {error.name})', missing)}"
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -44,6 +68,51 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     stderr_console().print(f"[bold red]error:[/] {_escaped(message)}", soft_wrap=True, highlight=False)
     return 2
+
+
+def _commands() -> list[EntryPoint]:
+    return sorted(entry_points(group="vprm.commands"), key=lambda entry: entry.name)
+
+
+def _register(command: EntryPoint, subparsers: Any) -> None:
+    """Add a command's parser; if its module cannot be loaded, a parser that says why."""
+    try:
+        command.load()(subparsers)
+    except Exception as error:  # noqa: BLE001  a package beside ours may raise anything while it is imported
+        reason = f"cannot be loaded: {type(error).__name__}: {error}"
+        broken = subparsers.add_parser(command.name, help=reason, description=reason)
+        broken.set_defaults(run=_refuse_broken, reason=f"vprm {command.name} {reason}", extra="")
+
+
+def _note_missing_extras(subparsers: Any) -> None:
+    """Say in the list of commands which extras a command still needs."""
+    for listed in subparsers._choices_actions:
+        missing = missing_extras(subparsers.choices[listed.dest].get_default("extra") or "")
+        if missing:
+            listed.help += f" (needs vprm[{','.join(missing)}])"
+
+
+def _refuse_broken(options: argparse.Namespace) -> int:
+    raise VprmError(options.reason)
+
+
+def _parser_in_use(
+    parser: argparse.ArgumentParser, command: str | None, words: Sequence[str]
+) -> argparse.ArgumentParser:
+    """The parser of the innermost subcommand that `words` name."""
+    for word in words if command else ():
+        for action in parser._actions:
+            if isinstance(action, argparse._SubParsersAction) and word in action.choices:
+                parser = action.choices[word]
+    return parser
+
+
+def _refuse(parser: argparse.ArgumentParser, unknown: Sequence[str]) -> None:
+    """End with exit code 2: unknown arguments, and the options that look like them."""
+    options = [option for action in parser._actions for option in action.option_strings]
+    near = {close for word in unknown for close in difflib.get_close_matches(word.split("=")[0], options, n=1)}
+    hint = f" (did you mean {' or '.join(sorted(near))}?)" if near else ""
+    parser.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
 
 
 def _escaped(text: str) -> str:

@@ -16,7 +16,7 @@ import pytest
 
 import vprm_compile
 import vprm_runtime.engines.cuda.tensorrt
-from vprm_runtime.engines.cuda import cuda_device
+from vprm_runtime.engines.cuda import device as cuda_device
 from vprm_runtime.engines.cuda.device import import_cuda_runtime
 from vprm_runtime.engines.cuda.tensorrt.engine_file import LIBRARIES, Library
 from vprm_runtime.engines.cuda.tensorrt.graph import import_tensorrt, is_installed

@@ -1,0 +1,41 @@
+"""Which of the package's optional dependencies are installed, by extra."""
+
+import re
+from importlib.metadata import PackageNotFoundError, distribution, requires
+
+_DISTRIBUTION = "vprm"
+_REQUIREMENT = re.compile(
+    r"(?P<name>[A-Za-z0-9._-]+)(\[(?P<extras>[^]]*)])?[^;]*;.*extra == ['\"](?P<extra>[^'\"]+)['\"]"
+)
+
+
+def missing_distributions(extra: str) -> list[str]:
+    """Names of the distributions that `extra` asks for and that are not installed, sorted.
+
+    Versions are not compared: pip does that. Raises ValueError if the package has no such extra.
+    """
+    found = [match for text in requires(_DISTRIBUTION) or () if (match := _REQUIREMENT.match(text))]
+    wanted = [match for match in found if match["extra"] == extra]
+    if not wanted:
+        raise ValueError(f"{_DISTRIBUTION} has no extra {extra!r}")
+    missing: set[str] = set()
+    for match in wanted:
+        if match["name"] == _DISTRIBUTION:
+            for other in match["extras"].split(","):
+                missing |= set(missing_distributions(other.strip()))
+        elif not _is_installed(match["name"]):
+            missing.add(match["name"])
+    return sorted(missing)
+
+
+def missing_extras(extras: str) -> list[str]:
+    """Those of the comma-separated `extras` that are not installed whole, in order."""
+    return [extra for extra in extras.split(",") if extra and missing_distributions(extra)]
+
+
+def _is_installed(name: str) -> bool:
+    try:
+        distribution(name)
+    except PackageNotFoundError:
+        return False
+    return True
