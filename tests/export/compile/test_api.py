@@ -30,7 +30,7 @@ OBJECTS: dict[Path, dict[str, str]] = {
         "shapes": "IOptimizationProfile",
         "flags": "BuilderFlag",
     },
-    EXPORT / "importing.py": {
+    EXPORT / "network.py": {
         "builder": "Builder",
         "network": "INetworkDefinition",
         "parser": "OnnxParser",
@@ -39,9 +39,9 @@ OBJECTS: dict[Path, dict[str, str]] = {
         "error": "ParserError",
         "first": "ParserError",
     },
-    EXPORT / "library.py": {"builder": "Builder"},
-    EXPORT / "inspector_check.py": {"engine": "ICudaEngine"},
-    RUNTIME / "library.py": {
+    EXPORT / "callbacks.py": {"builder": "Builder"},
+    EXPORT / "inspector.py": {"engine": "ICudaEngine"},
+    RUNTIME / "graph.py": {
         "self._runtime": "Runtime",
         "self._engine": "ICudaEngine",
         "context": "IExecutionContext",
