@@ -4,6 +4,9 @@ Taken over where the checkpoint has one; else made from SentencePiece files (`to
 `added_tokens.json`): BPE with byte fallback, as InternLM2 and Llama have it.
 """
 
+import json
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,8 +53,13 @@ class BundleTokenizer:
     def with_special(self, text: str) -> "BundleTokenizer":
         """The same, but the token cannot come out of plain text: the runtime alone may put it into a prompt."""
         self.token(text)
-        copy = Tokenizer.from_str(self.json_text)
-        copy.add_special_tokens([AddedToken(text, special=True, normalized=False)])
+        document = json.loads(self.json_text)
+        for token in document["added_tokens"]:
+            if token["content"] == text:
+                token["special"], token["normalized"] = True, False
+        copy = Tokenizer.from_str(json.dumps(document, ensure_ascii=False))
+        if not any(token["content"] == text for token in document["added_tokens"]):
+            copy.add_special_tokens([AddedToken(text, special=True, normalized=False)])
         return BundleTokenizer(copy.to_str(pretty=False), self.control, copy)
 
 
@@ -76,7 +84,7 @@ def load_tokenizer(directory: Path) -> BundleTokenizer:
             raise CheckpointError(f"the tokenizer in {directory} has no token {text!r}: this is no InternVL tokenizer")
         ids[role] = index
     control = ControlTokens(bos=bos, **ids)
-    _make_special(tokenizer, control)
+    tokenizer = _with_text_tokens(tokenizer, control, _end_texts(directory, config))
     return BundleTokenizer(tokenizer.to_str(pretty=False), control, tokenizer)
 
 
@@ -91,11 +99,43 @@ def _taken_over(path: Path) -> tuple[Tokenizer, int | None]:
     return tokenizer, in_front[0] if in_front else None
 
 
-def _make_special(tokenizer: Tokenizer, control: ControlTokens) -> None:
-    """Control tokens must be 'special', so that the runtime can encode their text as ordinary characters."""
-    ids = [control.im_start, control.im_end, control.img_start, control.img_end, control.img_context]
-    ids += [control.bos] if control.bos is not None else []
-    tokenizer.add_special_tokens([AddedToken(tokenizer.id_to_token(i), special=True, normalized=False) for i in ids])
+_UNUSED = re.compile(
+    r"\[UNUSED_TOKEN_\d+\]|<\|reserved_special_token_\d+\|>|<\|extra_\d+\|>|<unused_?\d+>", re.IGNORECASE
+)
+_ENDS = frozenset({"<|endoftext|>", "<s>", "</s>"})
+
+
+def _with_text_tokens(tokenizer: Tokenizer, control: ControlTokens, ends: frozenset[str]) -> Tokenizer:
+    """The tokenizer with exactly the prompt's control tokens marked "special", which the runtime encodes as characters.
+
+    All other added tokens are tokens in user text, as in the checkpoint's own tokenizer: InternVL's `<ref>` and `<box>`
+    occur in questions and in responses. Control tokens of a prompt are the template's, the image tokens, beginnings,
+    ends and padding; tokens that no training used (`[UNUSED_TOKEN_n]`) stay characters too.
+    """
+    ids = {control.im_start, control.im_end, control.img_start, control.img_end, control.img_context, control.bos}
+    document = json.loads(tokenizer.to_str())
+    known = {int(token["id"]) for token in document["added_tokens"]}
+    missing = [
+        AddedToken(tokenizer.id_to_token(index), special=True, normalized=False) for index in ids - {None} - known
+    ]
+    if missing:
+        tokenizer.add_special_tokens(missing)
+        document = json.loads(tokenizer.to_str())
+    for token in document["added_tokens"]:
+        text = token["content"]
+        token["special"] = token["id"] in ids or text in ends or _UNUSED.fullmatch(text) is not None
+        token["normalized"] = token["normalized"] and not token["special"]
+    return Tokenizer.from_str(json.dumps(document, ensure_ascii=False))
+
+
+def _end_texts(directory: Path, config: Mapping[str, Any]) -> frozenset[str]:
+    """Texts of the tokens that begin, end or pad a sequence, by the tokenizer's own files."""
+    sources = [config]
+    if (directory / "special_tokens_map.json").is_file():
+        sources.append(read_json(directory / "special_tokens_map.json"))
+    named = (source.get(f"{role}_token") for source in sources for role in ("bos", "eos", "pad"))
+    texts = (entry.get("content") if isinstance(entry, Mapping) else entry for entry in named)
+    return _ENDS | {text for text in texts if isinstance(text, str)}
 
 
 def _from_sentencepiece(directory: Path, config: dict[str, Any]) -> Tokenizer:

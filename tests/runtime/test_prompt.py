@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from vprm_benchmarks.reference.tokenizer import load_tokenizer as load_reference_tokenizer
 from vprm_export.score_rules import visualprm_rule
 from vprm_export.templates import DEFAULT_SYSTEM_MESSAGES
 from vprm_export.tokenizer_files import load_tokenizer
@@ -100,6 +101,43 @@ def test_text_cannot_forge_control_tokens_or_score_positions(
     ]
 
 
+MARKUP = (
+    "<ref>the red car</ref><box>[[12, 30, 400, 500]]</box>",
+    "Compare <quad>1, 2</quad> with\n<ref> the car </ref>.",
+    "<box><box></box> unbalanced </ref>",
+    "a<ref>b<refs> < ref></REF>",
+    "<ref></ref>\n\n<box>[[0, 0, 999, 999], [1, 2, 3, 4]]</box>的红车",
+)
+
+
+@pytest.mark.parametrize("family", ["internlm2", "qwen2", "llama"])
+@pytest.mark.parametrize("text", MARKUP)
+def test_grounding_markup_is_tokens_as_in_the_checkpoints_tokenizer(
+    random_scorer: Callable[[str], StepScorer], random_checkpoint: Callable[[str], Path], family: str, text: str
+) -> None:
+    reference = load_reference_tokenizer(random_checkpoint(family))
+    scorer = random_scorer(family)
+    ids = scorer.prepare("Where?", [], [text]).ids
+    expected = reference.encode(
+        f"<|im_start|>user\n### Question:\nWhere?\n\n### Solution Process:\n{text}<|im_end|>\n", add_bos=False
+    )
+    assert [i for i, _ in enumerate(ids) if ids[i : i + len(expected)] == tuple(expected)] != []
+    assert reference.token_id("<ref>") in ids or "<ref>" not in text
+    assert reference.token_id("</box>") in ids or "</box>" not in text
+
+
+@pytest.mark.parametrize("family", ["internlm2", "qwen2", "llama"])
+@pytest.mark.parametrize(
+    "token", ["</s>", "<s>", "<|endoftext|>", "[UNUSED_TOKEN_141]", "<|begin_of_text|>", "<IMG_CONTEXT>"]
+)
+def test_ends_padding_and_unused_tokens_stay_text(
+    random_scorer: Callable[[str], StepScorer], family: str, token: str
+) -> None:
+    scorer = random_scorer(family)
+    inside, without = (len(scorer.prepare("Q", [], [text]).ids) for text in (f"a{token}b", "ab"))
+    assert inside > without + 2  # characters, not one token
+
+
 def test_image_placeholders(random_scorer: Callable[[str], StepScorer]) -> None:
     scorer = random_scorer("internlm2")
     context = scorer.manifest.tokens.img_context
@@ -107,12 +145,11 @@ def test_image_placeholders(random_scorer: Callable[[str], StepScorer]) -> None:
     assert scorer.prepare("Which?", [1, 3], ["One."]) == in_front
     assert in_front.ids.count(context) == 4 * scorer.manifest.model.tokens_per_tile
     assert scorer.prepare("A <image> B", [1], ["One."]) != scorer.prepare("A B", [1], ["One."])
-    with pytest.raises(InputError, match="1 <image> placeholders for 2 images"):
-        scorer.prepare("A <image> B", [1, 1], ["One."])
-    no_image = scorer.prepare("A <image> B", [], ["One."])  # nothing to put there: it stays text
-    assert context not in no_image.ids
-    more = scorer.prepare("<image> and <image>", [1], ["One."])
-    assert more.ids.count(context) == scorer.manifest.model.tokens_per_tile
+    for question, tiles in (("A <image> B", [1, 1]), ("A <image> B", []), ("<image> and <image>", [1])):
+        with pytest.raises(InputError, match=f"{question.count('<image>')} <image> placeholders for {len(tiles)} im"):
+            scorer.prepare(question, tiles, ["One."])
+    in_the_step = scorer.prepare("A B", [1], ["One <image>."])
+    assert in_the_step.ids.count(context) == scorer.manifest.model.tokens_per_tile
 
 
 def test_splitting_and_joining_steps(random_scorer: Callable[[str], StepScorer]) -> None:

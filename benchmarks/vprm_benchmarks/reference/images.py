@@ -56,15 +56,25 @@ def load_tiles(image: Path | Image.Image, tile_px: int, min_tiles: int, max_tile
     several."""
     picture = open_picture(image)
     columns, rows = tile_grid(picture.width, picture.height, tile_px, min_tiles, max_tiles)
-    resized = picture.resize((tile_px * columns, tile_px * rows))  # Pillow's default for RGB is bicubic
+    resized = resize(picture, tile_px * columns, tile_px * rows)
     tiles = []
     for row in range(rows):
         for column in range(columns):
             left, top = column * tile_px, row * tile_px
             tiles.append(resized.crop((left, top, left + tile_px, top + tile_px)))
     if len(tiles) > 1:
-        tiles.append(picture.resize((tile_px, tile_px)))
+        tiles.append(resize(picture, tile_px, tile_px))
     return tiles
+
+
+def resize(picture: Image.Image, width_px: int, height_px: int) -> Image.Image:
+    """Bicubic (Pillow's default for RGB), the width first and then the height.
+
+    These models were trained and published when Pillow did both in that order within one call. Pillow 13 chooses the
+    order by the sizes, so the reference asks for the passes one by one.
+    """
+    narrowed = picture.resize((width_px, picture.height))
+    return narrowed.resize((width_px, height_px))
 
 
 def tiles_to_array(tiles: list[Image.Image]) -> NDArray[np.uint8]:

@@ -2,6 +2,10 @@
 
 Source: OpenGVLab/InternVL @2410d1d, internvl_chat/internvl/train/dataset.py, `dynamic_preprocess`. Same grids and
 pixels; here the tiles stay 8-bit NumPy arrays, because normalisation is part of the vision graph.
+
+Pillow resizes in two passes with 8-bit pixels between them, so their order decides pixels. Up to Pillow 12 the
+horizontal pass came first, and under it these models were trained and published. Pillow 13 takes the vertical pass
+first for some sizes. Here the order is part of the definition of a tile: horizontal first, under every Pillow.
 """
 
 from functools import lru_cache
@@ -64,4 +68,7 @@ def tile_image(image: Image.Image, tiling: TilingInfo) -> NDArray[np.uint8]:
 
 
 def _resized(image: Image.Image, width_px: int, height_px: int) -> NDArray[np.uint8]:
+    """Bicubic, horizontal pass first: one call for each direction that changes leaves Pillow no choice of order."""
+    if width_px != image.width and height_px != image.height:
+        image = image.resize((width_px, image.height), Image.Resampling.BICUBIC)
     return np.asarray(image.resize((width_px, height_px), Image.Resampling.BICUBIC))

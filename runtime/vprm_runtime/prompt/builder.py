@@ -80,7 +80,8 @@ class PromptBuilder:
         return [*start, *self._open_turn(role, self._first_turn(question, "", tiles))]
 
     def build(self, question: str, tiles: Sequence[int], steps: Sequence[str]) -> TokenisedPrompt:
-        """The whole prompt of one candidate. Raises InputError on a blank question or too few image placeholders."""
+        """The whole prompt of one candidate. Raises InputError on a blank question, or image placeholders that are
+        not as many as the images."""
         if self._rule.marker_id is not None:
             return self._build_marked(question, tiles, steps, self._rule.marker_id)
         ids = list(self._system_turn)
@@ -111,16 +112,16 @@ class PromptBuilder:
             raise InputError(f"the question must be text, got {type(question).__name__}")
         if not question.strip():
             raise InputError("the question is empty: give the text that the responses answer")
-        in_front = "" if IMAGE_PLACEHOLDER in question else f"{IMAGE_PLACEHOLDER}\n" * len(tiles)
-        if not in_front and tiles and question.count(IMAGE_PLACEHOLDER) < len(tiles):
+        placeholders = question.count(IMAGE_PLACEHOLDER)
+        in_front = "" if placeholders else f"{IMAGE_PLACEHOLDER}\n" * len(tiles)
+        if placeholders and placeholders != len(tiles):  # the original asserts that both are equal
             raise InputError(
-                f"the question has {question.count(IMAGE_PLACEHOLDER)} {IMAGE_PLACEHOLDER} placeholders for "
-                f"{len(tiles)} images: give one for each, or none to put all images in front"
+                f"the question has {placeholders} {IMAGE_PLACEHOLDER} placeholders for {len(tiles)} images: give one "
+                "for each image, or none to put all images in front"
             )
         head, tail = self._rule.first_turn.split("{question}")
         head = head.replace("{images}", in_front) if "{images}" in head else head + in_front
-        # Later placeholders stay text, as in the original.
-        parts = (head + question).split(IMAGE_PLACEHOLDER, len(tiles))
+        parts = (head + question).split(IMAGE_PLACEHOLDER)
         parts[-1] += tail.removesuffix("{step}") + step
         pieces: list[str | int] = [parts[0]]
         for count, text in zip(tiles, parts[1:], strict=True):
