@@ -1,15 +1,25 @@
 """What the exporter needs to know of a model, read from config.json; everything unknown is refused by name."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from vprm_export.config_section import Section
+from vprm_export.readings import Readings
+from vprm_export.rope import rope_base
 from vprm_runtime.errors import CheckpointError, UnsupportedError
 
 LlmFamily = Literal["internlm2", "llama", "qwen2"]
 _LLM_FAMILIES: tuple[LlmFamily, ...] = get_args(LlmFamily)
+_LLM_CLASSES: Mapping[LlmFamily, str] = {
+    "internlm2": "InternLM2ForCausalLM",
+    "llama": "LlamaForCausalLM",
+    "qwen2": "Qwen2ForCausalLM",
+}
+EMBEDDING_NAMES = ("language_model.model.embed_tokens.weight", "language_model.model.tok_embeddings.weight")
+HEAD_NAMES = ("language_model.lm_head.weight", "language_model.output.weight")
 _TEMPLATES = ("internvl2_5",)
 _REWARD_ARCHITECTURES = ("InternVLRewardModel", "InternVLChatModel")
 
@@ -75,26 +85,34 @@ class Architecture:
     use_thumbnail: bool
 
     @staticmethod
-    def from_config(config: Mapping[str, Any], path: Path) -> "Architecture":
-        """Read config.json of an InternVL-style PRM. Raises CheckpointError or UnsupportedError naming the key."""
-        top = _Section(config, str(path / "config.json"))
+    def from_config(config: Mapping[str, Any], path: Path, readings: Readings | None = None) -> "Architecture":
+        """Read config.json of an InternVL-style PRM; `readings` gets what was read and what was assumed.
+
+        Raises CheckpointError or UnsupportedError naming the key that is missing, contradicted or not supported.
+        """
+        readings = Readings() if readings is None else readings
+        top = Section(config, str(path / "config.json"), readings)
         top.one_of("model_type", ("internvl_chat",))
         top.one_of_list("architectures", _REWARD_ARCHITECTURES)
-        system_message = config.get("system_message")
+        top.off("pad2square", "quantization_config")
+        system_message = top.optional("system_message")
+        if not isinstance(system_message, str | None):
+            raise CheckpointError(f"{top.name}: system_message is {type(system_message).__name__}, expected text")
+        dynamic = top.flag("dynamic_image_size")
         return Architecture(
             vision=_vision(top),
             llm=_llm(top.section("llm_config")),
             template=top.one_of("template", _TEMPLATES),
-            system_message=system_message if isinstance(system_message, str) else None,
-            min_tiles=top.integer("min_dynamic_patch", 1),
-            max_tiles=top.integer("max_dynamic_patch", 12) if top.flag("dynamic_image_size", True) else 1,
-            use_thumbnail=top.flag("use_thumbnail", False),
+            system_message=system_message,
+            min_tiles=top.integer("min_dynamic_patch") if dynamic else 1,
+            max_tiles=top.integer("max_dynamic_patch") if dynamic else 1,
+            use_thumbnail=top.flag("use_thumbnail"),
         )
 
     def is_idle(self, tensor: str) -> bool:
         """Whether a checkpoint's tensor has no part in scores: layers past select_layer, derived rotary tables."""
         layer = re.match(r"vision_model\.encoder\.layers\.(\d+)\.", tensor)
-        tied = self.llm.tied_head and tensor in ("language_model.lm_head.weight", "language_model.output.weight")
+        tied = self.llm.tied_head and tensor in HEAD_NAMES
         return (
             tied
             or tensor.endswith("rotary_emb.inv_freq")
@@ -102,9 +120,9 @@ class Architecture:
         )
 
 
-def _vision(top: "_Section") -> VisionArchitecture:
+def _vision(top: Section) -> VisionArchitecture:
     section = top.section("vision_config")
-    section.one_of("hidden_act", ("gelu",), "gelu")
+    section.one_of("hidden_act", ("gelu",))
     section.one_of("num_channels", (3,), 3)
     trained_image_px = section.integer("image_size")
     image_px = top.integer("force_image_size", trained_image_px)
@@ -116,104 +134,57 @@ def _vision(top: "_Section") -> VisionArchitecture:
             f"{top.name}: downsample_ratio {ratio} does not divide {image_px} pixels in {patch_px}-pixel patches evenly"
         )
     layers = section.integer("num_hidden_layers")
-    select_layer = top.integer("select_layer", -1, minimum=-layers - 1)
+    select_layer = top.integer("select_layer", minimum=-layers - 1)
     run_layers = layers + 1 + select_layer if select_layer < 0 else select_layer
     if not 0 <= run_layers <= layers:
         raise UnsupportedError(f"{top.name}: select_layer {select_layer} is outside of {layers} layers")
+    heads, hidden_size = section.integer("num_attention_heads"), section.integer("hidden_size")
+    if hidden_size % heads:
+        raise CheckpointError(f"{section.name}: hidden_size {hidden_size} is no multiple of {heads} attention heads")
     return VisionArchitecture(
         layers=run_layers,
-        hidden_size=section.integer("hidden_size"),
-        heads=section.integer("num_attention_heads"),
+        hidden_size=hidden_size,
+        heads=heads,
         mlp_size=section.integer("intermediate_size"),
         patch_px=patch_px,
         image_px=image_px,
         trained_image_px=trained_image_px,
         norm=section.one_of("norm_type", ("layer_norm", "rms_norm"), "rms_norm"),
-        norm_eps=section.number("layer_norm_eps", 1e-6),
+        norm_eps=section.number("layer_norm_eps"),
         qk_norm=section.flag("qk_normalization", True),
         qkv_bias=section.flag("qkv_bias", False),
         shuffle=shuffle,
-        transposed_shuffle=top.one_of("ps_version", ("v1", "v2"), "v1") == "v1",
+        transposed_shuffle=top.one_of("ps_version", ("v1", "v2")) == "v1",
     )
 
 
-def _llm(section: "_Section") -> LlmArchitecture:
+def _llm(section: Section) -> LlmArchitecture:
     family = section.one_of("model_type", _LLM_FAMILIES)
-    section.one_of("hidden_act", ("silu",), "silu")
-    if family == "internlm2":
-        section.one_of("bias", (False,), False)
-    if family == "llama":
-        section.one_of("attention_bias", (False,), False)
-        section.one_of("mlp_bias", (False,), False)
-    if family == "qwen2":
-        section.one_of("use_sliding_window", (False,), False)
-    rope = section.values.get("rope_scaling")
-    kind = rope.get("type", rope.get("rope_type")) if isinstance(rope, Mapping) else None
-    if kind not in (None, "default", "dynamic"):
-        raise UnsupportedError(f"{section.name}: rope_scaling {kind!r} is not supported, only none and dynamic are")
+    if section.optional("architectures") is not None:
+        section.one_of_list("architectures", (_LLM_CLASSES[family],))
+    section.one_of("hidden_act", ("silu",))
+    section.off("bias", "attention_bias", "mlp_bias", "use_sliding_window", "quantization_config")
+    layer_types = section.optional("layer_types")
+    if layer_types is not None and set(layer_types) != {"full_attention"}:
+        raise UnsupportedError(f"{section.name}: layer_types other than full_attention are not supported")
     heads, hidden_size = section.integer("num_attention_heads"), section.integer("hidden_size")
+    if section.optional("head_dim") is None and hidden_size % heads:
+        raise CheckpointError(f"{section.name}: hidden_size {hidden_size} is no multiple of {heads} attention heads")
+    kv_heads = section.integer("num_key_value_heads", heads)
+    if heads % kv_heads:
+        raise CheckpointError(f"{section.name}: {heads} attention heads are no multiple of {kv_heads} key-value heads")
     return LlmArchitecture(
         family=family,
         layers=section.integer("num_hidden_layers"),
         hidden_size=hidden_size,
         heads=heads,
-        kv_heads=section.integer("num_key_value_heads", heads),
-        head_dim=section.integer("head_dim", hidden_size // heads),
+        kv_heads=kv_heads,
+        head_dim=hidden_size // heads if section.optional("head_dim") is None else section.integer("head_dim"),
         mlp_size=section.integer("intermediate_size"),
-        norm_eps=section.number("rms_norm_eps", 1e-6),
-        rope_base=section.number("rope_theta", 10000.0),
+        norm_eps=section.number("rms_norm_eps"),
+        rope_base=rope_base(section),
         max_positions_tokens=section.integer("max_position_embeddings"),
         vocabulary=section.integer("vocab_size"),
         qkv_bias=family == "qwen2",
         tied_head=section.flag("tie_word_embeddings", False),
     )
-
-
-class _Section:
-    """One object of config.json with checked access; messages name the file and key."""
-
-    def __init__(self, values: Mapping[str, Any], name: str) -> None:
-        self.values = values
-        self.name = name
-
-    def section(self, key: str) -> "_Section":
-        value = self.values.get(key)
-        if not isinstance(value, Mapping):
-            raise CheckpointError(f"{self.name} has no object {key!r}: is this an InternVL-style checkpoint?")
-        return _Section(value, f"{self.name}: {key}")
-
-    def _get(self, key: str, default: Any) -> Any:
-        value = self.values.get(key)
-        value = default if value is None else value
-        if value is None:
-            raise CheckpointError(f"{self.name} has no {key!r}: complete it from the model's own config.json")
-        return value
-
-    def integer(self, key: str, default: int | None = None, minimum: int = 1) -> int:
-        value = self._get(key, default)
-        if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
-            raise CheckpointError(f"{self.name}: {key} is {value!r}, expected an integer of at least {minimum}")
-        return value
-
-    def number(self, key: str, default: float | None = None) -> float:
-        value = self._get(key, default)
-        if not isinstance(value, int | float) or isinstance(value, bool) or value <= 0:
-            raise CheckpointError(f"{self.name}: {key} is {value!r}, expected a number above 0")
-        return float(value)
-
-    def flag(self, key: str, default: bool) -> bool:
-        value = self._get(key, default)
-        if not isinstance(value, bool):
-            raise CheckpointError(f"{self.name}: {key} is {value!r}, expected true or false")
-        return value
-
-    def one_of(self, key: str, supported: Sequence[Any], default: Any = None) -> Any:
-        value = self._get(key, default)
-        if value not in supported:
-            raise UnsupportedError(f"{self.name}: {key} {value!r} is not supported; supported: {list(supported)}")
-        return value
-
-    def one_of_list(self, key: str, supported: Sequence[str]) -> None:
-        values = self._get(key, None)
-        if not isinstance(values, list) or not set(values) & set(supported):
-            raise UnsupportedError(f"{self.name}: {key} {values!r} is not supported; supported: {list(supported)}")

@@ -7,7 +7,7 @@ Format: https://huggingface.co/docs/safetensors (8-byte header length, JSON head
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,13 @@ import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
+from vprm_export.readings import Readings
 from vprm_runtime.errors import CheckpointError
 
 INDEX_NAME = "model.safetensors.index.json"
 SINGLE_NAME = "model.safetensors"
 _BLOCK_BYTES = 1 << 24
+_LFS_START = b"version https://git-lfs"
 _MAX_HEADER_BYTES = 100_000_000  # the format's own limit
 _DTYPES: Mapping[str, np.dtype[Any]] = {
     "BF16": np.dtype(ml_dtypes.bfloat16),
@@ -49,22 +51,18 @@ class Checkpoint:
     tensors: dict[str, TensorEntry]
 
     @staticmethod
-    def open(path: str | Path) -> "Checkpoint":
-        """Read config.json and every shard's header. Raises CheckpointError naming the file that is wrong."""
+    def open(path: str | Path, readings: Readings | None = None) -> "Checkpoint":
+        """Read config.json and every shard's header; `readings` gets which files were taken.
+
+        Raises CheckpointError naming the file that is wrong.
+        """
         directory = Path(path)
         if not directory.is_dir():
             raise CheckpointError(f"no checkpoint directory at {directory}: give the folder that holds config.json")
+        check_no_adapter(directory)
         config_path = directory / "config.json"
         config = read_json(config_path)
-        tensors: dict[str, TensorEntry] = {}
-        for file, expected in _shards(directory).items():
-            found = read_safetensors_header(file)
-            missing = sorted(expected - found.keys()) if expected is not None else []
-            if missing:
-                raise CheckpointError(
-                    f"{file} has no tensor {missing[0]!r}, which {INDEX_NAME} puts there: copy it again"
-                )
-            tensors |= found
+        tensors = _tensors(directory, Readings() if readings is None else readings)
         digest = hashlib.sha256(config_path.read_bytes()).hexdigest()
         return Checkpoint(directory, config, digest, tensors)
 
@@ -103,28 +101,108 @@ class Checkpoint:
             ) from None
 
 
-def _shards(directory: Path) -> Mapping[Path, set[str] | None]:
-    """Shard files and the tensors that the index puts in each (None where there is no index)."""
-    if (directory / INDEX_NAME).is_file():
-        weight_map = read_json(directory / INDEX_NAME).get("weight_map")
-        if not isinstance(weight_map, dict) or not weight_map:
-            raise CheckpointError(f"{directory / INDEX_NAME} has no weight_map: copy it again")
-        shards: dict[Path, set[str]] = {}
-        for tensor, file in weight_map.items():
-            shards.setdefault(directory / str(file), set()).add(str(tensor))
-        return shards
-    if (directory / SINGLE_NAME).is_file():
-        return {directory / SINGLE_NAME: None}
-    raise CheckpointError(
-        f"{directory} has neither {INDEX_NAME} nor {SINGLE_NAME}: only safetensors checkpoints are read; "
-        "convert .bin files with the safetensors library first"
+def _tensors(directory: Path, readings: Readings) -> dict[str, TensorEntry]:
+    """Every tensor and the file that it is taken from, as transformers chooses: `model.safetensors`, else the index.
+
+    An index says of each tensor which file has it, so an overlay file wins over a base shard that still has the old
+    copy. Raises CheckpointError where a tensor is in several files and the index does not say in which.
+    """
+    single, index = directory / SINGLE_NAME, directory / INDEX_NAME
+    others = sorted(file.name for file in directory.glob("*.safetensors") if file != single)
+    if single.is_file():
+        if index.is_file() and (named := sorted(set(_weight_map(index).values()) - {SINGLE_NAME})):
+            left = f"{SINGLE_NAME}; NOT {INDEX_NAME} and its {len(named)} shards ({named[0]} ...)"
+            readings.assume("weights", left, "both are there: transformers reads the single file first")
+        elif others:
+            readings.assume("weights", f"{SINGLE_NAME}; NOT {', '.join(others)}", "several files: transformers' order")
+        else:
+            readings.read("weights", SINGLE_NAME, str(directory))
+        return read_safetensors_header(single)
+    if not index.is_file():
+        raise CheckpointError(_why_no_weights(directory, others))
+    weight_map = _weight_map(index)
+    files = sorted(set(weight_map.values()))
+    readings.read("weights", f"{len(files)} files", INDEX_NAME)
+    return _indexed_tensors(directory, weight_map, files, readings)
+
+
+def _indexed_tensors(
+    directory: Path, weight_map: Mapping[str, str], files: Sequence[str], readings: Readings
+) -> dict[str, TensorEntry]:
+    headers = {name: read_safetensors_header(directory / name) for name in files}
+    tensors = {}
+    for tensor, name in weight_map.items():
+        if tensor not in headers[name]:
+            raise CheckpointError(
+                f"{directory / name} has no tensor {tensor!r}, which {INDEX_NAME} puts there: copy it again"
+            )
+        tensors[tensor] = headers[name][tensor]
+        if copies := [other for other in files if other != name and tensor in headers[other]]:
+            readings.read(f"tensor {tensor}", f"{name}, not {', '.join(copies)}", INDEX_NAME)
+    for tensor in sorted(set().union(*headers.values()) - weight_map.keys()):
+        places = [name for name in files if tensor in headers[name]]
+        if len(places) > 1:
+            raise CheckpointError(
+                f"tensor {tensor!r} is in {' and '.join(places)}, and {INDEX_NAME} does not say in which: name it there"
+            )
+        readings.assume(f"tensor {tensor}", places[0], f"not in {INDEX_NAME}, but in one of its files")
+        tensors[tensor] = headers[places[0]][tensor]
+    return tensors
+
+
+def _weight_map(index: Path) -> dict[str, str]:
+    weight_map = read_json(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise CheckpointError(f"{index} has no weight_map: copy it again")
+    return {str(tensor): str(file) for tensor, file in weight_map.items()}
+
+
+def _why_no_weights(directory: Path, safetensors: Sequence[str]) -> str:
+    """The message for a folder without a readable set of weights: what is there, and the command that mends it."""
+    pickled = sorted(file.name for file in directory.iterdir() if file.suffix in (".bin", ".pt", ".pth", ".ckpt"))
+    if safetensors:
+        return (
+            f"{directory} has {len(safetensors)} safetensors files ({safetensors[0]} ...) but neither {INDEX_NAME} nor "
+            f"{SINGLE_NAME}: download the index too, with  hf download REPOSITORY {INDEX_NAME} --local-dir {directory}"
+        )
+    if pickled:
+        return (
+            f"{directory} has neither {INDEX_NAME} nor {SINGLE_NAME}, only pickled weights ({pickled[0]} ...), which "
+            'can run code when they are opened: convert them in a process of their own, with  python -c "import torch, '
+            "safetensors.torch as s; w = torch.load('FILE', weights_only=True, map_location='cpu'); "
+            f"s.save_file({{k: v.contiguous().clone() for k, v in w.items()}}, '{SINGLE_NAME}')\""
+        )
+    return (
+        f"{directory} has neither {INDEX_NAME} nor {SINGLE_NAME}: download the weights too, with  "
+        f"hf download REPOSITORY --local-dir {directory}"
     )
+
+
+def check_no_adapter(directory: Path) -> None:
+    """Raise CheckpointError for a folder that holds an adapter, which is nothing without its base model."""
+    found = [name for name in ("adapter_config.json", "adapter_model.safetensors") if (directory / name).is_file()]
+    if found:
+        raise CheckpointError(
+            f"{directory} holds an adapter ({found[0]}): merge it into its base model and save that, with peft:  "
+            "PeftModel.from_pretrained(base, ADAPTER).merge_and_unload().save_pretrained(FOLDER)"
+        )
+
+
+def check_no_pointer(file: Path) -> None:
+    """Raise CheckpointError if a file is a git-lfs pointer, not yet the file itself."""
+    with file.open("rb") as stream:
+        pointer = stream.read(len(_LFS_START)) == _LFS_START
+    if pointer:
+        raise CheckpointError(
+            f"{file} is a git-lfs pointer, not the file: fetch it with  git -C {file.parent} lfs pull"
+        )
 
 
 def read_safetensors_header(file: Path) -> dict[str, TensorEntry]:
     """Index of one safetensors file; checks that all of its data is there."""
     if not file.is_file():
         raise CheckpointError(f"shard {file} is missing: the download is incomplete")
+    check_no_pointer(file)
     size = file.stat().st_size
     with file.open("rb") as stream:
         length = int.from_bytes(stream.read(8), "little")
@@ -158,7 +236,8 @@ def read_safetensors_header(file: Path) -> dict[str, TensorEntry]:
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object of a checkpoint. Raises CheckpointError where the file is missing or holds something else."""
     try:
-        document = json.loads(path.read_text("utf-8"))
+        check_no_pointer(path)
+        document = json.loads(path.read_text("utf-8-sig"))
     except FileNotFoundError as error:
         raise CheckpointError(
             f"{path} is missing: give the checkpoint's own folder, completely downloaded, tokenizer files too"

@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import get_args
 
 from rich.markup import escape
+from rich.text import Text
 
-from vprm_runtime.bundle.manifest import Precision, Target
+from vprm_runtime.bundle.manifest import Manifest, Precision, Target
 from vprm_runtime.cli.common import Subparsers, byte_progress, stderr_console
+from vprm_runtime.cli.text_argument import text_argument
 from vprm_runtime.errors import InputError
 
 _PRECISIONS: tuple[Precision, ...] = get_args(Precision)
@@ -47,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     """Export. Returns the exit code."""
     from vprm_export.exporter import ExportOptions, export_bundle
 
-    system_message = _text_argument(args.system_message)
+    system_message = text_argument(args.system_message, "system message")
     if args.keep_high < 0:
         raise InputError(f"--keep-high must be at least 0, got {args.keep_high}")
     options = ExportOptions(
@@ -55,16 +57,17 @@ def run(args: argparse.Namespace) -> int:
         args.keep_high,
     )  # fmt: skip
     with byte_progress("exporting") as progress:
-        export_bundle(args.checkpoint, args.bundle, options, progress)
+        manifest = export_bundle(args.checkpoint, args.bundle, options, progress)
+    _print_readings(manifest)
     stderr_console().print(f"wrote {escape(str(args.bundle))}", highlight=False)
     return 0
 
 
-def _text_argument(value: str | None) -> str | None:
-    """TEXT, or the content of FILE for @FILE."""
-    if value is None or not value.startswith("@"):
-        return value
-    try:
-        return Path(value[1:]).read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read the system message from {value[1:]}: {error}") from error
+def _print_readings(manifest: Manifest) -> None:
+    """What was read from where and what was assumed: whatever decides scores beside the weights, a line each."""
+    readings = manifest.provenance.readings
+    width = max((len(reading.what) for reading in readings), default=0)
+    for reading in readings:
+        source = f"ASSUMED, {reading.source}" if reading.assumed else reading.source
+        line = Text(f"{reading.what:{width}}  {reading.value}  ({source})", "yellow" if reading.assumed else "")
+        stderr_console().print(line, soft_wrap=True, highlight=False)

@@ -27,7 +27,9 @@ from vprm_export.checkpoint import Checkpoint
 from vprm_export.external_data import ExternalData
 from vprm_export.graphs.llm import build_llm_graph
 from vprm_export.graphs.vision import build_vision_graph
+from vprm_export.head import check_head
 from vprm_export.precision.resolve import PrecisionOptions, plan_llm, plan_vision
+from vprm_export.readings import Readings
 from vprm_export.score_rules import RuleText, find_score_rule
 from vprm_export.templates import DEFAULT_SYSTEM_MESSAGES
 from vprm_export.tokenizer_files import BundleTokenizer, load_tokenizer
@@ -92,17 +94,19 @@ def export_bundle(
     if target.exists():
         raise BundleError(f"{target} exists already: remove it or choose another name")
     with _stage("read"):
-        checkpoint = Checkpoint.open(checkpoint_path)
-        architecture = Architecture.from_config(checkpoint.config, checkpoint.path)
+        readings = Readings()
+        checkpoint = Checkpoint.open(checkpoint_path, readings)
+        architecture = Architecture.from_config(checkpoint.config, checkpoint.path, readings)
+        check_head(checkpoint, architecture, readings)
         rule = find_score_rule(options.score_rule)
         tokenizer = load_tokenizer(checkpoint.path)
         if rule.marker is not None:
             tokenizer = tokenizer.with_special(rule.marker)
     with _stage("build"):
-        plan = _build(checkpoint, architecture, tokenizer, rule, options)
+        plan = _build(checkpoint, architecture, tokenizer, rule, options, readings)
     with _stage("write"), _temporary_sibling(target, plan.size_bytes) as directory:
         files = _write(plan, tokenizer, directory, progress)
-        manifest = _manifest(checkpoint, architecture, tokenizer, plan, files)
+        manifest = _manifest(checkpoint, architecture, tokenizer, plan, readings, files)
         (directory / MANIFEST_NAME).write_text(manifest.to_json(), "utf-8")
         directory.rename(target)
     return manifest
@@ -135,6 +139,7 @@ def _build(
     tokenizer: BundleTokenizer,
     rule_text: RuleText,
     options: ExportOptions,
+    readings: Readings,
 ) -> _Plan:
     vision, llm = architecture.vision, architecture.llm
     highest = max(tokenizer.control.img_context, tokenizer.tokenizer.get_vocab_size() - 1)
@@ -173,17 +178,31 @@ def _build(
         llm_data,
     )
     reader.check_all_used(architecture.is_idle)
-    system_message = options.system_message
-    if system_message is None and not rule_text.default_system_message:
-        system_message = architecture.system_message
-    if system_message is None:
-        system_message = DEFAULT_SYSTEM_MESSAGES[architecture.template]
+    system_message = _system_message(options, rule_text, architecture, readings)
     return _Plan(
         _BuiltGraph(vision_graph, vision_model, vision_data),
         _BuiltGraph(llm_graph, llm_model, llm_data),
         PromptInfo(architecture.template, system_message),
         rule,
     )
+
+
+def _system_message(options: ExportOptions, rule: RuleText, architecture: Architecture, readings: Readings) -> str:
+    """The user's, else the checkpoint's (unless the rule has the template's), else the template's."""
+    default = DEFAULT_SYSTEM_MESSAGES[architecture.template]
+    if options.system_message is not None:
+        message, source = options.system_message, "--system-message"
+    elif rule.default_system_message:
+        message, source = default, f"template {architecture.template}, as score rule {rule.name} has it"
+    elif architecture.system_message is not None:
+        message, source = architecture.system_message, "config.json: system_message"
+    else:
+        readings.assume(
+            "system message", repr(default), f"config.json has none: template {architecture.template}'s own"
+        )
+        return default
+    readings.read("system message", repr(message), source)
+    return message
 
 
 def _write(plan: _Plan, tokenizer: BundleTokenizer, directory: Path, progress: Progress) -> dict[str, FileInfo]:
@@ -212,6 +231,7 @@ def _manifest(
     architecture: Architecture,
     tokenizer: BundleTokenizer,
     plan: _Plan,
+    readings: Readings,
     files: dict[str, FileInfo],
 ) -> Manifest:
     vision, llm = architecture.vision, architecture.llm
@@ -236,6 +256,7 @@ def _manifest(
             checkpoint=checkpoint.path.resolve().name,
             config_sha256=checkpoint.config_sha256,
             tools={tool: _version(tool) for tool in _TOOLS},
+            readings=readings.all,
         ),
         files=files,
     )

@@ -14,7 +14,7 @@ from typing import Any
 from tokenizers import AddedToken, Tokenizer, decoders, normalizers
 from tokenizers.models import BPE
 
-from vprm_export.checkpoint import read_json
+from vprm_export.checkpoint import check_no_pointer, read_json
 from vprm_runtime.bundle.manifest import ControlTokens
 from vprm_runtime.errors import CheckpointError, UnsupportedError
 
@@ -89,6 +89,7 @@ def load_tokenizer(directory: Path) -> BundleTokenizer:
 
 
 def _taken_over(path: Path) -> tuple[Tokenizer, int | None]:
+    check_no_pointer(path)
     try:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:
@@ -112,12 +113,11 @@ def _with_text_tokens(tokenizer: Tokenizer, control: ControlTokens, ends: frozen
     occur in questions and in responses. Control tokens of a prompt are the template's, the image tokens, beginnings,
     ends and padding; tokens that no training used (`[UNUSED_TOKEN_n]`) stay characters too.
     """
-    ids = {control.im_start, control.im_end, control.img_start, control.img_end, control.img_context, control.bos}
+    ids = {control.im_start, control.im_end, control.img_start, control.img_end, control.img_context}
+    ids |= {control.bos} if control.bos is not None else set()
     document = json.loads(tokenizer.to_str())
     known = {int(token["id"]) for token in document["added_tokens"]}
-    missing = [
-        AddedToken(tokenizer.id_to_token(index), special=True, normalized=False) for index in ids - {None} - known
-    ]
+    missing = [AddedToken(tokenizer.id_to_token(index), special=True, normalized=False) for index in ids - known]
     if missing:
         tokenizer.add_special_tokens(missing)
         document = json.loads(tokenizer.to_str())
@@ -148,6 +148,7 @@ def _from_sentencepiece(directory: Path, config: dict[str, Any]) -> Tokenizer:
     from sentencepiece import sentencepiece_model_pb2 as spm  # protobuf classes only: no model is loaded by it
 
     path = directory / "tokenizer.model"
+    check_no_pointer(path)
     model = spm.ModelProto()
     try:
         model.ParseFromString(path.read_bytes())

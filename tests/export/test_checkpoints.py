@@ -17,11 +17,13 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from vprm_benchmarks.random_checkpoint import tiny_spec, write_random_checkpoint
+from vprm_benchmarks.reference import ReferenceScorer
 from vprm_export import ExportOptions, export_bundle
 from vprm_export.checkpoint import INDEX_NAME, SINGLE_NAME, Checkpoint
 from vprm_export.external_data import ExternalData
 from vprm_runtime import BundleError, CheckpointError, StepScorer, UnsupportedError
 from vprm_runtime.bundle.bundle import Bundle
+from vprm_runtime.cli.main import main
 
 
 @pytest.fixture
@@ -84,7 +86,7 @@ def test_truncated_shard(checkpoint: Path) -> None:
         file.write_bytes(content[:keep])
         refused(checkpoint, CheckpointError, SINGLE_NAME, "copy it again")
     file.unlink()
-    refused(checkpoint, CheckpointError, SINGLE_NAME, INDEX_NAME)
+    refused(checkpoint, CheckpointError, SINGLE_NAME, INDEX_NAME, "hf download")
 
 
 def test_missing_shard_and_wrong_index(tmp_path: Path) -> None:
@@ -129,6 +131,121 @@ def test_unsupported_configurations_name_the_key(
 def test_configuration_of_another_size(checkpoint: Path) -> None:
     edit_config(checkpoint, "llm_config", intermediate_size=256)
     refused(checkpoint, CheckpointError, "feed_forward", "config.json and weights are not of the same model")
+
+
+@pytest.fixture
+def shards(tmp_path: Path) -> Path:
+    """A checkpoint in several shards with an index."""
+    return write_random_checkpoint(tmp_path / "sharded", tiny_spec().__class__(max_shard_bytes=200_000))
+
+
+def index_of(checkpoint: Path) -> dict[str, str]:
+    return dict(json.loads((checkpoint / INDEX_NAME).read_text())["weight_map"])
+
+
+def write_index(checkpoint: Path, weight_map: dict[str, str]) -> None:
+    (checkpoint / INDEX_NAME).write_text(json.dumps({"weight_map": weight_map}))
+
+
+def score_of(checkpoint: Path, name: str) -> float | None:
+    export_bundle(checkpoint, checkpoint.parent / name)
+    return StepScorer.open(checkpoint.parent / name).score([], "Q?", ["One.\n\nTwo."]).candidates[0].score
+
+
+@pytest.mark.parametrize("overlay", ["overlay.safetensors", "a-overlay.safetensors", "model-00009.safetensors"])
+def test_an_overlay_file_wins_over_the_stale_copy(shards: Path, overlay: str) -> None:
+    """Whatever its name sorts to: the index says which file has the tensor."""
+    weight_map, head = index_of(shards), "language_model.output.weight"
+    tensors = load_file(shards / weight_map[head])
+    before = score_of(shards, "before")
+    save_file({head: tensors[head][:, ::-1].copy()}, shards / overlay)
+    write_index(shards, {**weight_map, head: overlay})
+    expected = score_of(shards, "overlaid")
+    assert expected != before
+    reference = ReferenceScorer.load(shards).score([], "Q?", [["One.", "Two."]])[0]
+    assert expected == pytest.approx(reference.mean, abs=1e-5)
+    tensors[head] = tensors[head][:, ::-1].copy()
+    save_file(tensors, shards / weight_map[head])
+    write_index(shards, weight_map)
+    assert score_of(shards, "in place") == expected
+
+
+def test_a_tensor_in_two_files_that_the_index_does_not_settle(shards: Path) -> None:
+    weight_map = index_of(shards)
+    name = "mlp1.0.bias"
+    first = weight_map.pop(name)
+    write_index(shards, weight_map)
+    manifest = export_bundle(shards, shards.parent / "one")
+    assert [r.value for r in manifest.provenance.readings if r.assumed] == [first]
+    second = next(file for file in sorted(set(weight_map.values())) if file != first)
+    save_file({**load_file(shards / second), name: load_file(shards / first)[name] + 1}, shards / second)
+    shutil.rmtree(shards.parent / "one")
+    refused(shards, CheckpointError, name, first, second)
+
+
+def test_a_single_file_is_taken_before_an_index(checkpoint: Path, shards: Path, capsys: Any) -> None:
+    """transformers' order; the shards that are left are named."""
+    expected = score_of(checkpoint, "single")
+    for file in (INDEX_NAME, *set(index_of(shards).values())):
+        shutil.copy(shards / file, checkpoint)
+    first = min(set(index_of(shards).values()))
+    assert main(["export", str(checkpoint), str(checkpoint.parent / "both")]) == 0
+    message = capsys.readouterr().err
+    assert "ASSUMED" in message
+    assert SINGLE_NAME in message
+    assert first in message
+    assert score_of(checkpoint, "again") == expected
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "words"),
+    [
+        ("adapter_config.json", b"{}", ("adapter", "merge_and_unload")),
+        ("adapter_model.safetensors", b"", ("adapter", "merge_and_unload")),
+        (SINGLE_NAME, b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", ("git-lfs", "lfs pull")),
+        ("config.json", b"version https://git-lfs.github.com/spec/v1\n", ("config.json", "git-lfs")),
+        ("tokenizer.model", b"version https://git-lfs.github.com/spec/v1\n", ("tokenizer.model", "git-lfs")),
+    ],
+)
+def test_folders_that_hold_something_else(checkpoint: Path, file: str, content: bytes, words: tuple[str, ...]) -> None:
+    (checkpoint / file).write_bytes(content)
+    refused(checkpoint, CheckpointError, *words)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("model-00001-of-00002.safetensors", ("index", "hf download")),
+        ("consolidated.safetensors", ("index", "hf download")),
+        ("pytorch_model.bin", ("pickled", "safetensors.torch", "weights_only=True")),
+        ("consolidated.00.pth", ("pickled", "safetensors.torch")),
+        (None, ("neither", "hf download")),
+    ],
+)
+def test_folders_without_readable_weights(checkpoint: Path, name: str | None, words: tuple[str, ...]) -> None:
+    if name is None:
+        (checkpoint / SINGLE_NAME).unlink()
+    else:
+        (checkpoint / SINGLE_NAME).rename(checkpoint / name)
+    refused(checkpoint, CheckpointError, *words)
+
+
+def test_a_system_message_from_a_file_loses_what_editors_add(checkpoint: Path, tmp_path: Path, capsys: Any) -> None:
+    """A byte order mark and one final newline; other blanks are the user's."""
+    file = tmp_path / "system.txt"
+    for number, (content, expected) in enumerate(
+        [
+            (b"\xef\xbb\xbfJudge.\n", "Judge."), (b"Judge.\r\nAll.\r\n", "Judge.\nAll."), (b"Judge.", "Judge."),
+            (b" Judge. \n\n", " Judge. \n"), ("判断。\n".encode(), "判断。"),
+        ]
+    ):  # fmt: skip
+        file.write_bytes(content)
+        assert main(["export", str(checkpoint), str(tmp_path / str(number)), "--system-message", f"@{file}"]) == 0
+        assert Bundle.open(tmp_path / str(number)).manifest.prompt.system_message == expected
+        assert repr(expected) in capsys.readouterr().err
+    file.write_bytes("Judge.".encode("utf-16"))
+    assert main(["export", str(checkpoint), str(tmp_path / "x"), "--system-message", f"@{file}"]) == 2
+    assert "is not UTF-8" in capsys.readouterr().err
 
 
 def test_files_that_are_not_there_or_not_json(checkpoint: Path, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from vprm_runtime.cli.common import (
     resolve_bundle,
     stderr_console,
 )
+from vprm_runtime.cli.text_argument import text_argument
 
 if TYPE_CHECKING:
     from vprm_benchmarks.parity.report import ParityReport
@@ -59,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
         data=args.data,
         image_root=args.image_root,
         limit=args.limit,
-        system_message=_text_or_file(args.system_message),
+        system_message=text_argument(args.system_message, "system message"),
         score_rule=args.score_rule,
         reference_device=args.reference_device,
         device=args.device,
@@ -96,15 +97,6 @@ def _verdict(report: ParityReport) -> str:
         return f"{what}: [green]every stage within its tolerance[/]"
     problems = [f"{stage.stage}: {escape(problem)}" for stage in failed for problem in stage.problems[:3]]
     return "\n".join([f"{what}: [bold red]out of tolerance:[/] {', '.join(s.stage for s in failed)}", *problems])
-
-
-def _text_or_file(value: str | None) -> str | None:
-    if value is None or not value.startswith("@"):
-        return value
-    try:
-        return Path(value[1:]).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"system message file {value[1:]} cannot be read ({error}): check the path") from error
 
 
 @contextmanager

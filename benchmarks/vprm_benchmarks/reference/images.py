@@ -51,9 +51,11 @@ def open_picture(image: Path | Image.Image) -> Image.Image:
         return opened.convert("RGB")
 
 
-def load_tiles(image: Path | Image.Image, tile_px: int, min_tiles: int, max_tiles: int) -> list[Image.Image]:
-    """Cut a picture into RGB tiles of tile_px x tile_px, row by row, and add the whole picture when there are
-    several."""
+def load_tiles(
+    image: Path | Image.Image, tile_px: int, min_tiles: int, max_tiles: int, thumbnail: bool = True
+) -> list[Image.Image]:
+    """Cut a picture into RGB tiles of tile_px x tile_px, row by row; with ``thumbnail`` the whole picture is added when
+    there are several."""
     picture = open_picture(image)
     columns, rows = tile_grid(picture.width, picture.height, tile_px, min_tiles, max_tiles)
     resized = resize(picture, tile_px * columns, tile_px * rows)
@@ -62,7 +64,7 @@ def load_tiles(image: Path | Image.Image, tile_px: int, min_tiles: int, max_tile
         for column in range(columns):
             left, top = column * tile_px, row * tile_px
             tiles.append(resized.crop((left, top, left + tile_px, top + tile_px)))
-    if len(tiles) > 1:
+    if thumbnail and len(tiles) > 1:
         tiles.append(resize(picture, tile_px, tile_px))
     return tiles
 

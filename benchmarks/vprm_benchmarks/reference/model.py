@@ -60,11 +60,6 @@ def internvl_config(config: dict[str, Any]) -> InternVLConfig:
     architecture = llm["architectures"][0]
     if architecture not in _FAMILIES:
         raise ValueError(f"LLM architecture {architecture} is not supported; supported: {', '.join(_FAMILIES)}")
-    rope: dict[str, Any] = {"rope_type": "default"}
-    if scaling := llm.get("rope_scaling"):
-        rope = {key: value for key, value in scaling.items() if key != "type"}
-        rope["rope_type"] = scaling.get("rope_type") or scaling["type"]
-    rope["rope_theta"] = float(llm["rope_theta"])
     tied = bool(llm.get("tie_word_embeddings", False))
     text_config = _FAMILIES[architecture](
         vocab_size=llm["vocab_size"],
@@ -75,7 +70,7 @@ def internvl_config(config: dict[str, Any]) -> InternVLConfig:
         num_key_value_heads=llm["num_key_value_heads"],
         max_position_embeddings=llm["max_position_embeddings"],
         rms_norm_eps=llm["rms_norm_eps"],
-        rope_parameters=rope,
+        **_rope(llm),
         tie_word_embeddings=tied,
         bos_token_id=None,
         eos_token_id=None,
@@ -105,6 +100,15 @@ def internvl_config(config: dict[str, Any]) -> InternVLConfig:
         vision_feature_select_strategy="default",  # without the CLS token
         tie_word_embeddings=tied,
     )
+
+
+def _rope(llm: dict[str, Any]) -> dict[str, Any]:
+    """The rotary keys as they are spelled, for transformers' own class to read; without a base, none is assumed."""
+    spelled = {key: llm[key] for key in ("rope_theta", "rope_scaling", "rope_parameters") if llm.get(key) is not None}
+    nested = (llm.get(key) or {} for key in ("rope_scaling", "rope_parameters"))
+    if "rope_theta" not in spelled and not any("rope_theta" in values for values in nested):
+        raise ValueError("llm_config has no rope_theta, at its top or in rope_parameters: complete config.json")
+    return spelled
 
 
 def tokens_per_tile(tile_px: int, patch_px: int, downsample_ratio: float) -> int:

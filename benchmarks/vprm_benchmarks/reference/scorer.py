@@ -75,10 +75,12 @@ class ReferenceScorer:
         self.system_message = system_message
         self.rule = rule
         self.tile_px = int(config.get("force_image_size") or vision["image_size"])
-        self.min_tiles = int(config.get("min_dynamic_patch", 1))
-        self.max_tiles = int(config.get("max_dynamic_patch", 12))
+        dynamic = config["dynamic_image_size"]  # without it, an image is one tile
+        self.min_tiles = int(config["min_dynamic_patch"]) if dynamic else 1
+        self.max_tiles = int(config["max_dynamic_patch"]) if dynamic else 1
+        self.thumbnail = bool(config["use_thumbnail"])
         self.tokens_per_tile = tokens_per_tile(self.tile_px, vision["patch_size"], config["downsample_ratio"])
-        self.transposed = config.get("ps_version", "v1") == "v1"
+        self.transposed = config["ps_version"] == "v1"
         self.image_token = tokenizer.token_id("<IMG_CONTEXT>")
         self.candidates = candidate_ids(rule, tokenizer)
 
@@ -103,7 +105,8 @@ class ReferenceScorer:
 
     def tiles(self, image: Path | Image.Image, max_tiles: int | None = None) -> list[Image.Image]:
         """One picture's tiles."""
-        return load_tiles(image, self.tile_px, self.min_tiles, max_tiles or self.max_tiles)
+        most = max_tiles or self.max_tiles
+        return load_tiles(image, self.tile_px, min(self.min_tiles, most), most, self.thumbnail)
 
     @torch.inference_mode()
     def encode_images(self, images: Sequence[Path | Image.Image], max_tiles: int | None = None) -> ReferenceImages:

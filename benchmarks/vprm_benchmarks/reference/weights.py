@@ -44,18 +44,25 @@ _INTERNLM2 = {
 
 
 def iterate_checkpoint(directory: Path) -> Iterator[tuple[str, torch.Tensor]]:
-    """Yield (name, tensor) of every tensor in the directory's safetensors files, one in memory at a time."""
-    index = directory / "model.safetensors.index.json"
-    if index.is_file():
-        names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+    """Yield (name, tensor) of every tensor of the checkpoint, one in memory at a time.
+
+    ``model.safetensors`` if it is there; else each tensor from the file that the index names for it.
+    """
+    single, index = directory / "model.safetensors", directory / "model.safetensors.index.json"
+    files: dict[str, set[str] | None] = {}
+    if single.is_file():
+        files[single.name] = None
     else:
-        names = ["model.safetensors"]
-    for name in names:
+        for tensor, name in json.loads(index.read_text(encoding="utf-8"))["weight_map"].items():
+            files[name] = (files.get(name) or set()) | {tensor}
+    listed = set().union(*(tensors or set() for tensors in files.values()))
+    for name, wanted in files.items():
         if not (directory / name).is_file():
             raise FileNotFoundError(f"{directory / name} is missing: the checkpoint is incomplete, download it again")
         with safe_open(directory / name, framework="pt") as file:
             for key in file.keys():  # noqa: SIM118 - safe_open is no mapping
-                yield key, file.get_tensor(key)
+                if wanted is None or key in wanted or key not in listed:
+                    yield key, file.get_tensor(key)
 
 
 def convert_tensor(name: str, tensor: torch.Tensor, heads: int, kv_heads: int) -> dict[str, torch.Tensor]:

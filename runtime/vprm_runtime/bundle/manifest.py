@@ -115,12 +115,25 @@ class FileInfo:
 
 
 @dataclass(frozen=True)
+class Reading:
+    """Something that decides scores, its value, and where it was read from; or, if `assumed`, why it was taken."""
+
+    what: str
+    value: str
+    source: str
+    assumed: bool
+
+
+@dataclass(frozen=True)
 class Provenance:
-    """Where the bundle came from: checkpoint name, hash of its config.json, and the tools that wrote the bundle."""
+    """Where the bundle came from: checkpoint name, hash of its config.json, the tools that wrote the bundle, and what
+    the export read or assumed.
+    """
 
     checkpoint: str
     config_sha256: str
     tools: dict[str, str]
+    readings: tuple[Reading, ...]
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,87 @@
+"""One object of config.json with checked access: nothing that decides a score is defaulted in silence."""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from vprm_export.readings import Readings
+from vprm_runtime.errors import CheckpointError, UnsupportedError
+
+
+@dataclass(frozen=True)
+class Section:
+    """An object of config.json, its name for messages (file and key), and where to note what was read or assumed.
+
+    Methods take a key's default only where the weights' names and shapes contradict a wrong one, or where the model's
+    own class has it; a default that was taken is noted. Without a default an absent key is refused by name.
+    """
+
+    values: Mapping[str, Any]
+    name: str
+    readings: Readings
+    prefix: str = ""
+
+    def section(self, key: str) -> "Section":
+        """The object under a key. Raises CheckpointError where there is none."""
+        value = self.values.get(key)
+        if not isinstance(value, Mapping):
+            raise CheckpointError(f"{self.name} has no object {key!r}: is this an InternVL-style checkpoint?")
+        return Section(value, f"{self.name}: {key}", self.readings, f"{self.prefix}{key}.")
+
+    def optional(self, key: str) -> Any:
+        """The value of a key, or None."""
+        return self.values.get(key)
+
+    def integer(self, key: str, default: int | None = None, minimum: int = 1) -> int:
+        """An integer of at least `minimum`."""
+        value = self._get(key, default)
+        if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
+            raise CheckpointError(f"{self.name}: {key} is {value!r}, expected an integer of at least {minimum}")
+        return value
+
+    def number(self, key: str, default: float | None = None) -> float:
+        """A number above 0."""
+        value = self._get(key, default)
+        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < float("inf"):
+            raise CheckpointError(f"{self.name}: {key} is {value!r}, expected a number above 0")
+        return float(value)
+
+    def flag(self, key: str, default: bool | None = None) -> bool:
+        """True or false."""
+        value = self._get(key, default)
+        if not isinstance(value, bool):
+            raise CheckpointError(f"{self.name}: {key} is {value!r}, expected true or false")
+        return value
+
+    def one_of(self, key: str, supported: Sequence[Any], default: Any = None) -> Any:
+        """One of the supported values. Raises UnsupportedError naming them."""
+        value = self._get(key, default)
+        if value not in supported or isinstance(value, bool) != isinstance(supported[0], bool):
+            raise UnsupportedError(f"{self.name}: {key} {value!r} is not supported; supported: {list(supported)}")
+        return value
+
+    def off(self, *keys: str) -> None:
+        """Refuse features that change scores and are not supported; absent, null, false, 0 and empty are off."""
+        for key in keys:
+            if self.values.get(key):
+                raise UnsupportedError(f"{self.name}: {key} {self.values[key]!r} is not supported: only without it")
+
+    def one_of_list(self, key: str, supported: Sequence[str]) -> None:
+        """A list that has at least one of the supported values."""
+        values = self._get(key, None)
+        if not isinstance(values, list) or not {str(value) for value in values} & set(supported):
+            raise UnsupportedError(f"{self.name}: {key} {values!r} is not supported; supported: {list(supported)}")
+
+    def _get(self, key: str, default: Any) -> Any:
+        value = self.values.get(key)
+        if value is not None:
+            return value
+        if default is None:
+            close = difflib.get_close_matches(key, [name for name in self.values if isinstance(name, str)], 1, 0.6)
+            hint = f" (it has {close[0]!r})" if close else ""
+            raise CheckpointError(
+                f"{self.name} has no {key!r}{hint}, which decides scores: complete it from the model's own config.json"
+            )
+        self.readings.assume(f"{self.prefix}{key}", default, "absent: default of the model's class")
+        return default

@@ -1,0 +1,24 @@
+"""TEXT or @FILE: an argument that is a text, or the name of a file that holds it."""
+
+from pathlib import Path
+
+from vprm_runtime.errors import InputError
+
+
+def text_argument(value: str | None, what: str) -> str | None:
+    """TEXT as it is, or the content of FILE for @FILE without what editors add: a byte order mark, one final newline.
+
+    Raises InputError where the file cannot be read or is not UTF-8; `what` names the argument in the message.
+    """
+    if value is None or not value.startswith("@"):
+        return value
+    try:
+        text = Path(value[1:]).read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"cannot read the {what} from {value[1:]}: it is not UTF-8 ({error.reason}): save it as UTF-8"
+        ) from error
+    except OSError as error:
+        raise InputError(f"cannot read the {what} from {value[1:]}: {error.strerror}: check the path") from error
+    text = text.replace("\r\n", "\n")
+    return text.removesuffix("\n")
