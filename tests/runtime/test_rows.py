@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import datetime
+import decimal
 import io
 from pathlib import Path
 from typing import Any
@@ -151,29 +153,145 @@ def test_group_key_is_of_images_question_and_limits() -> None:
         ({"question": "Q", "responses": "text"}, "responses must be a list"),
         ({"question": "Q", "responses": ["r"], "id": 1.5}, "id is float"),
         ({"question": "Q", "responses": ["r"], "max_steps": "4"}, "max_steps must be an integer"),
-        ({"question": "Q", "responses": ["r"], "image": ""}, "leave image out for text only"),
         ({"question": "Q", "responses": ["r"], "image": [3]}, "an image must be a path"),
+        ({"question": "Q", "responses": ["r"], "maxTiles": 3}, "maxTiles is not read: write max_tiles"),
+        ({"question": "Q", "responses": ["r"], "max-step": 3}, "max-step is not read: write max_steps"),
+        ({"question": "Q", "responses": ["r"], "Max_Steps": 3}, "Max_Steps is not read: write max_steps"),
+        ({"question": "Q", "steps_with_score": [{"score": 1}]}, "an entry without a step"),
         ({"question": "Q", "responses": ["r"], "image": "data:image/png;base64,?"}, "not valid base64"),
         ({"question": "Q", "responses": ["r"], "image": "https://example.org/1"}, "^https://example.org/1 is a URL"),
-        ({"question": "Q", "responses": ["r"], "answer": float("nan")}, "answer cannot be written as JSON"),
-        ({"question": "Q", "responses": ["r"], "answer": b"bytes"}, "answer cannot be written as JSON"),
         ({"question": "Q", "response": {"steps": "ab", "process_correctness": [1, 1]}}, "object with a list of steps"),
-        ({"question": "Q", "steps_with_score": [{"step": "a", "score": float("inf")}]}, "step_labels cannot be"),
-        ({"question": "Q", "response": {"steps": ["a", "b"], "process_correctness": [1]}}, "1 labels for 2 steps"),
-        ({"question": "Q", "response": {"steps": ["a"], "process_correctness": [2]}}, "must be a list of 1"),
         ({"question": "Q", "response": {"text": "a"}}, "object with a list of steps"),
-        ({"question": "Q", "steps_with_score": [{"step": "a"}]}, "without a step or a numeric score"),
         ({"conversations": [{"from": "human", "value": "hello"}]}, "must hold '### Question:'"),
-        (
-            {"conversations": [{"from": "human", "value": "### Question:\nQ\n\n### Solution Process:\na"}]},
-            "1 human turns and 0 answers",
-        ),
     ],
 )
 def test_what_is_wrong_is_named(record: object, message: str) -> None:
     """Bad records raise InputError that says which key and what to do."""
     with pytest.raises(InputError, match=message):
         row_from_record(record, 0, ROOT)
+
+
+@pytest.mark.parametrize(
+    ("record", "message"),
+    [
+        ({"responses": ["r"], "answer": float("inf")}, "answer is infinite"),
+        ({"responses": ["r"], "answer": b"bytes"}, "answer is bytes"),
+        ({"responses": ["r"], "correct": {1, 2}}, "correct is set"),
+        ({"steps_with_score": [{"step": "a", "score": float("inf")}]}, "without a numeric score"),
+        ({"steps_with_score": [{"step": "a", "score": "high"}]}, "without a numeric score"),
+        ({"steps_with_score": [{"step": "a"}]}, "without a numeric score"),
+        ({"response": {"steps": ["a", "b"], "process_correctness": [1]}}, "1 labels for 2 steps"),
+        ({"response": {"steps": ["a"], "process_correctness": [2]}}, "must be a list of 1"),
+        ({"response": {"steps": ["a"], "process_correctness": "+"}}, "must be a list of 1"),
+        (
+            {"conversations": [{"from": "human", "value": "### Question:\nQ\n\n### Solution Process:\na"}]},
+            "1 human turns and 0 answers",
+        ),
+    ],
+)
+def test_wrong_labels_do_not_cost_a_row_its_scores(record: dict[str, Any], message: str) -> None:
+    """Only evaluation needs labels; it leaves such rows out and says why."""
+    row = row_from_record({"question": "Q", **record}, 0, ROOT)
+    assert row.label_error is not None and message in row.label_error
+    assert (len(row.responses), row.labels) == (1, {})
+
+
+def test_labels_become_values_that_json_has() -> None:
+    """What pandas, pyarrow and YAML readers give: missing numbers, dates, decimals."""
+    record = {
+        "question": "Q",
+        "responses": ["r"],
+        "answer": decimal.Decimal("2.50"),
+        "correct": [True, float("nan")],
+        "policy_model": datetime.date(2025, 3, 1),
+        "data_source": float("nan"),
+    }
+    row = row_from_record(record, 0, ROOT)
+    assert row.labels == {"answer": 2.5, "correct": [True, None], "policy_model": "2025-03-01"}
+    assert row_from_record({**record, "answer": decimal.Decimal(7)}, 0, ROOT).labels["answer"] == 7
+
+
+def test_numbers_as_pandas_has_them() -> None:
+    """A column of integers with a missing value is one of floats."""
+    row = row_from_record({"question": "Q", "responses": ["r"], "id": 7.0, "max_steps": 3.0}, 0, ROOT)
+    assert (row.id, row.max_steps) == (7, 3)
+    nan = float("nan")
+    row = row_from_record({"question": "Q", "responses": ["r"], "id": nan, "max_steps": nan, "image": nan}, 4, ROOT)
+    assert (row.id, row.max_steps, row.images) == (4, None, ())
+
+
+IMAGE_SPELLINGS = (
+    *("image", "images", "Image", "IMAGES", "img", "imgs", "image_path", "image_paths", "imagePath", "image-path"),
+    *("image_file", "image_url", "image_urls", "img_path", "input_image", "input_images", "picture", "pictures"),
+    *("photo", "image_1", "image1", "img_7", "image_path_1", "image_bytes", "image_base64", "image_list"),
+)
+
+
+@pytest.mark.parametrize("key", IMAGE_SPELLINGS)
+def test_known_spellings_of_the_image_key(key: str) -> None:
+    base = {"question": "<image>\nQ", "responses": ["r"]}
+    content = png()
+    for value, expected in (("a.png", ROOT / "a.png"), (content, content), ({"bytes": content}, content)):
+        assert row_from_record({**base, key: value}, 0, ROOT).images == (expected,)
+    for empty in ("", None, [], [""], [None], {}, {"bytes": None, "path": None}, float("nan")):
+        assert row_from_record({**base, key: empty}, 0, ROOT).images == ()
+
+
+def test_numbered_image_keys_in_the_order_of_their_numbers() -> None:
+    """MMMU: image_1 to image_7, most of them null, beside img_type."""
+    numbered = {f"image_{n}": None for n in range(1, 8)} | {"image_10": "j.png", "image_2": "b.png", "image_1": "a.png"}
+    row = row_from_record({"question": "Q", "responses": ["r"], "img_type": "['Plots']", **numbered}, 0, ROOT)
+    assert row.images == (ROOT / "a.png", ROOT / "b.png", ROOT / "j.png")
+    assert row.unread == ("img_type",)
+
+
+def test_images_under_several_keys() -> None:
+    """The same twice is one; a decoded image goes before its path; anything else is refused by name."""
+    base = {"question": "Q", "responses": ["r"]}
+    assert row_from_record({**base, "image": "a.png", "image_path": "a.png"}, 0, ROOT).images == (ROOT / "a.png",)
+    content = png()
+    row = row_from_record({**base, "image": "a.png", "decoded_image": {"bytes": content, "path": None}}, 0, ROOT)
+    assert row.images == (content,)
+    for other in ({"image_path": "b.png"}, {"image_1": "b.png"}, {"image_1": "a.png", "image_2": "b.png"}):
+        with pytest.raises(InputError, match=r"images stand under image and image_\w+, and differ"):
+            row_from_record({**base, "image": "a.png", **other}, 0, ROOT)
+    with pytest.raises(InputError, match="keep one"):
+        row_from_record({**base, "image_1": "a.png", "image1": "b.png"}, 0, ROOT)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("figure", "fig1.png"), ("Diagram", "x"), ("screenshot", "shot"), ("question_image_file_path", "a"),
+        ("file", "a.jpg"), ("path", "dir/a.webp"), ("media", ["a.png", "b.png"]), ("visual", {"path": "a.png"}),
+        ("attachment", {"bytes": b"\x89PNG...", "path": None}), ("blob", b"\xff\xd8\xff\xe0"), ("img_filepath", "x"),
+        ("uri", "data:image/png;base64,AAAA"), ("link", "https://example.org/a.png?size=9"), ("pixel_values", ["1"]),
+    ],
+)  # fmt: skip
+def test_other_keys_that_look_like_an_image_are_refused_by_name(key: str, value: object) -> None:
+    with pytest.raises(InputError, match=f"^{key} looks like an image"):
+        row_from_record({"question": "Q", "responses": ["r"], key: value}, 0, ROOT)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("image_id", "17"), ("image_size", [3, 4]), ("img_type", "photo"), ("num_images", 2), ("has_image", True),
+        ("image_caption", "A cat."), ("caption", "see figure.png for this"),
+        ("image_width", 640), ("category", "chart"),
+        ("image_source", "COCO"), ("subfield", "geometry"), ("explanation", "The figure shows"), ("figure", None),
+    ],
+)  # fmt: skip
+def test_keys_about_an_image_are_listed_as_unread(key: str, value: object) -> None:
+    assert row_from_record({"question": "Q", "responses": ["r"], key: value}, 0, ROOT).unread == (key,)
+
+
+def test_beside_an_image_only_another_image_itself_is_refused() -> None:
+    """A path may be anything; bytes of an image are one that would be dropped."""
+    base = {"question": "Q", "responses": ["r"], "image": "a.png"}
+    assert row_from_record({**base, "original_file": "b.png"}, 0, ROOT).unread == ("original_file",)
+    with pytest.raises(InputError, match="second looks like an image"):
+        row_from_record({**base, "second": {"bytes": png()}}, 0, ROOT)
 
 
 def test_a_bad_response_is_left_to_scoring() -> None:

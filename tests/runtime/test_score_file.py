@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import signal
@@ -75,7 +76,7 @@ def test_each_row_equals_scoring_it_alone(scorer: StepScorer, data: Path, tmp_pa
     for document in documents:
         row = rows[int(document["id"].removeprefix("row-"))]
         alone = scorer.score(data.parent / row["image"], row["question"], row["responses"])
-        assert document == {**alone.to_dict(row["id"]), "answer": row["answer"]}
+        assert document == {**alone.to_dict(row["id"]), "answer": row["answer"], "row": rows.index(row)}
 
 
 def test_one_session_for_each_picture_and_question(
@@ -151,13 +152,14 @@ def test_bad_rows_have_an_error_and_the_others_their_scores(scorer: StepScorer, 
     (tmp_path / "rows.jsonl").write_text("\n".join(lines), "utf-8")
     summary = score_file(scorer, tmp_path / "rows.jsonl", tmp_path / "out.jsonl")
     documents = {document["id"]: document for document in read_rows(tmp_path / "out.jsonl")}
-    assert (summary.rows, summary.scored, summary.errors) == (10, 10, 8)
+    assert (summary.rows, summary.scored, summary.errors) == (10, 10, 7)
     assert set(documents) == {0, 1, 6, 9, "no picture", "blank", "half", "unknown", "whole 😀", "not a number"}
     assert documents[0]["best"] == 0
     assert "line 3 is not JSON" in documents[1]["error"]
     assert "half a surrogate pair" in documents[6]["error"]
     assert "line 11 is not JSON" in documents[9]["error"]
-    assert "answer cannot be written as JSON" in documents["not a number"]["error"]
+    assert documents["not a number"]["best"] == 0 and "answer" not in documents["not a number"]
+    assert [documents[name]["row"] for name in (0, 6, "whole 😀")] == [0, 6, 7]
     assert "--image-root" in documents["no picture"]["error"] and documents["no picture"]["answer"] == "4"
     assert "question is empty" in documents["blank"]["error"]
     assert "no known kind" in documents["unknown"]["error"]
@@ -266,7 +268,17 @@ def test_rows_with_equal_ids_are_all_scored(scorer: StepScorer, tmp_path: Path) 
     [
         ("missing.jsonl", None, "cannot be read"),
         ("empty.jsonl", b"\n\n", "has no rows"),
-        ("array.jsonl", b'[{"question": "Q"}]', "a JSON array"),
+        ("array.jsonl", b'[{"question": "Q"}', "begins as a JSON array but is not whole"),
+        ("empty.json", b"[]", "an empty JSON array"),
+        ("table.csv", b"question,response\nQ,r\n", "its first line is CSV"),
+        ("table.tsv", b"question\tresponse\n", "its first line is tab-separated"),
+        ("nothing.jsonl", b"", "has no rows"),
+        ("rows.zip", b"PK\x03\x04...", "is a zip archive"),
+        ("rows.arrow", b"ARROW1\x00\x00", "is an Arrow IPC file"),
+        ("rows.bz2", b"BZh91AY", "is bzip2-compressed"),
+        ("half.jsonl.gz", gzip.compress(b'{"question": "Q"}' * 99)[:-30], "cannot be decompressed"),
+        ("half.jsonl.zst", b"\x28\xb5\x2f\xfd\x00", "cannot be decompressed"),
+        ("half.utf16", "{}".encode("utf-16") + b"\x00", "damaged UTF-16"),
         ("picture.jsonl", b"\x89PNG\r\n\x1a\n", "neither jsonl nor parquet"),
         ("broken.parquet", b"PAR1 and nothing more", "damaged parquet"),
     ],
@@ -298,6 +310,55 @@ def test_unusable_output(scorer: StepScorer, data: Path, tmp_path: Path) -> None
         fcntl.flock(other, fcntl.LOCK_EX)
         with pytest.raises(InputError, match="written by another process"):
             score_file(scorer, data, tmp_path / "out.jsonl")
+
+
+def zstandard(content: bytes) -> bytes:
+    pyarrow = pytest.importorskip("pyarrow", reason="zst files need pyarrow")
+    return bytes(pyarrow.compress(content, codec="zstd", asbytes=True))
+
+
+@pytest.mark.parametrize(
+    ("name", "write"),
+    [
+        ("bom.jsonl", lambda text: b"\xef\xbb\xbf" + text.encode()),
+        ("utf16.jsonl", lambda text: text.encode("utf-16")),
+        ("utf16be.jsonl", lambda text: b"\xfe\xff" + text.encode("utf-16-be")),
+        ("windows.jsonl", lambda text: text.replace("\n", "\r\n").encode()),
+        ("rows.jsonl.gz", lambda text: gzip.compress(text.encode())),
+        ("rows.jsonl.zst", lambda text: zstandard(text.encode())),
+        ("array.json", lambda text: json.dumps([json.loads(line) for line in text.splitlines()], indent=1).encode()),
+        ("bom.json", lambda text: b"\xef\xbb\xbf[" + ",".join(text.splitlines()).encode() + b"]"),
+        ("wrapped.json", lambda text: b'{\n "data": [' + ",".join(text.splitlines()).encode() + b"]}"),
+        ("array.json.gz", lambda text: gzip.compress(b"[" + ",".join(text.splitlines()).encode() + b"]")),
+        ("utf16.json.gz", lambda text: gzip.compress(text.encode("utf-16"))),
+    ],
+)
+def test_files_as_people_have_them(
+    scorer: StepScorer, data: Path, tmp_path: Path, name: str, write: Callable[[str], bytes]
+) -> None:
+    """Encodings, compression and JSON arrays: the same rows, in the same order, also when a run goes on."""
+    (tmp_path / name).write_bytes(write(data.read_text("utf-8")))
+    plain, found = list(open_rows(data)), list(open_rows(tmp_path / name, data.parent))
+    assert found == plain
+    assert len(found) == 40
+    score_file(scorer, tmp_path / name, tmp_path / "out.jsonl", image_root=data.parent)
+    lines = (tmp_path / "out.jsonl").read_bytes().splitlines(keepends=True)
+    (tmp_path / "out.jsonl").write_bytes(b"".join(lines[:7]))
+    assert score_file(scorer, tmp_path / name, tmp_path / "out.jsonl", image_root=data.parent).resumed == 7
+    assert (tmp_path / "out.jsonl").read_bytes().splitlines(keepends=True) == lines
+
+
+def test_keys_that_are_not_read_and_ids_that_repeat_are_told_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A typing error is found by its suggestion; a key of every row is one line."""
+    row = {"id": -1, "question": "Q", "responses": ["r"], "aggregate": "min", "answr": "4"}
+    path = write_rows(tmp_path / "rows.jsonl", [row] * 5)
+    for _ in range(2):
+        assert [found.number for found in open_rows(path)] == [0, 1, 2, 3, 4]
+    keys, ids = (record.getMessage() for record in caplog.records)
+    assert keys.endswith("keys that are not read: aggregate, answr (did you mean answer?)")
+    assert ids.endswith("4 rows have an id that an earlier row has: tell them apart by `row`")
 
 
 def test_parquet_gives_the_same_rows(scorer: StepScorer, data: Path, tmp_path: Path) -> None:

@@ -58,10 +58,11 @@ def test_each_row_is_answered_before_the_next_is_read(
     score_stream(scorer, sent(), answers.append, image_root=tmp_path)
     first, second, broken, missing, last = answers
     alone = scorer.score(tmp_path / "0.png", "How many?", row["responses"])  # type: ignore[arg-type]
-    assert first == alone.to_dict(0)
+    assert first == {**alone.to_dict(0), "row": 0}
     assert second == {
         **scorer.score(tmp_path / "0.png", "How many?", ["Four."]).to_dict("b"),
         "answer": "4",
+        "row": 1,
     }
     assert broken["error"].startswith("line 3 is not JSON")
     assert "no image file at" in missing["error"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,8 @@ from typing import Any
 
 from vprm_runtime import InputError, ScoreOptions, StepScorer
 from vprm_runtime.datasets import BadRow, open_rows, score_file
-from vprm_runtime.datasets.row import Row, RowId, RowImage
+from vprm_runtime.datasets.row import Row, RowId
+from vprm_runtime.datasets.row_images import RowImage
 from vprm_runtime.prompt.builder import Response
 
 Progress = Callable[[int, int | None, int], None]
@@ -92,22 +92,21 @@ def score_rows(
 
 def read_scored(data: DataFile, scores_path: Path) -> ScoredRows:
     """Join a file of rows with its scores. Rows and candidates with an error are kept apart, never counted as 0."""
-    documents: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    documents: dict[int, dict[str, Any]] = {}
     with scores_path.open("rb") as file:
         for line in file:
             document = json.loads(line)
-            documents[_key(document["id"])].append(document)
-    for same in documents.values():
-        same.reverse()  # rows with equal ids were written in scoring order
+            documents[document["row"]] = document
     rows: list[ScoredRow] = []
     left_out: list[LeftOut] = []
     for number, row in enumerate(open_rows(data.path, data.image_root)):
-        same = documents[_key(row.id)]
-        if not same:
-            raise InputError(f"{scores_path} has no scores of row {row.id!r}: score the file again")
-        document = same.pop()
+        document = documents.get(row.number, {})
+        if document.get("id") != row.id:
+            raise InputError(f"{scores_path} has no scores of row {row.number} (id {row.id!r}): score the file again")
         if isinstance(row, BadRow) or "error" in document:
             left_out.append(LeftOut(row.id, document.get("error") or "not readable"))
+        elif row.label_error is not None:
+            left_out.append(LeftOut(row.id, row.label_error))
         else:
             rows.append(_scored_row(number, row, document))
     return ScoredRows(tuple(rows), tuple(left_out))
@@ -144,7 +143,3 @@ def _scored_row(number: int, row: Row, document: Mapping[str, Any]) -> ScoredRow
         candidates=tuple(candidates),
         labels=row.labels,
     )
-
-
-def _key(row_id: RowId) -> str:
-    return json.dumps(row_id)

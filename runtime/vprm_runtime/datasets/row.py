@@ -13,11 +13,9 @@ A record's kind is recognised by its keys, looked for in this order:
 
 Sources: OpenGVLab/VisualProcessBench (test.jsonl), OpenGVLab/VisualPRM400K-v1.1-Raw and its conversation form,
 OpenGVLab/MMPR. General labels are answer, correct, process_correctness, policy_model and data_source, where present.
-In a row `process_correctness` has a list a response, whatever the record had.
+In a row `process_correctness` has a list for each response, whatever the record had.
 """
 
-import base64
-import binascii
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -26,27 +24,20 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from vprm_runtime.datasets.row_images import RowImage, images_of, is_image_key
+from vprm_runtime.datasets.row_labels import LABEL_KEYS, checked_labels, step_labels, verdicts
 from vprm_runtime.errors import InputError
-from vprm_runtime.images.load import check_no_url
 from vprm_runtime.prompt.builder import Response
 from vprm_runtime.scorer import ScoreOptions
 
 Record = Mapping[str, Any]
-RowImage = Path | bytes
 RowId = str | int
 
-IMAGE_KEYS = ("image", "images")
-LABEL_KEYS = ("answer", "correct", "process_correctness", "policy_model", "data_source")
-RECORD_KEYS = (
-    *("id", "question", "responses", "response", "steps_with_score", "chosen", "rejected", "conversations"),
-    *("max_steps", "max_tiles"),
-    *IMAGE_KEYS,
-    *LABEL_KEYS,
-)
-"""Every key that is read: what a column store needs to load."""
+TEXT_KEYS = ("id", "question", "responses", "response", "steps_with_score", "chosen", "rejected", "conversations")
+LIMIT_KEYS = ("max_steps", "max_tiles")
+KNOWN_KEYS = frozenset((*TEXT_KEYS, *LIMIT_KEYS, *LABEL_KEYS))
+"""Every key that is read, beside those of images (see row_images.is_image_key)."""
 
-_BASE64_STARTS = ("iVBORw0KGgo", "/9j/", "R0lGOD", "UklGR", "Qk0")  # PNG, JPEG, GIF, WebP, BMP
-_BASE64_MIN_CHARACTERS = 100  # a path may begin with /9j/ too, but no picture is this small
 _QUESTION_HEADER = "### Question:\n"
 _SOLUTION_HEADER = "\n\n### Solution Process:\n"
 _VERDICTS = {"+": 1, "-": -1}
@@ -54,7 +45,11 @@ _VERDICTS = {"+": 1, "-": -1}
 
 @dataclass(frozen=True)
 class Row:
-    """A question about zero, one or several images, and the responses to score. Paths are resolved, not yet opened."""
+    """A question about zero, one or several images, and the responses to score. Paths are resolved, not yet opened.
+
+    `number` is the row's place in its file, from 0. `label_error` says what is wrong with the labels, which are left
+    out then: the row can be scored all the same. `unread` are keys that nothing was read from.
+    """
 
     id: RowId
     images: tuple[RowImage, ...]
@@ -63,6 +58,9 @@ class Row:
     max_steps: int | None = None
     max_tiles: int | None = None
     labels: Mapping[str, Any] = field(default_factory=dict)
+    number: int = 0
+    label_error: str | None = None
+    unread: tuple[str, ...] = ()
 
     def options(self, base: ScoreOptions) -> ScoreOptions:
         """The row's scoring options: of its own limits and those of `base` the smaller."""
@@ -90,28 +88,34 @@ def row_from_record(record: object, number: int, image_root: Path) -> Row:
     """
     if not isinstance(record, Mapping):
         raise InputError(f"a row is a JSON object, got {type(record).__name__}")
-    row_id = record_id(record, number)
-    question, responses, labels = _content(record)
-    kept = {key: record[key] for key in LABEL_KEYS if record.get(key) is not None and key not in labels}
-    if "process_correctness" in kept:
-        kept["process_correctness"] = _per_response(kept["process_correctness"], len(responses))
-    labels = {**labels, **kept}
-    for key, value in labels.items():
-        _check_label(key, value)
+    _check_limit_keys(record)
+    content = _content(record)
+    label_error = content.label_error
+    labels: dict[str, Any] = {}
+    if label_error is None:
+        try:
+            labels = checked_labels(record, content.labels, len(content.responses))
+        except InputError as error:
+            label_error = str(error)
     return Row(
-        id=row_id,
-        images=_images(record, image_root),
-        question=question,
-        responses=responses,
+        id=record_id(record, number),
+        images=images_of(record, image_root, KNOWN_KEYS),
+        question=content.question,
+        responses=content.responses,
         max_steps=_limit(record, "max_steps"),
         max_tiles=_limit(record, "max_tiles"),
         labels=labels,
+        number=number,
+        label_error=label_error,
+        unread=tuple(str(key) for key in record if key not in KNOWN_KEYS and not is_image_key(str(key))),
     )
 
 
 def record_id(record: object, number: int) -> RowId:
     """The record's own id, or its number where it has none. Raises InputError on an id of another type."""
     value = record.get("id") if isinstance(record, Mapping) else None
+    if isinstance(value, float):
+        value = _whole(value)
     if value is None:
         return number
     if isinstance(value, bool) or not isinstance(value, str | int):
@@ -119,7 +123,21 @@ def record_id(record: object, number: int) -> RowId:
     return value
 
 
-_Content = tuple[str, tuple[Response, ...], dict[str, Any]]  # question, responses, labels
+@dataclass(frozen=True)
+class _Content:
+    """What a record's kind says: question, responses, and labels or why there are none."""
+
+    question: str
+    responses: tuple[Response, ...]
+    labels: Mapping[str, Any] = field(default_factory=dict)
+    label_error: str | None = None
+
+    def with_labels(self, labels: Callable[[], Mapping[str, Any]]) -> "_Content":
+        """The same with labels, or with the error that making them raised."""
+        try:
+            return replace(self, labels=labels())
+        except InputError as error:
+            return replace(self, label_error=str(error))
 
 
 def _content(record: Record) -> _Content:
@@ -136,38 +154,37 @@ def _rows_content(record: Record) -> _Content:
     responses = record["responses"]
     if not isinstance(responses, Sequence) or isinstance(responses, str | bytes) or not responses:
         raise InputError("responses must be a list with at least one response")
-    return _text(record, "question"), tuple(_response(item) for item in responses), {}
+    return _Content(_text(record, "question"), tuple(_response(item) for item in responses))
 
 
 def _one_response_content(record: Record) -> _Content:
     response = record["response"]
     if isinstance(response, str):
-        return _text(record, "question"), (response,), {}
+        return _Content(_text(record, "question"), (response,))
     steps = response.get("steps") if isinstance(response, Mapping) else None
     if not isinstance(response, Mapping) or not isinstance(steps, Sequence) or isinstance(steps, str | bytes):
         raise InputError("response must be text, or an object with a list of steps")
-    labels: dict[str, Any] = {}
-    verdicts = response.get("process_correctness")
-    if verdicts is not None:
-        labels["process_correctness"] = [_verdicts(verdicts, len(steps))]
-    return _text(record, "question"), (_response(steps),), labels
+    content = _Content(_text(record, "question"), (_response(steps),))
+    given = response.get("process_correctness")
+    if given is None:
+        return content
+    return content.with_labels(lambda: {"process_correctness": [verdicts(given, len(steps))]})
 
 
 def _raw_steps_content(record: Record) -> _Content:
     steps = record["steps_with_score"]
     if not isinstance(steps, Sequence) or not steps or not all(isinstance(step, Mapping) for step in steps):
         raise InputError("steps_with_score must be a list of objects with step and score, at least one")
-    try:
-        texts, scores = [step["step"] for step in steps], [float(step["score"]) for step in steps]
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"steps_with_score has an entry without a step or a numeric score ({error})") from error
-    labels = {"process_correctness": [[1 if score > 0 else -1 for score in scores]], "step_labels": [scores]}
-    return _text(record, "question"), (_response(texts),), labels
+    texts = [step.get("step") for step in steps]
+    if any(text is None for text in texts):
+        raise InputError("steps_with_score has an entry without a step")
+    content = _Content(_text(record, "question"), (_response(texts),))
+    return content.with_labels(lambda: step_labels([step.get("score") for step in steps]))
 
 
 def _preference_content(record: Record) -> _Content:
     responses = (_response(record["chosen"]), _response(record["rejected"]))
-    return _text(record, "question"), responses, {"chosen": 0, "rejected": 1}
+    return _Content(_text(record, "question"), responses, {"chosen": 0, "rejected": 1})
 
 
 def _conversation_content(record: Record) -> _Content:
@@ -186,11 +203,16 @@ def _conversation_content(record: Record) -> _Content:
             "the first human turn of conversations must hold '### Question:' and '### Solution Process:', each "
             "followed by a line break and its text"
         )
-    unknown = [answer for answer in answers if answer not in _VERDICTS]
-    if unknown or len(answers) != len(human):
-        raise InputError(f"conversations has {len(human)} human turns and {len(answers)} answers: each must be + or -")
+
+    def labels() -> Mapping[str, Any]:
+        if len(answers) != len(human) or any(answer not in _VERDICTS for answer in answers):
+            raise InputError(
+                f"conversations has {len(human)} human turns and {len(answers)} answers: each must be + or -"
+            )
+        return {"process_correctness": [[_VERDICTS[str(answer)] for answer in answers]]}
+
     question = header.replace(_QUESTION_HEADER, "", 1)
-    return question, ([first, *human[1:]],), {"process_correctness": [[_VERDICTS[str(answer)] for answer in answers]]}
+    return _Content(question, ([first, *human[1:]],)).with_labels(labels)
 
 
 _KINDS: tuple[tuple[tuple[str, ...], Callable[[Record], _Content]], ...] = (
@@ -216,74 +238,32 @@ def _response(value: object) -> Response:
     return list(value) if isinstance(value, Sequence) else [value]  # type: ignore[list-item]
 
 
-def _verdicts(value: object, steps: int) -> list[int]:
-    """Labels of one response's steps, checked."""
-    if not isinstance(value, Sequence) or any(isinstance(v, bool) or v not in (1, 0, -1) for v in value):
-        raise InputError("process_correctness must be a list of 1 (right), 0 (neutral) and -1 (wrong)")
-    if len(value) != steps:
-        raise InputError(f"process_correctness has {len(value)} labels for {steps} steps: give one a step")
-    return [int(v) for v in value]
-
-
-def _check_label(key: str, value: object) -> None:
-    """Labels go into the output as they are, so they must be JSON: no NaN, no dates or bytes of a parquet column."""
-    try:
-        json.dumps(value, allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{key} cannot be written as JSON ({error}): give text, numbers or null") from error
-
-
-def _per_response(value: object, responses: int) -> object:
-    """Labels as a list a response; a flat list belongs to the only one."""
-    flat = isinstance(value, Sequence) and not any(isinstance(item, Sequence) for item in value)
-    return [value] if flat and responses == 1 else value
-
-
 def _limit(record: Record, key: str) -> int | None:
     value = record.get(key)
+    if isinstance(value, float):  # a column of integers with missing values
+        value = _whole(value)
     if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
         raise InputError(f"{key} must be an integer, got {type(value).__name__}")
     return value
 
 
+def _whole(number: float) -> float | int | None:
+    """An integer for a float that is one, None for NaN."""
+    if number != number:
+        return None
+    return int(number) if number.is_integer() else number
+
+
+def _check_limit_keys(record: Record) -> None:
+    """Refuse a limit under another spelling: it decides scores."""
+    plain = {key.replace("_", ""): key for key in LIMIT_KEYS}
+    for key in record:
+        letters = str(key).lower().replace("_", "").replace("-", "").replace(" ", "")
+        meant = plain.get(letters) or plain.get(f"{letters}s")
+        if meant is not None and key != meant and record[key] is not None:
+            raise InputError(f"{key} is not read: write {meant}")
+
+
 def _smaller(first: int | None, second: int | None) -> int | None:
     given = [value for value in (first, second) if value is not None]
     return min(given) if given else None
-
-
-def _images(record: Record, image_root: Path) -> tuple[RowImage, ...]:
-    """Images from `image` or `images`: one or a list of paths, bytes, base64 texts or objects with bytes or path."""
-    value = next((record[key] for key in IMAGE_KEYS if record.get(key) is not None), None)
-    if value is None:
-        return ()
-    single = isinstance(value, str | bytes | Mapping) or not isinstance(value, Sequence)
-    return tuple(_image(item, image_root) for item in ([value] if single else value))
-
-
-def _image(value: object, image_root: Path) -> RowImage:
-    if isinstance(value, Mapping):  # how Hugging Face data sets store an image
-        value = value.get("bytes") if value.get("bytes") is not None else value.get("path")
-        if isinstance(value, str) and _looks_encoded(value):
-            return _decoded(value)
-    if isinstance(value, bytes | bytearray | memoryview):
-        return bytes(value)
-    if not isinstance(value, str) or not value:
-        raise InputError(
-            "an image must be a path, bytes, base64 text or an object with bytes or path; leave image out for text only"
-        )
-    if _looks_encoded(value):
-        return _decoded(value)
-    check_no_url(value)  # here: a path keeps only one of the slashes
-    return image_root / value
-
-
-def _looks_encoded(text: str) -> bool:
-    return text.startswith("data:") or (len(text) >= _BASE64_MIN_CHARACTERS and text.startswith(_BASE64_STARTS))
-
-
-def _decoded(text: str) -> bytes:
-    body = text.partition(",")[2] if text.startswith("data:") else text
-    try:
-        return base64.b64decode("".join(body.split()), validate=True)
-    except binascii.Error as error:
-        raise InputError(f"an image is not valid base64 ({error}): encode the image file's bytes again") from error

@@ -28,15 +28,15 @@ class RowScorer:
         Raises EngineError where the engine failed, which says nothing about the row.
         """
         if isinstance(row, BadRow):
-            return {"id": row.id, "error": row.error}
+            return _head(row) | {"error": row.error}
         try:
             result = self._session_for(row, tiles).score(row.responses)
         except InputError as error:
-            return {"id": row.id, "error": str(error), **row.labels}
+            return _head(row) | {"error": str(error), **_tail(row)}
         except EngineError:
             self._session = None
             raise
-        return {**result.to_dict(row.id), **row.labels}
+        return _head(row) | result.to_dict(row.id) | _tail(row)
 
     def _session_for(self, row: Row, tiles: MakeTiles) -> Session:
         """The standing session where the row shares its prefix, else a new one (the old one's cache goes first)."""
@@ -50,4 +50,14 @@ class RowScorer:
 
 def failure(row: Row | BadRow, error: EngineError) -> dict[str, Any]:
     """The document of a row on which the engine failed."""
-    return {"id": row.id, "error": str(error), **(row.labels if isinstance(row, Row) else {})}
+    return _head(row) | {"error": str(error), **(_tail(row) if isinstance(row, Row) else {})}
+
+
+def _head(row: Row | BadRow) -> dict[str, Any]:
+    """Which row it is: its own id, and its place in the input."""
+    return {"id": row.id, "row": row.number}
+
+
+def _tail(row: Row) -> dict[str, Any]:
+    """Its labels, or what is wrong with them."""
+    return {**row.labels, **({"label_error": row.label_error} if row.label_error is not None else {})}

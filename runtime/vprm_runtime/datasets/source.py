@@ -1,35 +1,87 @@
 """Files of rows, read one row at a time in scoring order: rows with the same images and question follow each other.
 
-jsonl: one pass makes an index (offset, id, group of each row), then rows are read by offset, groups in the order of
-their first row. parquet: rows in file order, so only neighbours share a prefix; memory is one row group's batch.
+Every command reads its rows here. jsonl (also compressed, or a JSON array: see row_files.py): one pass makes an index
+(offset, id, group of each row), then rows are read by offset, groups in the order of their first row. parquet: rows in
+file order, so only neighbours share a prefix; memory is one row group's batch.
 """
 
+import difflib
 import hashlib
 import importlib
 import json
+import logging
 from array import array
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vprm_runtime.datasets.row import RECORD_KEYS, Row, RowId, record_id, row_from_record
+from vprm_runtime.datasets.row import KNOWN_KEYS, Row, RowId, record_id, row_from_record
+from vprm_runtime.datasets.row_files import PARQUET_MAGIC, RowFile
+from vprm_runtime.datasets.row_images import is_image_key
 from vprm_runtime.errors import InputError, MissingExtraError
 
-_PARQUET_MAGIC = b"PAR1"
 _PARQUET_BATCH_ROWS = 16
+_LOG = logging.getLogger(__name__)
 _SURROGATE_ESCAPE = b"\\ud"
+_MOST_NAMES = 12
 
 
 @dataclass(frozen=True)
 class BadRow:
-    """A row that cannot be read, and why."""
+    """A row that cannot be read, and why. `number` is its place in the file, from 0."""
 
     id: RowId
     error: str
+    number: int = 0
+
+
+class RowNotes:
+    """What a user should know of a file's rows beside their errors: keys that are not read, ids that repeat."""
+
+    def __init__(self) -> None:
+        self._unread: Counter[str] = Counter()
+        self._ids: set[bytes] = set()
+        self._repeated = 0
+
+    def add(self, row: Row | BadRow) -> None:
+        """Take note of a row."""
+        self.add_id(row.id)
+        if isinstance(row, Row):
+            self._unread.update(row.unread)
+
+    def add_id(self, row_id: RowId) -> None:
+        """Take note of an id alone."""
+        key = hashlib.blake2b(json.dumps(row_id).encode(), digest_size=8).digest()
+        self._repeated += key in self._ids
+        self._ids.add(key)
+
+    def add_unread(self, keys: Iterable[str]) -> None:
+        """Take note of keys that nothing is read from."""
+        self._unread.update(keys)
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """A line for each kind of note; none where there is nothing to say."""
+        notes = []
+        if self._unread:
+            names = [_with_suggestion(name) for name, _ in self._unread.most_common(_MOST_NAMES)]
+            more = f" and {len(self._unread) - len(names)} more" if len(self._unread) > len(names) else ""
+            notes.append(f"keys that are not read: {', '.join(names)}{more}")
+        if self._repeated:
+            notes.append(f"{self._repeated} rows have an id that an earlier row has: tell them apart by `row`")
+        return tuple(notes)
+
+
+def _with_suggestion(name: str) -> str:
+    close = difflib.get_close_matches(name.lower(), [*KNOWN_KEYS, "image", "images"], 1, 0.75)
+    shown = name if len(name) <= 40 else name[:39] + "…"
+    return f"{shown} (did you mean {close[0]}?)" if close else shown
 
 
 class RowSource(Protocol):
@@ -45,6 +97,11 @@ class RowSource(Protocol):
         """Changes when the file's content does."""
         ...
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Lines that a user should see: keys that are not read, ids that repeat."""
+        ...
+
     def ids(self) -> Iterator[RowId]:
         """All ids, in any order."""
         ...
@@ -55,19 +112,31 @@ class RowSource(Protocol):
 
 
 def open_rows(path: Path, image_root: Path | None = None) -> RowSource:
-    """Open a jsonl or parquet file, told apart by content; relative image paths start at `image_root`, or beside it.
+    """Open a file of rows, told apart by content; relative image paths start at `image_root`, or beside the file.
 
-    Raises InputError where the file is missing, empty or of neither kind, MissingExtraError where pyarrow is missing.
+    Raises InputError where the file is missing, empty or holds something else, MissingExtraError where pyarrow is
+    missing.
     """
     root = path.parent if image_root is None else image_root
     if not root.is_dir():
         raise InputError(f"the image root {root} is not a directory: give the one that image paths start at")
+    if path.is_dir():
+        raise InputError(f"{path} is a directory: name the file of rows in it")
     try:
         with path.open("rb") as file:
             start = file.read(4)
     except OSError as error:
         raise InputError(f"the rows' file {path} cannot be read ({error.strerror}): check the path") from error
-    return ParquetRows(path, root) if start == _PARQUET_MAGIC else JsonlRows(path, root)
+    source = ParquetRows(path, root) if start == PARQUET_MAGIC else JsonlRows(path, root)
+    for note in source.notes:
+        _warn_once(str(path), note)
+    return source
+
+
+@lru_cache(maxsize=1024)
+def _warn_once(path: str, note: str) -> None:
+    """A command opens its rows several times; a note is logged the first time."""
+    _LOG.warning("%s: %s", path, note)
 
 
 def row_from_line(line: bytes, number: int, where: str, image_root: Path) -> Row | BadRow:
@@ -75,37 +144,38 @@ def row_from_line(line: bytes, number: int, where: str, image_root: Path) -> Row
     try:
         record = json.loads(line)
     except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, an integer of thousands of digits
-        return BadRow(number, f"{where} is not JSON ({error}): write one object a line")
+        return BadRow(number, f"{where} is not JSON ({error}): write one object for each line", number)
     if _SURROGATE_ESCAPE in line.lower() and _has_half_character(record):
-        return BadRow(number, f"{where} has half a surrogate pair: write such characters whole")
+        return BadRow(number, f"{where} has half a surrogate pair: write such characters whole", number)
     return _parsed(record, number, image_root, where)
 
 
 class JsonlRows:
-    """A jsonl file with an index over its rows. Blank lines are skipped and not counted."""
+    """Lines of JSON with an index over the rows. Blank lines are skipped and not counted."""
 
     def __init__(self, path: Path, image_root: Path) -> None:
-        self._path = path
         self._image_root = image_root
+        self._file = RowFile(path)
         offsets, groups = array("Q"), array("Q")
         self._line_numbers = array("Q")
         group_of: dict[bytes, int] = {}
         content = hashlib.sha256()
-        with path.open("rb") as file:
-            for line_number, (offset, line) in enumerate(_lines(file), 1):
-                content.update(line)
-                if not line.strip():
-                    continue
-                number = len(offsets)
-                row = self._row(line, number, line_number)
-                key = row.group_key if isinstance(row, Row) else number.to_bytes(8, "little")
-                groups.append(group_of.setdefault(key, len(group_of)))
-                offsets.append(offset)
-                self._line_numbers.append(line_number)
-        self._check(path, len(offsets))
+        notes = RowNotes()
+        for line_number, (offset, line) in enumerate(_lines(self._file), 1):
+            content.update(line)
+            if not line.strip():
+                continue
+            number = len(offsets)
+            row = self._row(line, number, line_number)
+            notes.add(row)
+            key = row.group_key if isinstance(row, Row) else number.to_bytes(8, "little")
+            groups.append(group_of.setdefault(key, len(group_of)))
+            offsets.append(offset)
+            self._line_numbers.append(line_number)
         self._offsets = offsets
         self._order: NDArray[np.int64] = np.argsort(np.frombuffer(groups, np.uint64), kind="stable")
         self._fingerprint = f"sha256:{content.hexdigest()}"
+        self.notes = notes.lines
 
     @property
     def total(self) -> int:
@@ -123,22 +193,14 @@ class JsonlRows:
 
     def __iter__(self) -> Iterator[Row | BadRow]:
         """All rows in scoring order."""
-        with self._path.open("rb") as file:
+        with self._file.path.open("rb") as file:
             for number in self._order.tolist():
                 file.seek(self._offsets[number])
                 yield self._row(file.readline(), number, self._line_numbers[number])
 
     def _row(self, line: bytes, number: int, line_number: int) -> Row | BadRow:
-        return row_from_line(line, number, f"line {line_number}", self._image_root)
-
-    def _check(self, path: Path, rows: int) -> None:
-        if not rows:
-            raise InputError(f"{path} has no rows: write one JSON object a line")
-        with path.open("rb") as file:
-            start = file.read(512).lstrip()
-        if not start.startswith(b"{"):
-            kind = "a JSON array" if start.startswith(b"[") else "neither jsonl nor parquet"
-            raise InputError(f"{path} is {kind}: write one JSON object a line, or a parquet file")
+        where = f"element {number}" if self._file.is_array else f"line {line_number}"
+        return row_from_line(line, number, where, self._image_root)
 
 
 class ParquetRows:
@@ -151,14 +213,19 @@ class ParquetRows:
         try:
             with self._parquet.ParquetFile(path) as file:
                 self._total = int(file.metadata.num_rows)
-                self._columns = [name for name in file.schema_arrow.names if name in RECORD_KEYS]
+                self._columns = [field.name for field in file.schema_arrow if self._may_matter(field)]
+                unread = [name for name in file.schema_arrow.names if name not in KNOWN_KEYS and not is_image_key(name)]
         except (self._arrow_error, OSError) as error:
             raise InputError(f"{path} is a damaged parquet file ({error}): download or write it again") from error
         if not self._total:
             raise InputError(f"{path} has no rows")
-        if not self._columns:
-            raise InputError(f"{path} has none of the columns that a row can have: {', '.join(RECORD_KEYS)}")
+        if not KNOWN_KEYS.intersection(self._columns):
+            raise InputError(f"{path} has none of the columns that a row can have: {', '.join(sorted(KNOWN_KEYS))}")
         self._fingerprint = _parquet_fingerprint(path)
+        self._notes = RowNotes()
+        self._notes.add_unread(unread)
+        for row_id in self.ids():
+            self._notes.add_id(row_id)
 
     @property
     def total(self) -> int:
@@ -169,6 +236,19 @@ class ParquetRows:
     def fingerprint(self) -> str:
         """Hash of the file's size and footer: schema, row groups, statistics."""
         return self._fingerprint
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Lines that a user should see: columns that are not read, ids that repeat."""
+        return self._notes.lines
+
+    @staticmethod
+    def _may_matter(field: Any) -> bool:
+        """Whether a column is read: a known one, or one that may hold an image and so has to be looked at."""
+        if field.name in KNOWN_KEYS or is_image_key(field.name):
+            return True
+        kind = str(field.type)
+        return any(word in kind for word in ("string", "binary", "struct", "dictionary"))
 
     def ids(self) -> Iterator[RowId]:
         """All ids, in file order; reads the id column only."""
@@ -201,7 +281,7 @@ def _parsed(record: object, number: int, image_root: Path, where: str) -> Row | 
         row_id = record_id(record, number)
         return row_from_record(record, number, image_root)
     except InputError as error:
-        return BadRow(row_id, f"{where}: {error}")
+        return BadRow(row_id, f"{where}: {error}", number)
 
 
 def _has_half_character(record: object) -> bool:
@@ -213,12 +293,14 @@ def _has_half_character(record: object) -> bool:
     return False
 
 
-def _lines(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
+def _lines(file: RowFile) -> Iterator[tuple[int, bytes]]:
     """(offset, line) of every line."""
-    offset = 0
-    for line in file:
-        yield offset, line
-        offset += len(line)
+    offset = file.begin
+    with file.path.open("rb") as stream:
+        stream.seek(offset)
+        for line in stream:
+            yield offset, line
+            offset += len(line)
 
 
 def _parquet_fingerprint(path: Path) -> str:

@@ -135,7 +135,7 @@ def files(tmp_path: Path) -> tuple[DataFile, Path, Path]:
         outcome.append(document)
     paths = [tmp_path / name for name in ("rows.jsonl", "scores.jsonl", "outcome.jsonl")]
     for path, documents in zip(paths, (rows, stepwise, outcome), strict=True):
-        path.write_text("".join(json.dumps(document) + "\n" for document in documents))
+        path.write_text("".join(json.dumps({**document, "row": n}) + "\n" for n, document in enumerate(documents)))
     return DataFile(paths[0]), paths[1], paths[2]
 
 

@@ -63,11 +63,11 @@ def scored(tmp_path: Path) -> ScoredRows:
 
 def _document(number: int, texts: list[str], values: list[float] | str) -> dict[str, Any]:
     if values == "row":
-        return {"id": number, "error": "no image file"}
+        return {"id": number, "row": number, "error": "no image file"}
     scored = [] if isinstance(values, str) else [{"text": t, "score": s} for t, s in zip(texts, values, strict=True)]
     error = "too long" if isinstance(values, str) else None
     result = {"index": 0, "score": None, "steps": scored, "error": error}
-    return {"id": number, "tiles": [], "results": [result], "best": None}
+    return {"id": number, "row": number, "tiles": [], "results": [result], "best": None}
 
 
 @pytest.fixture

@@ -1,0 +1,170 @@
+"""The images of a record: under which keys they are looked for, in which forms, and what is refused by name.
+
+A row whose images are not found would be scored from its text alone and look plausible, so a key that looks like an
+image and is not read is an error, never ignored.
+"""
+
+import base64
+import binascii
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from vprm_runtime.errors import InputError
+from vprm_runtime.images.load import check_no_url
+
+Record = Mapping[str, Any]
+RowImage = Path | bytes
+
+_NOUN = r"(?:input_?)?(?:image|img|picture|pic|photo)s?"
+_FORM = r"(?:_?(?:path|file|filename|file_?name|url|uri|bytes|base64|b64|data|list))?s?"
+_WHOLE = re.compile(f"{_NOUN}{_FORM}")
+_NUMBERED = re.compile(rf"{_NOUN}{_FORM}_?(\d+)")
+_DECODED = "decoded_image"  # MathVista, MathVision: the image itself, beside its path under `image`
+_SUGGESTIVE = re.compile(
+    r"(?:^|_)(?:image|img|picture|pic|photo|screenshot|figure|diagram|chart|pixel|visual)s?(?:_?\d+)?(?:_|$)"
+)
+_ABOUT = re.compile(  # keys that say something about an image
+    r"_(?:ids?|types?|size|width|height|w|h|count|num|number|sources?|caption|captions|description|ocr|hash|md5|sha\d*|format|"
+    r"mode|index|idx|categor(?:y|ies)|class|tags?|alt|title|license|credit|tokens?|captions?|dataset|name_list)$"
+    r"|^(?:num|n|has|is|no|with|total)_"
+)
+_IMAGE_NAME = re.compile(r"[^\n\r]{1,1000}\.(?:png|jpe?g|jfif|webp|gif|bmp|tiff?|avif|heic|heif|svg)", re.IGNORECASE)
+_MAGIC = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM", b"RIFF", b"II*\x00", b"MM\x00*")
+_BASE64_STARTS = ("iVBORw0KGgo", "/9j/", "R0lGOD", "UklGR", "Qk0")  # PNG, JPEG, GIF, WebP, BMP
+_BASE64_MIN_CHARACTERS = 100  # a path may begin with /9j/ too, but no image is this small
+_FORMS = "a path, bytes, base64 text, a data URL or an object with bytes or path"
+
+
+def is_image_key(key: str) -> bool:
+    """Whether images are read from a key of this name."""
+    name = _snake(key)
+    return name == _DECODED or _WHOLE.fullmatch(name) is not None or _NUMBERED.fullmatch(name) is not None
+
+
+def images_of(record: Record, image_root: Path, text_keys: frozenset[str]) -> tuple[RowImage, ...]:
+    """The record's images in order; relative paths start at `image_root`. Empty where the row is text only.
+
+    `text_keys` are the keys that hold texts and labels. Raises InputError where images stand under several keys, in a
+    form that is not known, or under a key that looks like an image and is not read.
+    """
+    found = _by_key(record)
+    if len(found) > 1:
+        found = _one_of(found)
+    for key, value in record.items():
+        if key not in text_keys and not is_image_key(str(key)):
+            _check_no_image(str(key), value, bool(found))
+    return tuple(_image(item, image_root) for items in found.values() for item in items)
+
+
+def _by_key(record: Record) -> dict[str, list[Any]]:
+    """Images by key; numbered keys, in the order of their numbers, count as one. Empty values are none."""
+    found: dict[str, list[Any]] = {}
+    numbered: dict[int, tuple[str, list[Any]]] = {}
+    for key, value in record.items():
+        name = _snake(str(key))
+        items = [item for item in _items(value) if not _is_empty(item)]
+        if not items:
+            continue
+        if match := _NUMBERED.fullmatch(name):
+            if int(match[1]) in numbered:
+                raise InputError(f"images stand under {numbered[int(match[1])][0]} and {key}: keep one of them")
+            numbered[int(match[1])] = (str(key), items)
+        elif is_image_key(str(key)):
+            found[str(key)] = items
+    if numbered:
+        first = numbered[min(numbered)][0]
+        found[first] = [item for _, (_, items) in sorted(numbered.items()) for item in items]
+    return found
+
+
+def _one_of(found: dict[str, list[Any]]) -> dict[str, list[Any]]:
+    """Of several keys with images: all the same, or the decoded image beside its path. Raises InputError else."""
+    decoded = {key: items for key, items in found.items() if _snake(key) == _DECODED}
+    others = [items for key, items in found.items() if key not in decoded]
+    if all(items == others[0] for items in others):
+        kept = decoded or {next(iter(found)): others[0]}
+        if len(others[0]) == len(next(iter(kept.values()))):
+            return kept
+    raise InputError(f"images stand under {' and '.join(found)}, and differ: keep the one that the question is about")
+
+
+def _items(value: object) -> Sequence[Any]:
+    single = isinstance(value, str | bytes | bytearray | memoryview | Mapping) or not isinstance(value, Sequence)
+    return [value] if single else value  # type: ignore[return-value]
+
+
+def _is_empty(value: object) -> bool:
+    """None, "", NaN (a missing value of pandas), and an object with nothing in it."""
+    if isinstance(value, Mapping):
+        return all(_is_empty(part) for part in value.values())
+    return value is None or value == "" or value != value or (isinstance(value, bytes) and not value)
+
+
+def _check_no_image(key: str, value: object, has_images: bool) -> None:
+    """Refuse a key that is not read and holds an image; without any image, one that seems to name one, too."""
+    items = [item for item in _items(value) if not _is_empty(item)]
+    if not items:
+        return
+    holds = any(_holds_image(item) for item in items)
+    names = any(_names_image(item) for item in items)
+    name = _snake(key)
+    texts = any(isinstance(item, str | Mapping) for item in items)
+    suggests = texts and _SUGGESTIVE.search(name) is not None and _ABOUT.search(name) is None
+    if holds or (not has_images and (names or suggests)):
+        raise InputError(
+            f"{key} looks like an image, and images are read from image, images, image_path, image_1 and their like: "
+            "rename the key to image, or leave it out if it is not what the question is about"
+        )
+
+
+def _holds_image(value: object) -> bool:
+    if isinstance(value, Mapping):
+        return isinstance(value.get("bytes"), bytes | bytearray | memoryview | str) and bool(value["bytes"])
+    if isinstance(value, bytes | bytearray | memoryview):
+        return bytes(value[:4]).startswith(_MAGIC)
+    return isinstance(value, str) and _looks_encoded(value)
+
+
+def _names_image(value: object) -> bool:
+    if isinstance(value, Mapping):
+        return any(_names_image(value.get(key)) for key in ("path", "url"))
+    return isinstance(value, str) and _IMAGE_NAME.fullmatch(value.partition("?")[0].strip()) is not None
+
+
+def _image(value: object, image_root: Path) -> RowImage:
+    if isinstance(value, Mapping):  # how Hugging Face data sets and chat messages hold an image
+        value = next((value[key] for key in ("bytes", "path", "url") if not _is_empty(value.get(key))), None)
+        if isinstance(value, str) and _looks_encoded(value):
+            return _decoded(value)
+    if isinstance(value, bytes | bytearray | memoryview):
+        return bytes(value)
+    if not isinstance(value, str):
+        raise InputError(f"an image must be {_FORMS}, got {type(value).__name__}; leave image out for text only")
+    if _looks_encoded(value):
+        return _decoded(value)
+    check_no_url(value)  # here: a path keeps only one of the slashes
+    return image_root / value
+
+
+def _looks_encoded(text: str) -> bool:
+    return text.startswith("data:") or (len(text) >= _BASE64_MIN_CHARACTERS and text.startswith(_BASE64_STARTS))
+
+
+def _decoded(text: str) -> bytes:
+    body = text.partition(",")[2] if text.startswith("data:") else text
+    try:
+        return base64.b64decode("".join(body.split()), validate=True)
+    except binascii.Error as error:
+        raise InputError(f"an image is not valid base64 ({error}): encode the image file's bytes again") from error
+
+
+def _snake(key: str) -> str:
+    """imagePath, Image-Path and IMAGE_PATH as image_path."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", key).lower().replace("-", "_").replace(" ", "_")
+
+
+def unread_keys(record: Record, known: frozenset[str]) -> Iterator[str]:
+    """Keys that nothing is read from."""
+    return (str(key) for key in record if key not in known and not is_image_key(str(key)))
