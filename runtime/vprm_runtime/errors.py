@@ -13,6 +13,13 @@ expected and how to mend it.
 """
 
 
+def quoted(value: object, limit: int = 200) -> str:
+    """Text of the user as messages quote it: at most `limit` characters, control characters escaped."""
+    text = str(value)
+    shown = text if len(text) <= limit else f"{text[: limit - 4]} ..."
+    return shown if shown.isprintable() else repr(shown)[1:-1]
+
+
 class VprmError(Exception):
     """Base of all errors that this package raises on purpose."""
 

@@ -112,13 +112,10 @@ def test_images_that_cannot_be_read_say_what_to_do(picture: Callable[..., Image.
     text.write_text("not an image")
     bomb = tmp_path / "bomb.png"
     Image.new("1", (20000, 20000)).save(bomb)
-    half_bomb = tmp_path / "half_bomb.png"
-    Image.new("1", (10000, 10000)).save(half_bomb)
     for path, message in (
         (truncated, "damaged"),
         (text, "convert it to PNG or JPEG"),
         (bomb, "scale it down"),
-        (half_bomb, "scale it down"),
         (tmp_path / "absent.png", "check the path"),
         (tmp_path, "is a directory"),
         ("https://example.org/chart.png", "download the image"),

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from vprm_runtime.errors import InputError
-from vprm_runtime.images.load import ImageInput, check_no_url
+from vprm_runtime.images.load import ImageInput, NamedImage, load_image, read_image_file
 from vprm_runtime.session import Session
 
 
@@ -45,13 +45,7 @@ class PrefixCache:
 
 def pinned(image: ImageInput) -> ImageInput:
     """The image with a file's bytes in place of its path, so that what is hashed is what is scored."""
-    if not isinstance(image, str | Path):
-        return image
-    check_no_url(str(image))
-    try:
-        return Path(image).read_bytes()
-    except OSError as error:
-        raise InputError(f"cannot read the image {image} ({error.strerror}): check the path") from error
+    return read_image_file(image) if isinstance(image, str | Path) else image
 
 
 def prefix_key(images: Sequence[ImageInput], question: str, settings: object) -> bytes:
@@ -65,10 +59,11 @@ def prefix_key(images: Sequence[ImageInput], question: str, settings: object) ->
 
 
 def _content(image: ImageInput) -> tuple[str, bytes]:
-    if isinstance(image, bytes):
-        return "file", image
+    if isinstance(image, NamedImage | bytes):
+        return "file", image if isinstance(image, bytes) else image.content
     if isinstance(image, Image.Image):
-        return f"{image.mode}{image.size}{image.getpalette()}", image.tobytes()
+        image = load_image(image)
+        return f"{image.mode}{image.size}", image.tobytes()
     if isinstance(image, np.ndarray):
-        return f"{image.dtype}{image.shape}", image.tobytes()
-    raise TypeError(f"a {type(image).__name__} has to be pinned before it is hashed")
+        return f"{image.dtype}{image.shape}", np.ascontiguousarray(image).tobytes()
+    raise InputError(f"an image is a path, bytes, a Pillow image or a uint8 array, got {type(image).__name__}")
