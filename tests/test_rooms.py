@@ -80,3 +80,46 @@ def test_importing_the_runtime_loads_no_engine() -> None:
     code = "import sys, vprm_runtime; print([m for m in ('onnxruntime', 'rich', 'torch', 'onnx') if m in sys.modules])"
     shown = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
     assert shown.strip() == "[]"
+
+
+def imported_modules(path: Path) -> set[str]:
+    """Modules of our rooms that a module imports when it is imported itself (not inside functions)."""
+    found: set[str] = set()
+    todo: list[ast.AST] = list(ast.parse(path.read_text("utf-8")).body)
+    while todo:
+        node = todo.pop()
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+        elif not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            todo.extend(ast.iter_child_nodes(node))
+    return found
+
+
+def test_no_module_imports_itself_through_others() -> None:
+    """Imports for type checking count too: a circle of types is a circle of ideas."""
+    modules: dict[str, Path] = {}
+    for room in ALLOWED:
+        for file in (ROOT / room).rglob("*.py"):
+            parts = file.relative_to(ROOT / room.split("/")[0]).with_suffix("").parts
+            modules[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = file
+    arrows = {}
+    for name, file in modules.items():
+        arrows[name] = {
+            other
+            for other in imported_modules(file) & set(modules) - {name}
+            if not (name.startswith(f"{other}.") and modules[other].name == "__init__.py")  # it gathers its own modules
+        }
+    done: set[str] = set()
+
+    def visit(name: str, way: tuple[str, ...]) -> None:
+        assert name not in way, " -> ".join([*way[way.index(name) :], name])
+        if name not in done:
+            for other in sorted(arrows[name]):
+                visit(other, (*way, name))
+            done.add(name)
+
+    for name in sorted(arrows):
+        visit(name, ())

@@ -13,7 +13,7 @@ from vprm_runtime.datasets import BadRow, RowSource
 from vprm_runtime.datasets.row import Row
 from vprm_runtime.errors import InputError
 from vprm_runtime.execution.blocks import causal_block
-from vprm_runtime.scorer import ScoreOptions, StepScorer
+from vprm_runtime.scorer import StepScorer
 
 RESPONSES_A_ROW = 2  # later ones differ little from the first in what they show of the activations
 
@@ -42,10 +42,10 @@ def feeds_of_rows(scorer: StepScorer, rows: RowSource, limits: SequenceLimits) -
 def _feeds(scorer: StepScorer, row: Row, max_tiles: int | None) -> Iterator[dict[str, NDArray[Any]]]:
     model, dtype = scorer.manifest.model, np.dtype(scorer.manifest.graphs.llm.io_dtype)
     limits = [limit for limit in (scorer.manifest.tiling.max_tiles, row.max_tiles, max_tiles) if limit is not None]
-    tiles = scorer.tiles(row.images, ScoreOptions(max_tiles=min(limits)))
+    tiles = scorer.tiles(row.images, min(limits))
     embeds = np.zeros((0, model.hidden_size), dtype)
     if tiles:
-        embeds = scorer.engine.encode_tiles(np.concatenate(tiles)).astype(dtype)
+        embeds = np.asarray(scorer.engine.encode_tiles(np.concatenate(tiles)), dtype)
     for response in row.responses[:RESPONSES_A_ROW]:
         prompt = scorer.prepare(row.question, [len(image) for image in tiles], response, row.max_steps)
         length = prompt.score_positions[-1] + 1

@@ -16,8 +16,9 @@ from vprm_runtime.errors import (
 )
 from vprm_runtime.execution.aggregate import Aggregate
 from vprm_runtime.model_card import select_best_response
+from vprm_runtime.options import ScoreOptions
 from vprm_runtime.results import CandidateScore, ScoreResult, StepScore
-from vprm_runtime.scorer import ScoreOptions, StepScorer
+from vprm_runtime.scorer import StepScorer
 from vprm_runtime.session import Session
 
 __all__ = [

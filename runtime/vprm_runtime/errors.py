@@ -9,8 +9,10 @@
     └── MissingExtraError (ImportError)  an optional dependency that is not installed
 
 Each is also the builtin that a caller who does not know the package would catch. Messages say what happened, what was
-expected and how to mend it.
+expected and how to mend it. `code` is for programs: it stays the same when a message is worded anew.
 """
+
+from typing import ClassVar
 
 
 def quoted(value: object, limit: int = 200) -> str:
@@ -21,31 +23,49 @@ def quoted(value: object, limit: int = 200) -> str:
 
 
 class VprmError(Exception):
-    """Base of all errors that this package raises on purpose."""
+    """Base of all errors that this package raises on purpose. `code` names the reason for programs."""
+
+    default_code: ClassVar[str] = "error"
+
+    def __init__(self, message: str = "", *, code: str | None = None) -> None:
+        super().__init__(message)
+        self.code = code or self.default_code
 
 
 class BundleError(VprmError, ValueError):
     """A bundle directory is missing, damaged or of another version."""
 
+    default_code = "bundle"
+
 
 class CheckpointError(VprmError, ValueError):
     """A checkpoint directory has missing, misshapen or unknown content."""
+
+    default_code = "checkpoint"
 
 
 class UnsupportedError(VprmError, ValueError):
     """A model option is understood but not supported."""
 
+    default_code = "unsupported"
+
 
 class InputError(VprmError, ValueError):
     """An image, question, response or input row cannot be scored."""
+
+    default_code = "invalid_input"
 
 
 class EngineError(VprmError, RuntimeError):
     """An inference engine could not be opened or failed while running."""
 
+    default_code = "engine"
+
 
 class MissingExtraError(VprmError, ImportError):
     """An optional dependency is not installed."""
+
+    default_code = "missing_extra"
 
     def __init__(self, need: str, extra: str) -> None:
         super().__init__(

@@ -5,8 +5,9 @@ from typing import Literal, overload
 
 from vprm_runtime.errors import InputError
 from vprm_runtime.images.load import ImageInput
+from vprm_runtime.options import MODEL_CARD_MAX_STEPS
 from vprm_runtime.prompt.builder import Response
-from vprm_runtime.scorer import ScoreOptions, StepScorer
+from vprm_runtime.scorer import StepScorer
 
 
 @overload
@@ -16,7 +17,7 @@ def select_best_response(
     response_list: Sequence[Response],
     images: ImageInput | Sequence[ImageInput] | None = None,
     *,
-    max_steps: int | None = 12,
+    max_steps: int | None = MODEL_CARD_MAX_STEPS,
     return_scores: Literal[False] = False,
 ) -> list[Response]: ...
 
@@ -28,7 +29,7 @@ def select_best_response(
     response_list: Sequence[Response],
     images: ImageInput | Sequence[ImageInput] | None = None,
     *,
-    max_steps: int | None = 12,
+    max_steps: int | None = MODEL_CARD_MAX_STEPS,
     return_scores: Literal[True],
 ) -> list[tuple[Response, float]]: ...
 
@@ -39,7 +40,7 @@ def select_best_response(
     response_list: Sequence[Response],
     images: ImageInput | Sequence[ImageInput] | None = None,
     *,
-    max_steps: int | None = 12,
+    max_steps: int | None = MODEL_CARD_MAX_STEPS,
     return_scores: bool = False,
 ) -> list[Response] | list[tuple[Response, float]]:
     """Responses sorted by mean step score, best first; with `return_scores`, (response, score) pairs.
@@ -48,7 +49,7 @@ def select_best_response(
     instead of pixel values, a scorer instead of model and tokenizer, duplicates kept, and an InputError instead of a
     ranking where a response cannot be scored.
     """
-    result = scorer.score(images, question, response_list, ScoreOptions(max_steps=max_steps))
+    result = scorer.score(images, question, response_list, max_steps=max_steps)
     for candidate in result.candidates:
         if candidate.error is not None:
             raise InputError(f"response {candidate.index} cannot be ranked: {candidate.error}")

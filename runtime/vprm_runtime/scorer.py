@@ -1,79 +1,57 @@
-"""The scorer: pay for the picture and the question once, then only for each candidate's own tokens.
+"""The scorer: pay for the images and the question once, then only for each response's own tokens.
 
-StepScorer.score -> Session (tiles -> vision graph -> prefix -> cache) -> packed blocks -> engine -> step scores
+StepScorer.score -> execution.prepare (decode, tile, tokenise) -> execution.run (prefix, packed responses) -> engine
 """
 
+import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vprm_runtime.bundle.bundle import Bundle
 from vprm_runtime.bundle.manifest import Manifest
+from vprm_runtime.deprecation import deprecated_options
 from vprm_runtime.engines import Engine, open_engine
 from vprm_runtime.errors import InputError
-from vprm_runtime.execution.aggregate import AGGREGATES, Aggregate
-from vprm_runtime.execution.prefix import PrefixCache, pinned, prefix_key
-from vprm_runtime.images.load import ImageInput, load_image
-from vprm_runtime.images.tiling import tile_image
+from vprm_runtime.execution.aggregate import Aggregate
+from vprm_runtime.execution.model import OpenedModel
+from vprm_runtime.execution.prefix_pool import PoolCounters, PrefixPool
+from vprm_runtime.execution.prepare import (
+    Tiles,
+    pinned,
+    prefix_key,
+    prepare_prefix,
+    tiles_of,
+)
+from vprm_runtime.execution.run import run_prefix, run_to_end
+from vprm_runtime.images.load import ImageInput
+from vprm_runtime.options import ResponseOptions, ScoreOptions
 from vprm_runtime.prompt.builder import PromptBuilder, Response, TokenisedPrompt, split_steps
 from vprm_runtime.prompt.tokenizer import TextTokenizer
 from vprm_runtime.results import ScoreResult
-from vprm_runtime.session import Session
+from vprm_runtime.session import Session, check_list
 
 CPU_BLOCK_TOKENS = 512
-MAX_TILES_LIMIT = 256  # far above any trained setting; a guard against typing errors
+Images = ImageInput | Sequence[ImageInput] | None
 
-
-@dataclass(frozen=True)
-class ScoreOptions:
-    """How to score: steps at most (None: all), tiles an image at most (None: the bundle's), how steps add up."""
-
-    max_steps: int | None = None
-    max_tiles: int | None = None
-    aggregate: Aggregate = "mean"
-
-    def __post_init__(self) -> None:
-        if self.max_steps is not None and self.max_steps < 1:
-            raise InputError(f"max_steps must be at least 1, got {self.max_steps}")
-        if self.max_tiles is not None and not 1 <= self.max_tiles <= MAX_TILES_LIMIT:
-            raise InputError(f"max_tiles must be between 1 and {MAX_TILES_LIMIT}, got {self.max_tiles}")
-        if self.aggregate not in AGGREGATES:
-            raise InputError(f"unknown aggregate {self.aggregate!r}: use one of {', '.join(AGGREGATES)}")
-
-
-DEFAULT_OPTIONS = ScoreOptions()
+_LOG = logging.getLogger("vprm")
 
 
 class StepScorer:
-    """Scores step-by-step solutions with one bundle on one engine. Not safe for concurrent calls: use one a thread.
+    """Scores step-by-step solutions with one bundle on one engine. Threads may share it: engine calls are serialised.
 
-    `max_block_tokens` bounds the tokens of one engine call, and with it the memory for attention; None: what the
-    engine asks for, or CPU_BLOCK_TOKENS.
-    `prefix_cache_bytes` is what `score` may keep of earlier calls' prefixes (keys and values, least recently used go
-    first), so that the same images and question need not be run again; 0 keeps none.
+    Decoding, tiling and tokenising of different calls run side by side; the engine runs one call after the other.
+    Close it, or use it in a `with` statement, to give the engine's memory back at once. Made by `open`.
     """
 
-    def __init__(
-        self,
-        manifest: Manifest,
-        prompts: PromptBuilder,
-        engine: Engine,
-        max_block_tokens: int | None = None,
-        prefix_cache_bytes: int = 0,
-    ) -> None:
-        if max_block_tokens is not None and max_block_tokens < 1:
-            raise InputError(f"max_block_tokens must be at least 1, got {max_block_tokens}")
-        self.manifest = manifest
-        self.engine = engine
-        if max_block_tokens is None:
-            max_block_tokens = int(getattr(engine, "max_block_tokens", CPU_BLOCK_TOKENS))
-        self.max_block_tokens = max_block_tokens
-        self.prompts = prompts
-        self._kept = PrefixCache(prefix_cache_bytes)
-        self.no_embeds = np.zeros((0, manifest.model.hidden_size), manifest.graphs.llm.io_dtype)
+    def __init__(self, model: OpenedModel, prefix_cache_bytes: int = 0) -> None:
+        self._model = model
+        self._pool = PrefixPool(prefix_cache_bytes)
+        self._is_closed = False
 
     @staticmethod
     def open(
@@ -83,11 +61,28 @@ class StepScorer:
         threads: int | None = None,
         max_block_tokens: int | None = None,
         prefix_cache_bytes: int = 0,
+        engine: Engine | None = None,
     ) -> "StepScorer":
-        """Open a bundle directory on a device: "auto" or one of `engines.select.DEVICES`.
+        """Open a bundle directory on a device.
 
-        `threads` limits CPU threads (None: all cores). Raises InputError, BundleError, EngineError or
-        MissingExtraError, each saying what to do.
+        Args:
+            bundle: the directory, or an opened `Bundle`.
+            device: "auto", or one of `engines.select.DEVICES`.
+            threads: CPU threads at most (default: all cores).
+            max_block_tokens: tokens of one engine call at most, which bounds the memory for attention (default: what
+                the engine asks for, or 512).
+            prefix_cache_bytes: memory that `score` and `session` may keep of earlier calls' images and questions, in
+                bytes of the engine's caches, least recently used go first (default: keep none).
+            engine: an engine that is open already, instead of `device` and `threads`.
+
+        Returns:
+            A scorer.
+
+        Raises:
+            InputError: an option is out of range, or the device is unknown.
+            BundleError: the directory is no bundle, or is damaged.
+            EngineError: the engine's library cannot open the graphs.
+            MissingExtraError: the engine's library is not installed.
         """
         if threads is not None and threads < 1:
             raise InputError(f"threads must be at least 1, got {threads}: leave it out for all cores")
@@ -97,64 +92,184 @@ class StepScorer:
         prompts = PromptBuilder(
             tokenizer, manifest.tokens, manifest.prompt, manifest.score_rule, manifest.model.tokens_per_tile
         )
-        return StepScorer(manifest, prompts, open_engine(opened, device, threads), max_block_tokens, prefix_cache_bytes)
+        engine = engine or open_engine(opened, device, threads)
+        _LOG.info("opened %s: %s", opened.path, engine.description)
+        model = OpenedModel(manifest, prompts, engine, block_tokens(engine, max_block_tokens))
+        return StepScorer(model, prefix_cache_bytes)
+
+    def with_engine(
+        self, engine: Engine, *, max_block_tokens: int | None = None, prefix_cache_bytes: int = 0
+    ) -> "StepScorer":
+        """A scorer of the same bundle on another engine; arguments as for `open`."""
+        model = OpenedModel(self.manifest, self.prompts, engine, block_tokens(engine, max_block_tokens))
+        return StepScorer(model, prefix_cache_bytes)
+
+    def __repr__(self) -> str:
+        name = self.manifest.model.name
+        return f"<StepScorer {name}: {'closed' if self._is_closed else self.engine.description}>"
+
+    @property
+    def manifest(self) -> Manifest:
+        """What the bundle is."""
+        return self._model.manifest
+
+    @property
+    def engine(self) -> Engine:
+        """What runs the graphs; `engine.description` names library, device and precision."""
+        return self._model.engine
+
+    @property
+    def prompts(self) -> PromptBuilder:
+        """What turns texts into token ids and score positions."""
+        return self._model.prompts
+
+    @property
+    def max_block_tokens(self) -> int:
+        """Tokens of one engine call at most."""
+        return self._model.max_block_tokens
+
+    @property
+    def prefix_cache(self) -> PoolCounters:
+        """How often a prefix was asked for and found, and in tokens."""
+        return self._pool.counters
 
     def score(
         self,
-        images: ImageInput | Sequence[ImageInput] | None,
+        images: Images,
         question: str,
         responses: Sequence[Response],
-        options: ScoreOptions = DEFAULT_OPTIONS,
+        options: ScoreOptions | None = None,
+        *,
+        max_tiles: int | None = None,
+        max_steps: int | None = None,
+        aggregate: Aggregate = "mean",
     ) -> ScoreResult:
         """Score all responses to one question about zero, one or several images.
 
-        A response is a string (split on blank lines) or a list of steps. Raises InputError where nothing can be scored
-        (no responses, blank question, unreadable image); a single bad response carries its error in the result.
+        Args:
+            images: a path, the bytes of an image file, a Pillow image, or uint8 RGB [H, W, 3]; a list of them for
+                several; None for text only.
+            question: what the responses answer.
+            responses: each a string, split into steps on blank lines, or a list of steps; at least one.
+            options: deprecated: use the keywords.
+            max_tiles: tiles per image at most, thumbnail not counted (default: the bundle's limit).
+            max_steps: join consecutive steps so that a response has at most this many (default: no limit;
+                `select_best_response` has 12, as on the model card).
+            aggregate: how step scores become a response score.
+
+        Returns:
+            One result per response, in input order; a response that cannot be scored carries its error.
+
+        Raises:
+            InputError: nothing can be scored: no responses, a blank question, an unreadable image, an option out of
+                range, or a prompt beyond the model's limit before its first step.
+            EngineError: the engine failed.
         """
-        if isinstance(responses, str) or not responses:
+        chosen = deprecated_options(options, ScoreOptions(max_steps, max_tiles, aggregate))
+        check_list(responses, "responses")
+        if len(responses) == 0:
             raise InputError("responses must be a list with at least one response")
-        return self._session_for_score(_as_list(images), question, options).score(responses)
+        with self.session(images, question, max_tiles=chosen.max_tiles) as session:
+            how = chosen.responses
+            return session.score(responses, max_steps=how.max_steps, aggregate=how.aggregate)
 
     def session(
-        self, images: ImageInput | Sequence[ImageInput] | None, question: str, options: ScoreOptions = DEFAULT_OPTIONS
+        self, images: Images, question: str, options: ScoreOptions | None = None, *, max_tiles: int | None = None
     ) -> Session:
-        """Encode the images and run the prefix; then score any number of responses against it."""
-        return self.session_of_tiles(self.tiles(_as_list(images), options), question, options)
+        """Encode the images and run the prefix; then score any number of responses against it.
 
-    def session_of_tiles(
-        self, tiles: Sequence[NDArray[np.uint8]], question: str, options: ScoreOptions = DEFAULT_OPTIONS
-    ) -> Session:
-        """A session whose images `tiles` has decoded and cut already."""
-        return Session(self, tiles, question, options)
+        Args:
+            images: as for `score`.
+            question: what the responses answer.
+            options: deprecated: use `max_tiles` here, and the keywords of `Session.score`.
+            max_tiles: tiles per image at most, thumbnail not counted (default: the bundle's limit).
 
-    def tiles(self, images: Sequence[ImageInput], options: ScoreOptions = DEFAULT_OPTIONS) -> list[NDArray[np.uint8]]:
+        Returns:
+            An open session. Close it, or use it in a `with` statement.
+
+        Raises:
+            InputError: a blank question, an unreadable image, `max_tiles` out of range, or a prompt beyond the
+                model's limit.
+            EngineError: the engine failed.
+        """
+        chosen = deprecated_options(options, ScoreOptions(max_tiles=max_tiles))
+        given: Sequence[ImageInput] = _as_list(images)
+        key = None
+        if self._pool.budget_bytes:
+            contents = [pinned(image) for image in given]
+            given, key = contents, prefix_key(contents, question, chosen.max_tiles)
+            with self._model.lock:
+                self._check_open()
+                kept = self._pool.take(key)
+            if kept is not None:
+                return Session(self._model, self._pool, kept, chosen.responses)
+        return self._opened(tiles_of(self._model, given, chosen.max_tiles), question, chosen.responses, key)
+
+    def session_of_tiles(self, tiles: Sequence[Tiles], question: str) -> Session:
+        """A session whose images `tiles` has decoded and cut already. Raises as `session` does."""
+        return self._opened(tiles, question, ResponseOptions(), None)
+
+    def tiles(self, images: Images, max_tiles: int | None = None) -> list[NDArray[np.uint8]]:
         """Tiles of each image, uint8 [T, size, size, 3]. Needs no engine, so it may run in a thread beside scoring.
 
-        Raises InputError where an image cannot be read.
+        Raises InputError if an image cannot be read or `max_tiles` is out of range.
         """
-        tiling = self.manifest.tiling.limited(options.max_tiles)
-        return [tile_image(load_image(image), tiling) for image in images]
+        return tiles_of(self._model, _as_list(images), max_tiles)
 
     def prepare(
         self, question: str, tiles: Sequence[int], response: Response, max_steps: int | None = None
     ) -> TokenisedPrompt:
-        """Token ids and score positions of one candidate, as scoring uses them."""
-        return self.prompts.build(question, tiles, split_steps(response, self.manifest.score_rule, max_steps))
+        """Token ids and score positions of one response, as scoring uses them. Raises InputError as `score` does."""
+        steps = split_steps(response, self.manifest.score_rule, max_steps)
+        return self.prompts.build(question, tiles, steps)
 
-    def _session_for_score(self, images: list[ImageInput], question: str, options: ScoreOptions) -> Session:
-        """A kept session of the same content, or a new one."""
-        if self._kept.budget_bytes == 0:
-            return self.session(images, question, options)
-        images = [pinned(image) for image in images]
-        key = prefix_key(images, question, options)
-        session = self._kept.get(key)
-        if session is None:
-            session = self.session(images, question, options)
-            self._kept.put(key, session, session.prefix_tokens * self.manifest.cache_row_bytes)
-        return session
+    @property
+    def is_closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._is_closed
+
+    def close(self) -> None:
+        """Give kept prefixes and the engine's memory back. Open sessions cannot be used afterwards."""
+        with self._model.lock:
+            if not self._is_closed:
+                self._is_closed = True
+                self._pool.clear()
+                self.engine.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _opened(self, tiles: Sequence[Tiles], question: str, defaults: ResponseOptions, key: bytes | None) -> Session:
+        """A session of a prefix that is run now, and kept under `key`."""
+        prepared = prepare_prefix(self._model, tiles, question)
+        with self._model.lock:
+            self._check_open()
+            prefix = self._pool.take(key) if key is not None else None  # another thread may have been faster
+            if prefix is None:
+                prefix = self._pool.opened(prepared, *run_to_end(run_prefix(self._model, prepared)))
+                if key is not None:
+                    self._pool.keep(key, prefix)
+            return Session(self._model, self._pool, prefix, defaults)
+
+    def _check_open(self) -> None:
+        self._pool.collect()
+        if self._is_closed:
+            raise InputError("the scorer is closed: open the bundle again")
 
 
-def _as_list(images: ImageInput | Sequence[ImageInput] | None) -> list[ImageInput]:
+def block_tokens(engine: Engine, limit: int | None) -> int:
+    """Tokens of one engine call at most: `limit`, or what the engine asks for. Raises InputError if out of range."""
+    if limit is not None and limit < 1:
+        raise InputError(f"max_block_tokens must be at least 1, got {limit}")
+    return limit or int(getattr(engine, "max_block_tokens", CPU_BLOCK_TOKENS))
+
+
+def _as_list(images: Images) -> list[ImageInput]:
     if images is None:
         return []
     return list(images) if isinstance(images, list | tuple) else [images]  # type: ignore[list-item]

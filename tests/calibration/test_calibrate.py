@@ -20,7 +20,7 @@ from vprm_calibration.statistics import collect_statistics, gram_of, hidden_dire
 from vprm_export import ExportOptions, export_bundle
 from vprm_export.precision.calibration_file import Calibration, gram_block
 from vprm_export.precision.linears import site_names
-from vprm_runtime import ScoreOptions, StepScorer
+from vprm_runtime import StepScorer
 from vprm_runtime.bundle.bundle import Bundle
 from vprm_runtime.errors import InputError
 
@@ -89,7 +89,7 @@ def test_layers_in_turn_give_the_whole_models_scores(bundle: Path, rows: Path, t
     layered, model = LayeredGraph(Bundle.open(bundle)), Bundle.open(bundle).manifest.model
     collect_statistics(layered, model.kv_width, work, lambda what, done, total: None)
     rule = Bundle.open(bundle).manifest.score_rule
-    result = StepScorer.open(bundle).score(str(rows.parent / "0.png"), QUESTION, RESPONSES, ScoreOptions(max_tiles=1))
+    result = StepScorer.open(bundle).score(str(rows.parent / "0.png"), QUESTION, RESPONSES, max_tiles=1)
     for sequence, candidate in zip(stored_sequences(work), result.candidates, strict=True):
         logits = np.load(hidden_directory(work, model.layers) / f"{sequence.stem}.npy")
         np.testing.assert_allclose(step_scores(logits, rule), [step.score for step in candidate.steps], atol=1e-5)

@@ -47,7 +47,7 @@ def demo_bundles(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Bund
 def opened(bundle: Bundle, arithmetic: Arithmetic | None = None, max_block_tokens: int | None = None) -> StepScorer:
     base = StepScorer.open(bundle, "cpu", threads=1)
     engine = OpenVinoEngine(bundle, threads=1, arithmetic=arithmetic)
-    return StepScorer(base.manifest, base.prompts, engine, max_block_tokens)
+    return base.with_engine(engine, max_block_tokens=max_block_tokens)
 
 
 def step_scores(result: ScoreResult) -> list[float]:

@@ -87,13 +87,13 @@ def test_one_session_for_each_picture_and_question(
     tiled: list[Any] = []
     session, tiles = scorer.session_of_tiles, scorer.tiles
 
-    def counting(images: Any, question: str, options: ScoreOptions) -> Any:
+    def counting(images: Any, question: str) -> Any:
         opened.append(question)
-        return session(images, question, options)
+        return session(images, question)
 
-    def tiling(images: Any, options: ScoreOptions) -> Any:
+    def tiling(images: Any, max_tiles: int | None) -> Any:
         tiled.append(images)
-        return tiles(images, options)
+        return tiles(images, max_tiles)
 
     monkeypatch.setattr(scorer, "session_of_tiles", counting)
     monkeypatch.setattr(scorer, "tiles", tiling)
@@ -394,15 +394,15 @@ class FailingScorer:
         self.manifest, self.engine, self.max_block_tokens = scorer.manifest, scorer.engine, scorer.max_block_tokens
         self._scorer = scorer
 
-    def tiles(self, images: Any, options: ScoreOptions) -> Any:
+    def tiles(self, images: Any, max_tiles: int | None) -> Any:
         """None, whatever the images."""
         return []
 
-    def session_of_tiles(self, tiles: Any, question: str, options: ScoreOptions) -> Any:
+    def session_of_tiles(self, tiles: Any, question: str) -> Any:
         """As the scorer's, or EngineError."""
         if question == "fail":
             raise EngineError("out of memory")
-        return self._scorer.session_of_tiles(tiles, question, options)
+        return self._scorer.session_of_tiles(tiles, question)
 
 
 def test_engine_failures(scorer: StepScorer, tmp_path: Path) -> None:
@@ -425,15 +425,18 @@ class NoModel:
     def __init__(self, scorer: StepScorer) -> None:
         self.manifest, self.engine, self.max_block_tokens = scorer.manifest, scorer.engine, scorer.max_block_tokens
 
-    def tiles(self, images: Any, options: ScoreOptions) -> Any:
+    def tiles(self, images: Any, max_tiles: int | None) -> Any:
         """None."""
         return []
 
-    def session_of_tiles(self, tiles: Any, question: str, options: ScoreOptions) -> Any:
+    def session_of_tiles(self, tiles: Any, question: str) -> Any:
         """Scores every step 0.5."""
         return self
 
-    def score(self, responses: Any) -> Any:
+    def close(self) -> None:
+        """Nothing to give back."""
+
+    def score(self, responses: Any, **how: Any) -> Any:
         """A result of the real type."""
         from vprm_runtime import CandidateScore, ScoreResult, StepScore
 

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from vprm_runtime import EngineError, InputError, MissingExtraError, ScoreOptions, StepScorer, select_best_response
+from vprm_runtime.engines.base import Block, EngineProxy, KVCache
 from vprm_runtime.execution.aggregate import aggregate_scores
 from vprm_runtime.results import CandidateScore, ScoreResult
 
@@ -63,7 +64,7 @@ def test_packed_and_cached_equals_one_plain_pass(
 
 
 def replace_block_size(scorer: StepScorer, max_block_tokens: int) -> StepScorer:
-    return StepScorer(scorer.manifest, scorer.prompts, scorer.engine, max_block_tokens)
+    return scorer.with_engine(scorer.engine, max_block_tokens=max_block_tokens)
 
 
 def test_scores_depend_on_picture_question_and_steps(scorer: StepScorer, picture: Callable[..., Image.Image]) -> None:
@@ -80,7 +81,7 @@ def test_scores_depend_on_picture_question_and_steps(scorer: StepScorer, picture
 def test_several_images_text_only_and_tile_limits(scorer: StepScorer, picture: Callable[..., Image.Image]) -> None:
     assert scorer.score([picture(120, 60), picture(60, 60)], "Which?", ["One."]).tiles == (3, 1)
     assert scorer.score([], "Which?", ["One."]).tiles == ()
-    assert scorer.score(picture(120, 60), "Which?", ["One."], ScoreOptions(max_tiles=1)).tiles == (1,)
+    assert scorer.score(picture(120, 60), "Which?", ["One."], max_tiles=1).tiles == (1,)
 
 
 def test_one_bad_candidate_does_not_spoil_the_others(scorer: StepScorer, picture: Callable[..., Image.Image]) -> None:
@@ -102,7 +103,7 @@ def test_unusable_calls_are_refused(scorer: StepScorer, picture: Callable[..., I
         scorer.score(picture(), "  ", ["One."])
     with pytest.raises(InputError, match="at least one response"):
         scorer.score(picture(), "How many?", [])
-    with pytest.raises(InputError, match="at least one response"):
+    with pytest.raises(InputError, match="responses must be a list, got one string"):
         scorer.score(picture(), "How many?", "One.")
     with pytest.raises(InputError, match="question must be text, got NoneType"):
         scorer.score(picture(), None, ["One."])  # type: ignore[arg-type]
@@ -112,6 +113,50 @@ def test_unusable_calls_are_refused(scorer: StepScorer, picture: Callable[..., I
         ScoreOptions(max_tiles=0)
     with pytest.raises(InputError, match="unknown aggregate"):
         ScoreOptions(aggregate="median")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="max_tiles must be between 1 and 256"):
+        scorer.score(picture(), "How many?", ["One."], max_tiles=257)
+    with pytest.raises(InputError, match="max_steps must be at least 1"):
+        scorer.score(picture(), "How many?", ["One."], max_steps=0)
+
+
+def test_an_options_object_still_works_with_a_warning(scorer: StepScorer, picture: Callable[..., Image.Image]) -> None:
+    options = ScoreOptions(max_steps=1, max_tiles=1, aggregate="min")
+    expected = scorer.score(picture(120, 60), "How many?", ["One.\n\nTwo."], max_steps=1, max_tiles=1, aggregate="min")
+    with pytest.warns(DeprecationWarning, match="give max_tiles, max_steps and aggregate as keywords"):
+        assert scorer.score(picture(120, 60), "How many?", ["One.\n\nTwo."], options) == expected
+    with pytest.warns(DeprecationWarning):
+        session = scorer.session(picture(120, 60), "How many?", options)
+    assert session.score(["One.\n\nTwo."]) == expected
+    with pytest.raises(TypeError, match="not both"):
+        scorer.score(picture(), "How many?", ["One."], options, max_tiles=2)
+
+
+def test_results_are_sequences_and_arrays(scorer: StepScorer, picture: Callable[..., Image.Image]) -> None:
+    result = scorer.score(picture(), "How many?", ["One.\n\nTwo.", [], "Three."])
+    assert len(result) == 3
+    assert [candidate.index for candidate in result] == [0, 1, 2]
+    assert result[0].step_scores.dtype == result.scores.dtype == np.float64
+    np.testing.assert_array_equal(result.scores, [result[0].score, np.nan, result[2].score])
+    assert result.step_scores.shape == (3, 2)
+    np.testing.assert_array_equal(np.isnan(result.step_scores), [[False, False], [True, True], [False, True]])
+    assert result[0].score == pytest.approx(result.step_scores[0].mean())
+    assert result.best_candidate is result[result.best or 0]
+    assert (result[1].code, result[0].code) == ("invalid_input", None)
+    nothing = scorer.score(picture(), "How many?", [[]])
+    assert nothing.best is None
+    with pytest.raises(InputError, match="no response could be scored: the response has no steps"):
+        nothing.best_candidate  # noqa: B018
+    assert len(repr(result)) < 400
+    assert "NaN" not in repr(result)
+
+
+def test_errors_have_codes(scorer: StepScorer, picture: Callable[..., Image.Image]) -> None:
+    (too_long,) = scorer.score(picture(), "How many?", ["word " * 100_000])
+    assert too_long.code == "prompt_too_long"
+    with pytest.raises(InputError) as caught:
+        scorer.score(picture(), "word " * 100_000, ["One."])
+    assert caught.value.code == "prompt_too_long"
+    assert EngineError("x").code == "engine"
 
 
 def test_unknown_devices_and_bad_threads_are_refused(demo_bundle: Path) -> None:
@@ -136,16 +181,11 @@ def test_a_session_scores_again_and_again(scorer: StepScorer, picture: Callable[
 
 
 def test_logits_that_are_not_finite_are_an_error(scorer: StepScorer) -> None:
-    class Overflowing:
-        description = "logits of a graph that overflowed"
-        encode_tiles = staticmethod(scorer.engine.encode_tiles)
-        new_cache = staticmethod(scorer.engine.new_cache)
+    class Overflowing(EngineProxy):
+        def forward(self, block: Block, cache: KVCache) -> np.ndarray:
+            return super().forward(block, cache) * np.float32("nan")
 
-        @staticmethod
-        def forward(block: object, cache: object) -> object:
-            return scorer.engine.forward(block, cache) * np.float32("nan")  # type: ignore[arg-type]
-
-    broken = StepScorer(scorer.manifest, scorer.prompts, Overflowing())  # type: ignore[arg-type]
+    broken = scorer.with_engine(Overflowing(scorer.engine))
     with pytest.raises(EngineError, match="not finite"):
         broken.score(None, "How many?", ["One."])
 
@@ -160,7 +200,7 @@ def test_a_bundle_whose_image_tokens_do_not_fit_is_an_error(
     wrong.__dict__.update(prompts.__dict__)
     wrong._tokens_per_tile = prompts._tokens_per_tile - 1
     with pytest.raises(EngineError, match="image tokens"):
-        StepScorer(scorer.manifest, wrong, scorer.engine).score(picture(), "How many?", ["One."])
+        StepScorer(replace(scorer._model, prompts=wrong)).score(picture(), "How many?", ["One."])
 
 
 def test_select_best_response_has_the_model_cards_semantics(

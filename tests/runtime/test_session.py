@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from vprm_runtime import InputError, ScoreOptions, Session, StepScorer
+from vprm_runtime import InputError, Session, StepScorer
+from vprm_runtime.engines.base import EngineProxy, KVCache
 
 CLOSE = 2e-6  # float32 rounding of differently shaped matrix products, at test width
 STEPS = [" starts with a space", "Two bars.", "", "The red one is 4.", "So 4."]
@@ -17,7 +19,7 @@ STEPS = [" starts with a space", "Two bars.", "", "The red one is 4.", "So 4."]
 @pytest.fixture(params=[7, 512])
 def scorer(request: pytest.FixtureRequest, random_scorer: Callable[[str], StepScorer]) -> StepScorer:
     base = random_scorer("internlm2")
-    return StepScorer(base.manifest, base.prompts, base.engine, max_block_tokens=request.param)
+    return base.with_engine(base.engine, max_block_tokens=request.param)
 
 
 @pytest.fixture
@@ -31,7 +33,7 @@ def whole(session: Session, steps: list[str]) -> list[float]:
 
 
 def cached_rows(session: Session) -> int:
-    return session._cache.rows.length_tokens
+    return session._prefix.tree.rows.length_tokens
 
 
 def test_appended_steps_score_as_the_whole_response(session: Session) -> None:
@@ -119,17 +121,13 @@ def counting(scorer: StepScorer, prefix_cache_bytes: int) -> tuple[StepScorer, l
     """A scorer that keeps prefixes, and the number of tiles of each call of its vision graph."""
     calls: list[int] = []
 
-    class Counting:
-        description = scorer.engine.description
-        new_cache = staticmethod(scorer.engine.new_cache)
-        forward = staticmethod(scorer.engine.forward)
-
-        @staticmethod
-        def encode_tiles(tiles: np.ndarray) -> np.ndarray:
+    class Counting(EngineProxy):
+        def encode_tiles(self, tiles: np.ndarray) -> np.ndarray:
             calls.append(len(tiles))
-            return scorer.engine.encode_tiles(tiles)
+            return super().encode_tiles(tiles)
 
-    return StepScorer(scorer.manifest, scorer.prompts, Counting(), prefix_cache_bytes=prefix_cache_bytes), calls  # type: ignore[arg-type]
+    counted = Counting(scorer.engine)
+    return scorer.with_engine(counted, prefix_cache_bytes=prefix_cache_bytes), calls
 
 
 def test_kept_prefixes_are_used_by_content(scorer: StepScorer, picture: Callable[..., Image.Image], tmp_path) -> None:
@@ -142,25 +140,155 @@ def test_kept_prefixes_are_used_by_content(scorer: StepScorer, picture: Callable
     assert kept.score(path.read_bytes(), "How many?", ["One.", "Two."]) == first
     assert len(calls) == 1
     kept.score(path, "How many bars?", ["One."])
-    kept.score(path, "How many?", ["One."], ScoreOptions(max_tiles=1))
+    kept.score(path, "How many?", ["One."], max_tiles=1)
     picture(seed=1).save(path)
     assert kept.score(path, "How many?", ["One.", "Two."]) != first
     assert len(calls) == 4
 
 
-def test_kept_prefixes_hold_their_budget(scorer: StepScorer, picture: Callable[..., Image.Image]) -> None:
-    one_prefix = scorer.session(picture(), "How many?").prefix_tokens * 2 * 3 * 32 * 4
-    kept, calls = counting(scorer, 2 * one_prefix)
+def test_options_of_responses_do_not_run_a_prefix_again(
+    scorer: StepScorer, picture: Callable[..., Image.Image]
+) -> None:
+    kept, calls = counting(scorer, 10**9)
+    for options in ({}, {"aggregate": "min"}, {"max_steps": 1}, {"max_steps": 1, "aggregate": "last"}):
+        alone = scorer.score(picture(), "How many?", ["One.\n\nTwo."], **options)
+        assert kept.score(picture(), "How many?", ["One.\n\nTwo."], **options).scores == pytest.approx(
+            alone.scores, abs=CLOSE
+        )
+    assert len(calls) == 1
+    kept.session(picture(), "How many?").close()
+    assert len(calls) == 1
+    assert (kept.prefix_cache.queries, kept.prefix_cache.hits) == (5, 4)
+
+
+def test_kept_prefixes_hold_their_budget_in_real_bytes(scorer: StepScorer, picture: Callable[..., Image.Image]) -> None:
+    probe = scorer.with_engine(scorer.engine, prefix_cache_bytes=10**9)
+    probe.score(picture(), "How many?", ["One."])
+    one_prefix = probe._pool.size_bytes
+    assert one_prefix <= 1.25 * scorer.session(picture(), "How many?").prefix_tokens * 2 * 3 * 32 * 4
+    kept, calls = counting(scorer, int(2.5 * one_prefix))
     for seed in (0, 1, 2, 2, 1, 0):
         kept.score(picture(seed=seed), "How many?", ["One."])
-        assert kept._kept.size_bytes <= 2 * one_prefix
+        assert kept._pool.size_bytes <= 2.5 * one_prefix
     assert len(calls) == 4
+    assert kept.prefix_cache.evictions == 2
     none, calls = counting(scorer, 0)
     for _ in range(2):
         none.score(picture(), "How many?", ["One."])
     assert len(calls) == 2
+    assert none._pool.size_bytes == 0
     with pytest.raises(InputError, match="prefix_cache_bytes"):
         counting(scorer, -1)
+
+
+def test_bytes_are_those_of_the_caches(scorer: StepScorer, picture: Callable[..., Image.Image]) -> None:
+    """What the pool counts is what the engine handed out, sessions and their steps included; all goes on close."""
+    caches = []
+
+    class Watched(EngineProxy):
+        def new_cache(self, capacity_tokens: int) -> KVCache:
+            caches.append(super().new_cache(capacity_tokens))
+            return caches[-1]
+
+    kept = scorer.with_engine(Watched(scorer.engine), prefix_cache_bytes=10**9)
+    sessions = [kept.session(picture(seed=seed), "How many?") for seed in range(3)]
+    for session in sessions:
+        session.append("A long step, with many words in it, far more than are needed. " * 9)
+        assert kept._pool.size_bytes == sum(cache.rows.nbytes for cache in caches)
+    assert kept._pool.used_bytes == kept._pool.size_bytes
+    for session in sessions:
+        session.close()
+    assert kept._pool.used_bytes == 0
+    assert kept._pool.size_bytes == sum(cache.rows.nbytes for cache in caches) > 0
+    kept._pool.clear()
+    assert kept._pool.size_bytes == sum(cache.rows.nbytes for cache in caches) == 0
+
+
+def test_a_closed_session_and_a_closed_scorer_are_refused(
+    scorer: StepScorer, picture: Callable[..., Image.Image]
+) -> None:
+    with scorer.session(picture(), "How many?") as session:
+        fork = session.fork()
+    assert session.is_closed
+    for call in (session.fork, session.rewind, lambda: session.append("x"), lambda: session.score(["x"])):
+        with pytest.raises(InputError, match="the session is closed"):
+            call()
+    session.close()
+    assert fork.append("Two bars.").score == pytest.approx(whole(fork, ["Two bars."])[0], abs=CLOSE)
+    fork.close()
+    assert scorer._pool.size_bytes == 0
+
+    closed = []
+
+    class Closing(EngineProxy):
+        def close(self) -> None:
+            closed.append(True)
+
+    with scorer.with_engine(Closing(scorer.engine), prefix_cache_bytes=10**9) as other:
+        other.score(picture(), "How many?", ["One."])
+        assert "test" not in repr(other)
+    assert closed == [True]
+    assert other._pool.size_bytes == 0
+    with pytest.raises(InputError, match="the scorer is closed"):
+        other.score(picture(), "How many?", ["One."])
+
+
+def test_the_cache_shrinks_once_its_rows_are_not_needed(session: Session) -> None:
+    forks = [session.fork() for _ in range(30)]
+    for number, fork in enumerate(forks):
+        fork.append(f"Beam {number}: " + "so many words " * 40)
+    grown = session._prefix.size_bytes
+    for fork in forks:
+        fork.close()
+    session.score_next(["x"])
+    tokens = session.prefix_tokens + session._model.max_block_tokens
+    assert session._prefix.size_bytes <= min(grown / 2, 2 * (tokens + 1) * 2 * 3 * 32 * 4)
+
+
+def in_threads(count: int, work: Callable[[int], None]) -> None:
+    with ThreadPoolExecutor(count) as pool:
+        for done in [pool.submit(work, number) for number in range(count)]:
+            done.result()
+
+
+@pytest.mark.parametrize("budget", [0, 1 << 28, 100_000])
+def test_threads_may_share_a_scorer(scorer: StepScorer, picture: Callable[..., Image.Image], budget: int) -> None:
+    """Eight threads, three prefixes, a cache that keeps all, some or none: every score is that of one thread."""
+    shared = scorer.with_engine(scorer.engine, prefix_cache_bytes=budget, max_block_tokens=scorer.max_block_tokens)
+    questions = ["How many?", "Which one is red?", "What is the sum of both?"]
+    responses = [[f"Take {n}.", "So it is."] for n in range(4)]
+    expected = {q: scorer.score(picture(), q, responses).scores for q in questions}
+    wrong: list[float] = []
+
+    def work(number: int) -> None:
+        for turn in range(9):
+            question = questions[(number + turn) % 3]
+            found = shared.score(picture(), question, responses).scores
+            wrong.extend(float(d) for d in np.abs(found - expected[question]) if d > CLOSE)
+
+    in_threads(8, work)
+    assert not wrong
+
+
+def test_threads_may_share_a_session_and_its_forks(session: Session) -> None:
+    steps = [f"Take {n}, and {'more ' * n}." for n in range(6)]
+    expected = [whole(session, steps[: n + 1])[-1] for n in range(len(steps))]
+    next_scores = session.score_next(steps).scores
+    wrong: list[float] = []
+
+    def work(number: int) -> None:
+        for _ in range(3):
+            fork = session.fork()
+            found = [fork.append(step).score for step in steps]
+            wrong.extend(abs(a - b) for a, b in zip(found, expected, strict=True) if abs(a - b) > CLOSE)
+            fork.rewind(len(steps))
+            again = fork.score_next(steps).scores
+            wrong.extend(float(d) for d in np.abs(again - next_scores) if d > CLOSE)
+            if number % 2:
+                fork.close()
+
+    in_threads(6, work)
+    assert not wrong
 
 
 def beams(session: Session, steps: int, width: int) -> list[Session]:
@@ -186,10 +314,11 @@ def test_a_long_beam_search_keeps_the_cache_bounded_and_the_scores_right(
     session = scorer.session(picture(), "How high?")
     prefix = session.prefix_tokens
     moves = []
-    keep = session._cache.rows.keep
-    session._cache.rows.keep = lambda rows: (moves.append(len(rows)), keep(rows))  # type: ignore[method-assign]
+    rows = session._prefix.tree.rows
+    keep = rows.keep
+    rows.keep = lambda rows: (moves.append(len(rows)), keep(rows))  # type: ignore[method-assign]
     live = beams(session, steps=12, width=3)
-    ends = [len(beam._branches[-1].ids) - prefix for beam in live]
+    ends = [len(beam._past[-1].ids) - prefix for beam in live]
     assert cached_rows(session) <= (1 + 0.25) * (prefix + sum(ends)) + max(ends)
     assert moves
     for beam in live:

@@ -43,10 +43,8 @@ def test_each_row_is_answered_before_the_next_is_read(
     prefixes: list[str] = []
     session = scorer.session_of_tiles
     monkeypatch.setattr(
-        scorer, "session_of_tiles", lambda tiles, question, options: prefixes.append(question) or session(
-            tiles, question, options
-        )
-    )  # fmt: skip
+        scorer, "session_of_tiles", lambda tiles, question: prefixes.append(question) or session(tiles, question)
+    )
 
     def sent() -> Iterator[bytes]:
         asked = 0

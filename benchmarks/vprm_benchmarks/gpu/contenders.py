@@ -15,10 +15,8 @@ from vprm_benchmarks.gpu.environment import EngineKind
 from vprm_benchmarks.gpu.torch_engine import TorchGraphEngine
 from vprm_benchmarks.reference.scorer import Method, ReferenceScorer
 from vprm_benchmarks.speed.workload import Workload
-from vprm_runtime import Bundle, ScoreOptions, StepScorer
+from vprm_runtime import Bundle, StepScorer
 from vprm_runtime.execution.blocks import causal_block
-from vprm_runtime.prompt.builder import PromptBuilder
-from vprm_runtime.prompt.tokenizer import TextTokenizer
 
 
 class Contender(Protocol):
@@ -93,7 +91,7 @@ class EngineContender:
     def __init__(self, name: str, bundle: Bundle, kind: EngineKind, device: str) -> None:
         self.name = name
         if kind == "pytorch-graph":
-            self.scorer = StepScorer(bundle.manifest, _prompts(bundle), TorchGraphEngine(bundle, device))
+            self.scorer = StepScorer.open(bundle, engine=TorchGraphEngine(bundle, device))
         else:
             self.scorer = StepScorer.open(bundle, kind)
 
@@ -103,8 +101,7 @@ class EngineContender:
         return self.scorer.engine.description
 
     def scores(self, work: Workload) -> NDArray[np.float64]:
-        options = ScoreOptions(max_tiles=work.max_tiles)
-        found = self.scorer.score([work.image], work.question, work.candidates, options)
+        found = self.scorer.score([work.image], work.question, work.candidates, max_tiles=work.max_tiles)
         return np.array([step.score for one in found.candidates for step in one.steps], np.float64)
 
     def vision(self, work: Workload) -> None:
@@ -129,19 +126,11 @@ class EngineContender:
         return [len(self.scorer.prepare(work.question, [tiles], steps).ids) for steps in work.candidates]
 
     def _tiles(self, work: Workload) -> NDArray[np.uint8]:
-        (tiles,) = self.scorer.tiles([work.image], ScoreOptions(max_tiles=work.max_tiles))
+        (tiles,) = self.scorer.tiles([work.image], work.max_tiles)
         return tiles
 
     def _synchronize(self) -> None:
         getattr(self.scorer.engine, "synchronize", lambda: None)()
-
-
-def _prompts(bundle: Bundle) -> PromptBuilder:
-    manifest = bundle.manifest
-    tokenizer = TextTokenizer(bundle.tokenizer_path, manifest.tokens, manifest.score_rule.marker_id)
-    return PromptBuilder(
-        tokenizer, manifest.tokens, manifest.prompt, manifest.score_rule, manifest.model.tokens_per_tile
-    )
 
 
 def torch_contenders(checkpoint: Path, device: str) -> list[TorchContender]:

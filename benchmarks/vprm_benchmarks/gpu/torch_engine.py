@@ -34,6 +34,25 @@ class TorchCache(CachedRows):
         self.rows[:, :, first : len(rows)] = self.rows[:, :, chosen]
         self._length = len(rows)
 
+    @property
+    def capacity_tokens(self) -> int:
+        """Number of rows that fit without a copy."""
+        return self.rows.shape[2]
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of the tensor: the capacity, not only the rows in use."""
+        return self.rows.nbytes
+
+    def trim(self) -> None:
+        """Give memory beyond the cached rows back."""
+        self.rows = self.rows[:, :, : self._length].clone()
+
+    def release(self) -> None:
+        """Give all memory back."""
+        self._length = 0
+        self.rows = self.rows[:, :, :0].clone()
+
     def append(self, rows: torch.Tensor) -> None:
         """Write new rows [layers, 2, S, kv_width] behind the cached ones; copies when the capacity is too small."""
         stop = self._length + rows.shape[2]
@@ -94,6 +113,10 @@ class TorchGraphEngine:
         cache.append(torch.stack([torch.stack([outputs[f"new.{name}"] for name in pair]) for pair in names]))
         logits: NDArray[np.float32] = outputs["step_logits"].cpu().numpy()
         return logits[:scored]
+
+    def close(self) -> None:
+        """Give the graphs' memory back."""
+        del self._vision, self._llm
 
     def synchronize(self) -> None:
         """Wait for all queued work: for measurements."""

@@ -15,25 +15,20 @@ from numpy.typing import NDArray
 
 from vprm_benchmarks.parity.cases import ParityCase
 from vprm_benchmarks.parity.reference_side import CandidateObservation, Observation
-from vprm_runtime import InputError, ScoreOptions, StepScorer, VprmError
-from vprm_runtime.engines.base import Block, Engine, FloatArray, KVCache
+from vprm_runtime import InputError, StepScorer, VprmError
+from vprm_runtime.engines.base import Block, Engine, EngineProxy, FloatArray, KVCache
 from vprm_runtime.images.load import load_image
 from vprm_runtime.images.tiling import tile_grid
 
 
-class RecordingEngine:
+class RecordingEngine(EngineProxy):
     """An engine that remembers what passes through it; :meth:`clear` forgets."""
 
     def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+        super().__init__(engine)
         self.tiles: list[NDArray[np.uint8]] = []
         self.embeddings: list[FloatArray] = []
         self.calls: list[tuple[Block, NDArray[np.float32]]] = []
-
-    @property
-    def description(self) -> str:
-        """The inner engine's."""
-        return self._engine.description
 
     def encode_tiles(self, tiles: NDArray[np.uint8]) -> FloatArray:
         """Pass on, remember both sides."""
@@ -42,19 +37,11 @@ class RecordingEngine:
         self.embeddings.append(embeddings)
         return embeddings
 
-    def new_cache(self, capacity_tokens: int) -> KVCache:
-        """Pass on."""
-        return self._engine.new_cache(capacity_tokens)
-
     def forward(self, block: Block, cache: KVCache) -> NDArray[np.float32]:
         """Pass on, remember both sides."""
         logits = self._engine.forward(block, cache)
         self.calls.append((block, logits.copy()))
         return logits
-
-    def __getattr__(self, name: str) -> Any:
-        """Whatever else an engine offers, unrecorded."""
-        return getattr(self._engine, name)
 
     def clear(self) -> None:
         """Forget everything."""
@@ -66,8 +53,7 @@ class BundleObserver:
 
     def __init__(self, scorer: StepScorer) -> None:
         self._recorder = RecordingEngine(scorer.engine)
-        self._scorer = scorer
-        scorer.engine = self._recorder
+        self._scorer = scorer.with_engine(self._recorder)
 
     def observe(self, case: ParityCase) -> Observation:
         observation = Observation()
@@ -86,8 +72,7 @@ class BundleObserver:
         observation.tile_grids = np.asarray(grids, dtype=np.int64).reshape(-1, 2)
         try:
             images: list[Any] = list(case.images)
-            options = ScoreOptions(max_steps=case.max_steps, max_tiles=case.max_tiles)
-            session = self._scorer.session(images, case.question, options)
+            session = self._scorer.session(images, case.question, max_tiles=case.max_tiles)
         finally:
             if recorder.tiles:
                 observation.tiles = np.concatenate(recorder.tiles)
@@ -97,10 +82,10 @@ class BundleObserver:
         alone = []
         for response in case.responses:
             recorder.calls = []
-            self._checked(session.score([response]).candidates)
+            self._checked(session.score([response], max_steps=case.max_steps).candidates)
             alone.append(recorder.calls)
         recorder.calls = []
-        together = self._checked(session.score(list(case.responses)).candidates)
+        together = self._checked(session.score(list(case.responses), max_steps=case.max_steps).candidates)
         for calls, scores in zip(alone, together, strict=True):
             ids, positions = _ids_from_blocks(prefix, [block for block, _ in calls])
             logits = np.concatenate([logits for _, logits in calls])

@@ -56,10 +56,11 @@ def measure_quality(
             _check_same_model(name, bundle.manifest, against.name, reference_bundle.manifest)
         reference = StepScorer.open(reference_bundle, threads=options.threads)
         if options.emulate:
-            reference.engine = NumpyEngine(reference_bundle, reference.engine)
+            reference = reference.with_engine(NumpyEngine(reference_bundle, reference.engine))
         candidates = {name: StepScorer.open(bundle, threads=options.threads) for name, bundle in opened.items()}
         pairs = [(reference_bundle, reference), *((opened[name], candidates[name]) for name in candidates)]
-        share_vision(pairs)
+        reference, *sharing = share_vision(pairs)
+        candidates = dict(zip(candidates, sharing, strict=True))
         rows = chain.from_iterable(islice(source, options.max_rows) for source in sources)
         compared = compare(reference, candidates, rows, lambda done: progress(done, total))
         profile_rows = _first_rows(sources)

@@ -4,7 +4,6 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,10 +11,11 @@ from numpy.typing import NDArray
 from vprm_runtime.bundle.bundle import Bundle
 from vprm_runtime.datasets import BadRow
 from vprm_runtime.datasets.row import Row
-from vprm_runtime.engines.base import Block, Engine, FloatArray, KVCache
+from vprm_runtime.engines.base import Engine, EngineProxy, FloatArray
 from vprm_runtime.errors import InputError
 from vprm_runtime.images.load import ImageInput
-from vprm_runtime.scorer import ScoreOptions, StepScorer
+from vprm_runtime.options import ScoreOptions
+from vprm_runtime.scorer import StepScorer
 
 Scores = tuple[tuple[float, ...], ...]  # steps of each response
 _REMEMBERED_IMAGES = 4
@@ -31,44 +31,31 @@ class ComparedRow:
     labels: tuple[tuple[int, ...], ...] | None
 
 
-class SharedVision:
+class SharedVision(EngineProxy):
     """An engine that takes image embeddings from another one, which remembers the last few."""
 
     def __init__(self, engine: Engine, encode: Callable[[NDArray[np.uint8]], FloatArray]) -> None:
-        self._engine = engine
+        super().__init__(engine)
         self._encode = encode
 
     def encode_tiles(self, tiles: NDArray[np.uint8]) -> FloatArray:
         """The other engine's embeddings."""
         return self._encode(tiles)
 
-    def forward(self, block: Block, cache: KVCache) -> NDArray[np.float32]:
-        """The engine's own."""
-        return self._engine.forward(block, cache)
 
-    def new_cache(self, capacity_tokens: int) -> KVCache:
-        """The engine's own."""
-        return self._engine.new_cache(capacity_tokens)
-
-    @property
-    def description(self) -> str:
-        """The engine's own."""
-        return self._engine.description
-
-    def __getattr__(self, name: str) -> Any:
-        """Whatever else the engine has."""
-        return getattr(self._engine, name)
-
-
-def share_vision(scorers: Sequence[tuple[Bundle, StepScorer]]) -> None:
-    """Let scorers whose vision graphs are the same files encode each picture once."""
+def share_vision(scorers: Sequence[tuple[Bundle, StepScorer]]) -> list[StepScorer]:
+    """Scorers of which those whose vision graphs are the same files, and whose LLMs take the same type, encode each
+    image once."""
+    sharing = []
     encoders: dict[tuple[tuple[str, str], ...], Callable[[NDArray[np.uint8]], FloatArray]] = {}
     for bundle, scorer in scorers:
         graph = bundle.manifest.graphs.vision.file
         files = bundle.manifest.files.items()
         key = tuple((name, info.sha256) for name, info in files if name.startswith(graph))
+        key = (*key, ("io_dtype", bundle.manifest.graphs.llm.io_dtype))  # embeddings come in the LLM's type
         encode = encoders.setdefault(key, _remembering(scorer.engine.encode_tiles))
-        scorer.engine = SharedVision(scorer.engine, encode)
+        sharing.append(scorer.with_engine(SharedVision(scorer.engine, encode)))
+    return sharing
 
 
 def _remembering(encode: Callable[[NDArray[np.uint8]], FloatArray]) -> Callable[[NDArray[np.uint8]], FloatArray]:
@@ -106,7 +93,11 @@ def compare(
 def _scores(scorer: StepScorer, row: Row) -> Scores:
     images: list[ImageInput] = list(row.images)
     try:
-        result = scorer.score(images, row.question, row.responses, row.options(ScoreOptions()))
+        how = row.options(ScoreOptions())
+        result = scorer.score(
+            images, row.question, row.responses,
+            max_tiles=how.max_tiles, max_steps=how.max_steps, aggregate=how.aggregate,
+        )  # fmt: skip
     except InputError as error:
         raise InputError(f"row {row.id} cannot be scored: {error}") from error
     for candidate in result.candidates:

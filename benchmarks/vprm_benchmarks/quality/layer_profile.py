@@ -10,9 +10,9 @@ from itertools import islice
 import numpy as np
 
 from vprm_runtime.datasets.row import Row
-from vprm_runtime.engines.base import Block, FloatArray, KVCache
+from vprm_runtime.engines.base import EngineProxy, FloatArray, KVCache
 from vprm_runtime.engines.host.onnxruntime import OrtCache
-from vprm_runtime.scorer import ScoreOptions, StepScorer
+from vprm_runtime.scorer import StepScorer
 
 PROFILE_ROWS = 8
 
@@ -34,38 +34,18 @@ def layer_profile(reference: StepScorer, candidate: StepScorer, rows: Sequence[R
 
 def _keys(scorer: StepScorer, row: Row) -> FloatArray | None:
     """Keys [layers, tokens, kv_width] of a row's prefix."""
-    recorder = _CacheRecorder(scorer)
-    engine = scorer.engine
-    scorer.engine = recorder
-    try:
-        scorer.session(list(row.images), row.question, row.options(ScoreOptions()))
-    finally:
-        scorer.engine = engine
-    cache = recorder.cache
-    return cache.rows[:, 0, : cache.length_tokens].copy() if isinstance(cache, OrtCache) else None
+    recorder = _CacheRecorder(scorer.engine)
+    with scorer.with_engine(recorder).session(list(row.images), row.question, max_tiles=row.max_tiles):
+        cache = recorder.cache
+        return cache.rows[:, 0, : cache.length_tokens].copy() if isinstance(cache, OrtCache) else None
 
 
-class _CacheRecorder:
+class _CacheRecorder(EngineProxy):
     """An engine that remembers the cache it handed out last."""
 
-    def __init__(self, scorer: StepScorer) -> None:
-        self._engine = scorer.engine
-        self.cache: KVCache | None = None
-
-    @property
-    def description(self) -> str:
-        """The engine's own."""
-        return self._engine.description
-
-    def encode_tiles(self, tiles: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> FloatArray:
-        """The engine's own."""
-        return self._engine.encode_tiles(tiles)
+    cache: KVCache | None = None
 
     def new_cache(self, capacity_tokens: int) -> KVCache:
         """The engine's own, remembered."""
-        self.cache = self._engine.new_cache(capacity_tokens)
+        self.cache = super().new_cache(capacity_tokens)
         return self.cache
-
-    def forward(self, block: Block, cache: KVCache) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
-        """The engine's own."""
-        return self._engine.forward(block, cache)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from vprm_export.precision.quantizers import fp8_codes
 from vprm_runtime.bundle.bundle import Bundle
-from vprm_runtime.engines.base import Block, Engine, FloatArray, KVCache
+from vprm_runtime.engines.base import Block, Engine, EngineProxy, KVCache
 from vprm_runtime.engines.host.onnxruntime import OrtCache
 from vprm_runtime.errors import UnsupportedError
 
@@ -28,11 +28,11 @@ Array = NDArray[Any]
 Operator = Callable[[Sequence[Any], Mapping[str, Any]], Any]  # inputs (None where left out), attributes -> output(s)
 
 
-class NumpyEngine:
+class NumpyEngine(EngineProxy):
     """Another engine whose LLM graph is run in NumPy; pictures are encoded by that engine."""
 
     def __init__(self, bundle: Bundle, engine: Engine) -> None:
-        self._engine = engine
+        super().__init__(engine)
         self._model = bundle.manifest.model
         self._dtype = np.dtype(bundle.manifest.graphs.llm.io_dtype)
         self._graph = NumpyGraph(bundle.llm_path)
@@ -41,10 +41,6 @@ class NumpyEngine:
     def description(self) -> str:
         """What runs where."""
         return f"LLM in NumPy {np.__version__}, vision as {self._engine.description}"
-
-    def encode_tiles(self, tiles: NDArray[np.uint8]) -> FloatArray:
-        """The other engine's embeddings."""
-        return self._engine.encode_tiles(tiles)
 
     def new_cache(self, capacity_tokens: int) -> OrtCache:
         """An empty cache for about `capacity_tokens` rows."""

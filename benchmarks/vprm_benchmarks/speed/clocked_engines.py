@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vprm_benchmarks.reference.scorer import ReferenceImages, ReferenceScorer
-from vprm_runtime.engines import Engine
-from vprm_runtime.engines.base import Block, FloatArray, KVCache
+from vprm_runtime.engines.base import EngineProxy, FloatArray
 
 
 class TimedReference(ReferenceScorer):
@@ -27,25 +26,13 @@ class TimedReference(ReferenceScorer):
         return encoded
 
 
-class TimedEngine:
+class TimedEngine(EngineProxy):
     """`vision_s`: seconds that the vision encoder has taken so far."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self.vision_s = 0.0
-
-    @property
-    def description(self) -> str:
-        return self._engine.description
+    vision_s = 0.0
 
     def encode_tiles(self, tiles: NDArray[np.uint8]) -> FloatArray:
         started = time.perf_counter()
-        embeds = self._engine.encode_tiles(tiles)
+        embeds = super().encode_tiles(tiles)
         self.vision_s += time.perf_counter() - started
         return embeds
-
-    def new_cache(self, capacity_tokens: int) -> KVCache:
-        return self._engine.new_cache(capacity_tokens)
-
-    def forward(self, block: Block, cache: KVCache) -> NDArray[np.float32]:
-        return self._engine.forward(block, cache)

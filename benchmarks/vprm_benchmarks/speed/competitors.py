@@ -17,7 +17,7 @@ from vprm_benchmarks.speed.bundles import NATIVE_INT8, BundleKind
 from vprm_benchmarks.speed.clocked_engines import TimedEngine, TimedReference
 from vprm_benchmarks.speed.models import Model, ModelName
 from vprm_benchmarks.speed.workload import Workload
-from vprm_runtime import InputError, MissingExtraError, ScoreOptions, StepScorer
+from vprm_runtime import InputError, MissingExtraError, StepScorer
 
 Scores = NDArray[np.float64]
 
@@ -75,8 +75,7 @@ class BundleCompetitor:
 
     def __init__(self, scorer: StepScorer) -> None:
         self._engine = TimedEngine(scorer.engine)
-        scorer.engine = self._engine
-        self._scorer = scorer
+        self._scorer = scorer.with_engine(self._engine)
 
     @property
     def description(self) -> str:
@@ -87,8 +86,7 @@ class BundleCompetitor:
         return self._engine.vision_s
 
     def scores(self, work: Workload) -> Scores:
-        options = ScoreOptions(max_tiles=work.max_tiles)
-        found = self._scorer.score(work.image, work.question, work.candidates, options)
+        found = self._scorer.score(work.image, work.question, work.candidates, max_tiles=work.max_tiles)
         return np.array([step.score for one in found.candidates for step in one.steps], np.float64)
 
 

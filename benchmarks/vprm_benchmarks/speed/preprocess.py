@@ -20,7 +20,7 @@ from vprm_runtime.bundle.manifest import TilingInfo
 from vprm_runtime.cli.common import Subparsers, positive_int
 from vprm_runtime.images.load import load_image
 from vprm_runtime.images.tiling import tile_grid, tile_image
-from vprm_runtime.scorer import ScoreOptions
+from vprm_runtime.options import ScoreOptions
 
 if TYPE_CHECKING:
     import torch

@@ -15,7 +15,7 @@ from vprm_benchmarks.speed.cli import Say, add_benchmark, add_rounds
 from vprm_benchmarks.speed.report import Goal, Report
 from vprm_benchmarks.speed.stopwatch import interleaved
 from vprm_benchmarks.speed.workload import WorkloadSize, workload
-from vprm_runtime import ScoreOptions, StepScorer
+from vprm_runtime import StepScorer
 from vprm_runtime.bundle.manifest import Precision
 from vprm_runtime.cli.common import Subparsers, positive_int
 from vprm_runtime.results import ScoreResult
@@ -79,20 +79,21 @@ def _measure(report: Report, scorer: StepScorer, model: Model, args: argparse.Na
     next_steps = workload(WorkloadSize(args.tiles, args.alternatives, 1, args.step_tokens), tile_px, count)
     alternatives = [steps[0] for steps in next_steps.candidates]
     whole = [[*past.candidates[0], alternative] for alternative in alternatives]
-    options = ScoreOptions(max_tiles=past.max_tiles)
     say(f"committing {args.session_steps} steps")
-    session = scorer.session(past.image, past.question, options)
+    session = scorer.session(past.image, past.question, max_tiles=past.max_tiles)
     for step in past.candidates[0]:
         session.append(step)
     calls: dict[str, Callable[[], ScoreResult]] = {
         "score_next": partial(session.score_next, alternatives),
         "whole_on_kept_prefix": partial(session.score, whole),
-        "whole_anew": partial(scorer.score, past.image, past.question, whole, options),
+        "whole_anew": partial(scorer.score, past.image, past.question, whole, max_tiles=past.max_tiles),
     }
     last = {name: _last_scores(call()) for name, call in calls.items()}
     for number in (_FEW, _MANY):
         candidates = many.candidates[:number]
-        calls[f"best_of_{number}"] = partial(scorer.score, many.image, many.question, candidates, options)
+        calls[f"best_of_{number}"] = partial(
+            scorer.score, many.image, many.question, candidates, max_tiles=past.max_tiles
+        )
     report.add_times(interleaved(calls, args.rounds, warmups=0, say=say))
     prompt = scorer.prepare(many.question, session.tiles, many.candidates[0])
     report.settings |= {

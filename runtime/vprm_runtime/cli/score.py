@@ -14,8 +14,9 @@ from rich.text import Text
 from vprm_runtime.cli.common import Subparsers, demo_hook, positive_int, print_json, resolve_bundle, stderr_console
 from vprm_runtime.errors import InputError
 from vprm_runtime.execution.aggregate import AGGREGATES
+from vprm_runtime.options import ScoreOptions
 from vprm_runtime.results import ScoreResult
-from vprm_runtime.scorer import ScoreOptions, StepScorer
+from vprm_runtime.scorer import StepScorer
 
 SURE = 0.8  # VisualPRM's own threshold for a correct step (InternVLRewardModel.check_correctness)
 EVEN = 0.5
@@ -74,7 +75,10 @@ def run(args: argparse.Namespace) -> int:
             raise InputError("give --question and at least one --response, or --input and --output, or nothing at all")
         images, question, responses = args.image, args.question, args.response
     scorer = StepScorer.open(resolve_bundle(args.bundle), args.device, threads=args.threads)
-    result = scorer.score(images, question, responses, options)
+    result = scorer.score(
+        images, question, responses,
+        max_tiles=options.max_tiles, max_steps=options.max_steps, aggregate=options.aggregate,
+    )  # fmt: skip
     if args.json:
         print_json(result.to_dict(0))
         return 0

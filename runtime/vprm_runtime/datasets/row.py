@@ -27,8 +27,8 @@ from typing import Any
 from vprm_runtime.datasets.row_images import RowImage, images_of, is_image_key
 from vprm_runtime.datasets.row_labels import LABEL_KEYS, checked_labels, step_labels, verdicts
 from vprm_runtime.errors import InputError
+from vprm_runtime.options import ScoreOptions
 from vprm_runtime.prompt.builder import Response
-from vprm_runtime.scorer import ScoreOptions
 
 Record = Mapping[str, Any]
 RowId = str | int
@@ -72,12 +72,12 @@ class Row:
 
     @cached_property
     def group_key(self) -> bytes:
-        """16 bytes that are equal for rows which share one prefix: same images, question and limits."""
+        """16 bytes that are equal for rows which share one prefix: same images, question and tiles."""
         digest = hashlib.blake2b(digest_size=16)
         for image in self.images:
             kind, content = (b"B", image) if isinstance(image, bytes) else (b"P", str(image).encode())
             digest.update(kind + len(content).to_bytes(8, "little") + content)
-        digest.update(json.dumps([self.question, self.max_steps, self.max_tiles]).encode())
+        digest.update(json.dumps([self.question, self.max_tiles]).encode())
         return digest.digest()
 
 

@@ -6,8 +6,10 @@ from vprm_runtime.datasets.prefetch import MakeTiles, Tiles
 from vprm_runtime.datasets.row import Row
 from vprm_runtime.datasets.source import BadRow
 from vprm_runtime.errors import EngineError, InputError
-from vprm_runtime.scorer import ScoreOptions, StepScorer
+from vprm_runtime.options import ScoreOptions
+from vprm_runtime.scorer import StepScorer
 from vprm_runtime.session import Session
+from vprm_runtime.wire import error_document
 
 
 class RowScorer:
@@ -20,7 +22,7 @@ class RowScorer:
 
     def tiles(self, row: Row) -> Tiles:
         """The tiles of a row's images; may run in a thread of its own. Raises InputError."""
-        return self._scorer.tiles(row.images, row.options(self._options))
+        return self._scorer.tiles(row.images, row.options(self._options).max_tiles)
 
     def document(self, row: Row | BadRow, tiles: MakeTiles) -> dict[str, Any]:
         """The JSON document; `tiles` is called where the row has another prefix than the one before.
@@ -28,29 +30,37 @@ class RowScorer:
         Raises EngineError where the engine failed, which says nothing about the row.
         """
         if isinstance(row, BadRow):
-            return _head(row) | {"error": row.error}
+            return _head(row) | {"error": row.error, "code": "invalid_input"}
         try:
-            result = self._session_for(row, tiles).score(row.responses)
+            how = row.options(self._options)
+            session = self._session_for(row, tiles)
+            result = session.score(row.responses, max_steps=how.max_steps, aggregate=how.aggregate)
         except InputError as error:
-            return _head(row) | {"error": str(error), **_tail(row)}
+            return _head(row) | error_document(error, row.id) | _tail(row)
         except EngineError:
-            self._session = None
+            self.close()
             raise
         return _head(row) | result.to_dict(row.id) | _tail(row)
+
+    def close(self) -> None:
+        """Give the session's rows back."""
+        if self._session is not None:
+            self._session.close()
+            self._session = None
 
     def _session_for(self, row: Row, tiles: MakeTiles) -> Session:
         """The standing session where the row shares its prefix, else a new one (the old one's cache goes first)."""
         key = row.group_key
         if self._session is None or key != self._session_key:
-            self._session = None
-            self._session = self._scorer.session_of_tiles(tiles(), row.question, row.options(self._options))
+            self.close()
+            self._session = self._scorer.session_of_tiles(tiles(), row.question)
             self._session_key = key
         return self._session
 
 
 def failure(row: Row | BadRow, error: EngineError) -> dict[str, Any]:
     """The document of a row on which the engine failed."""
-    return _head(row) | {"error": str(error), **(_tail(row) if isinstance(row, Row) else {})}
+    return _head(row) | error_document(error, row.id) | (_tail(row) if isinstance(row, Row) else {})
 
 
 def _head(row: Row | BadRow) -> dict[str, Any]:

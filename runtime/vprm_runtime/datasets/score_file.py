@@ -12,7 +12,8 @@ from vprm_runtime.datasets.row_scorer import RowScorer, failure
 from vprm_runtime.datasets.score_log import ScoreLog, has_error
 from vprm_runtime.datasets.source import RowSource, open_rows
 from vprm_runtime.errors import EngineError, InputError
-from vprm_runtime.scorer import DEFAULT_OPTIONS, ScoreOptions, StepScorer
+from vprm_runtime.options import DEFAULT_OPTIONS, ScoreOptions
+from vprm_runtime.scorer import StepScorer
 
 Progress = Callable[[int, int | None, int], None]  # rows done, rows in all, rows with an error
 MAX_ENGINE_FAILURES = 8  # rows in a row: then the engine is broken, not the rows

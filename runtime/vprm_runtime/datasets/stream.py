@@ -9,7 +9,8 @@ from vprm_runtime.datasets.row_scorer import RowScorer, failure
 from vprm_runtime.datasets.score_file import MAX_ENGINE_FAILURES
 from vprm_runtime.datasets.source import BadRow, row_from_line
 from vprm_runtime.errors import EngineError
-from vprm_runtime.scorer import DEFAULT_OPTIONS, ScoreOptions, StepScorer
+from vprm_runtime.options import DEFAULT_OPTIONS, ScoreOptions
+from vprm_runtime.scorer import StepScorer
 
 
 def score_stream(

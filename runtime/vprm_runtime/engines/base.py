@@ -41,6 +41,24 @@ class KVCache(Protocol):
         """Forget all rows but these, which are ascending; row rows[i] becomes row i."""
         ...
 
+    @property
+    def capacity_tokens(self) -> int:
+        """Number of rows that fit without a copy."""
+        ...
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that the cache holds: its capacity, not only the rows in use."""
+        ...
+
+    def trim(self) -> None:
+        """Give memory beyond the cached rows back; the next block takes some again."""
+        ...
+
+    def release(self) -> None:
+        """Give all memory back at once. The cache cannot be used afterwards."""
+        ...
+
 
 class CachedRows:
     """What all caches have in common: how many rows they hold. Where the rows are is the derived class's."""
@@ -73,7 +91,7 @@ def kept_in_place(rows: Int64Array, length_tokens: int) -> int:
 
 
 class Engine(Protocol):
-    """Runs the two graphs of one bundle on one device."""
+    """Runs the two graphs of one bundle on one device. Not safe for threads: one call at a time."""
 
     @property
     def description(self) -> str:
@@ -91,3 +109,39 @@ class Engine(Protocol):
     def forward(self, block: Block, cache: KVCache) -> NDArray[np.float32]:
         """Append the block's rows to the cache; candidate-token logits float32 [K, C] at its score positions."""
         ...
+
+    def close(self) -> None:
+        """Give the graphs' memory back. The engine cannot be used afterwards."""
+        ...
+
+
+class EngineProxy:
+    """An engine that passes everything on to another one; derive from it to watch or replace a part."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    @property
+    def description(self) -> str:
+        """The inner engine's."""
+        return self._engine.description
+
+    def encode_tiles(self, tiles: NDArray[np.uint8]) -> FloatArray:
+        """The inner engine's."""
+        return self._engine.encode_tiles(tiles)
+
+    def new_cache(self, capacity_tokens: int) -> KVCache:
+        """The inner engine's."""
+        return self._engine.new_cache(capacity_tokens)
+
+    def forward(self, block: Block, cache: KVCache) -> NDArray[np.float32]:
+        """The inner engine's."""
+        return self._engine.forward(block, cache)
+
+    def close(self) -> None:
+        """Close the inner engine."""
+        self._engine.close()
+
+    def __getattr__(self, name: str) -> Any:
+        """Whatever else the inner engine offers."""
+        return getattr(self._engine, name)

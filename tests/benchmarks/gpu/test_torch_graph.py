@@ -37,9 +37,7 @@ def test_scores_equal_onnx_runtimes(
     opened = StepScorer.open(Bundle.open(tmp_path / "bundle"), "cpu")
 
     def scores(engine: Engine) -> list[float]:
-        session = StepScorer(opened.manifest, opened.prompts, engine, max_block_tokens=64).session(
-            [picture(200, 90)], QUESTION
-        )
+        session = opened.with_engine(engine, max_block_tokens=64).session([picture(200, 90)], QUESTION)
         found = [step.score for one in session.score(RESPONSES).candidates for step in one.steps]
         return [*found, session.append("One.").score, *(one.score for one in session.score_next(RESPONSES).candidates)]
 

@@ -19,7 +19,7 @@ from vprm_benchmarks.reference import MM_PRM, VISUALPRM, ReferenceScorer
 from vprm_benchmarks.reference.prompt import find_score_positions
 from vprm_benchmarks.reference.scorer import ReferenceImages
 from vprm_export import ExportOptions
-from vprm_runtime import ScoreOptions, StepScorer
+from vprm_runtime import StepScorer
 
 ROUNDING = 5e-6  # float32 sums in another order; the table's step_scores row is twice this
 FEW = settings(
@@ -93,7 +93,7 @@ def open_scorer(
     scorer = StepScorer.open(bundle, threads=1)
 
     def with_block(max_block_tokens: int) -> StepScorer:
-        return StepScorer(scorer.manifest, scorer.prompts, scorer.engine, max_block_tokens)
+        return scorer.with_engine(scorer.engine, max_block_tokens=max_block_tokens)
 
     return with_block
 
@@ -176,6 +176,6 @@ def test_max_steps_is_the_same_as_joining_by_hand(
     scorer = open_scorer(512)
     size = -(-len(steps) // most)
     joined = ["\n\n".join(steps[start : start + size]) for start in range(0, len(steps), size)]
-    grouped = scorer.score(None, "What is it?", [steps], ScoreOptions(max_steps=most)).candidates[0]
+    grouped = scorer.score(None, "What is it?", [steps], max_steps=most).candidates[0]
     assert [step.text for step in grouped.steps] == joined
     _assert_same([np.array([step.score for step in grouped.steps])], _scores(scorer, None, "What is it?", [joined]))

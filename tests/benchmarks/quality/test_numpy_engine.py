@@ -45,7 +45,7 @@ def emulation_error(bundle: Path) -> Figures:
     """Step scores of a bundle by ONNX Runtime against those of the same bundle by NumPy."""
     opened = Bundle.open(bundle)
     scorer, emulated = StepScorer.open(opened, threads=1), StepScorer.open(opened, threads=1)
-    emulated.engine = NumpyEngine(opened, emulated.engine)
+    emulated = emulated.with_engine(NumpyEngine(opened, emulated.engine))
     rows = islice(open_rows(best_of_n_rows(12)), ROWS)
     return figures_of(compare(emulated, {"ONNX Runtime": scorer}, rows)["ONNX Runtime"])
 

@@ -39,7 +39,7 @@ def bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 def scores_with(bundle: Bundle, engine: Engine, picture: Image.Image, **options: int) -> list[list[float]]:
     scorer = StepScorer.open(bundle, "cpu")
     options = {"max_block_tokens": 512, **options}  # one block size, so that rounding is the same
-    scorer = StepScorer(scorer.manifest, scorer.prompts, engine, **options)
+    scorer = scorer.with_engine(engine, **options)
     result = scorer.score([picture], QUESTION, RESPONSES)
     assert [candidate.error for candidate in result.candidates] == [None] * len(RESPONSES)
     return [[step.score for step in candidate.steps] for candidate in result.candidates]
@@ -68,7 +68,7 @@ def test_sessions_equal_the_cpu_engine(bundle: Bundle, picture: Callable[..., Im
     opened = StepScorer.open(bundle, "cpu")
 
     def told(engine: Engine) -> list[float]:
-        scorer = StepScorer(opened.manifest, opened.prompts, engine, max_block_tokens=block_tokens)
+        scorer = opened.with_engine(engine, max_block_tokens=block_tokens)
         session = scorer.session(image, QUESTION)
         found = flat([[step.score for step in one.steps] for one in session.score(RESPONSES).candidates])
         found.append(session.append("Step one of 3.").score)

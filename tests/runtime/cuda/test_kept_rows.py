@@ -62,7 +62,7 @@ def test_rows_that_cannot_be_kept_are_refused(engine: Engine, fp16_bundle: Bundl
 
 def test_beams_on_every_engine(engine: Engine, fp16_bundle: Bundle, picture: Callable[..., Image.Image]) -> None:
     plain = StepScorer.open(fp16_bundle, "cpu")
-    scorer = StepScorer(plain.manifest, plain.prompts, engine, max_block_tokens=64)
+    scorer = plain.with_engine(engine, max_block_tokens=64)
     live = [scorer.session(picture(), "How high?")]
     for number in range(6):
         grown = []

@@ -34,7 +34,7 @@ def test_equals_the_cpu_engine(fp16_bundle: Bundle, picture: Callable[..., Image
     """With the sizes and the padding of ONNX Runtime on CUDA, behind prefixes of every length modulo the padding."""
     plain = StepScorer.open(fp16_bundle, "cpu")
     engine, llm = engine_over(fp16_bundle, FakeDevice(), *graph_profiles(fp16_bundle.manifest), TOTAL_MULTIPLE)
-    padded = StepScorer(plain.manifest, plain.prompts, engine)
+    padded = plain.with_engine(engine)
     assert padded.max_block_tokens == 2048
     for more in range(TOTAL_MULTIPLE):
         question = "How many?" + " Now" * more

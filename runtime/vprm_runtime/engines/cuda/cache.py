@@ -51,8 +51,23 @@ class DeviceCache(CachedRows):
             buffer.release()
         self._length = len(rows)
 
+    @property
+    def nbytes(self) -> int:
+        """Memory of the allocation: the capacity, not only the rows in use."""
+        return self.size_bytes(self._capacity)
+
+    def trim(self) -> None:
+        """Give memory beyond the cached rows back, down to the next step of capacity."""
+        if rounded_capacity(self._length) < self._capacity:
+            self.grow(self._length)
+
+    def release(self) -> None:
+        """Give all memory back."""
+        self._length = self._capacity = 0
+        self._buffer.release()
+
     def grow(self, capacity_tokens: int) -> None:
-        """Move the rows to a larger allocation."""
+        """Move the rows to an allocation of this capacity, in whole steps."""
         old_buffer, old_capacity = self._buffer, self._capacity
         capacity = rounded_capacity(capacity_tokens)
         self._buffer = Buffer(self._device, self.size_bytes(capacity))

@@ -158,6 +158,13 @@ class DeviceEngine:
             raise
         return np.concatenate(logits)
 
+    def close(self) -> None:
+        """Give the buffers and the graphs' memory back."""
+        for buffer in self._buffers.values():
+            buffer.release()
+        self._buffers.clear()
+        del self._vision, self._llm
+
     def synchronize(self) -> None:
         """Wait for all queued work: for measurements."""
         self._device.synchronize()

@@ -37,6 +37,26 @@ class OrtCache(CachedRows):
             part[first : len(rows)] = part[rows[first:]]
         self._length = len(rows)
 
+    @property
+    def capacity_tokens(self) -> int:
+        """Number of rows that fit without a copy."""
+        return int(self.rows.shape[2])
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of the arrays: the capacity, not only the rows in use."""
+        return self.rows.nbytes
+
+    def trim(self) -> None:
+        """Give memory beyond the cached rows back."""
+        if self.rows.shape[2] > self._length:
+            self.rows = self.rows[:, :, : self._length].copy()
+
+    def release(self) -> None:
+        """Give all memory back."""
+        self._length = 0
+        self.rows = self.rows[:, :, :0].copy()
+
     def reserve(self, tokens: int) -> None:
         """Make room for `tokens` more rows; copies when the capacity is too small."""
         layers, parts, capacity, width = self.rows.shape
@@ -113,6 +133,10 @@ class CpuEngine:
         """An empty cache for about `capacity_tokens` rows."""
         model = self._manifest.model
         return OrtCache(model.layers, model.kv_width, self._dtype, capacity_tokens)
+
+    def close(self) -> None:
+        """Give the graphs back to their library."""
+        del self._vision, self._llm
 
     def forward(self, block: Block, cache: KVCache) -> NDArray[np.float32]:
         """Run the block; its new rows are written by the graph directly behind the cached ones."""

@@ -1,0 +1,131 @@
+"""The half of scoring that needs no engine: decode, tile, tokenise, check lengths. Any number of threads may do it."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vprm_runtime.errors import InputError
+from vprm_runtime.execution.blocks import Candidate, common_prefix_tokens
+from vprm_runtime.execution.model import OpenedModel
+from vprm_runtime.images.load import ImageInput, NamedImage, load_image, read_image_file
+from vprm_runtime.images.tiling import tile_image
+from vprm_runtime.options import ResponseOptions, check_max_tiles
+from vprm_runtime.prompt.builder import Response, TokenisedPrompt, split_steps
+from vprm_runtime.results import CandidateScore, StepScore
+
+Tiles = NDArray[np.uint8]  # of one image: [T, size, size, 3]
+PinnedImage = bytes | NamedImage | NDArray[np.uint8]  # an image file's bytes, or RGB pixels [H, W, 3]
+
+
+@dataclass(frozen=True)
+class PreparedPrefix:
+    """A question about images, ready to run: tiles of each image, uint8 [T, size, size, 3], and the prefix's ids."""
+
+    question: str
+    tiles: tuple[Tiles, ...]
+    ids: tuple[int, ...]
+
+    @property
+    def tile_counts(self) -> tuple[int, ...]:
+        """Number of tiles of each image, thumbnail included."""
+        return tuple(len(image) for image in self.tiles)
+
+
+@dataclass(frozen=True)
+class PreparedResponse:
+    """A response, ready to run: its steps and its prompt; or the result that says why it cannot be scored."""
+
+    index: int
+    steps: tuple[str, ...]
+    prompt: TokenisedPrompt | None
+    failed: CandidateScore | None = None
+
+    def candidate(self, prefix_ids: Sequence[int]) -> Candidate:
+        """What of the prompt is new after a cached prefix. Only for a response that can be scored."""
+        if self.prompt is None:
+            raise ValueError(f"response {self.index} cannot be scored")
+        return Candidate(self.index, self.prompt, common_prefix_tokens(prefix_ids, self.prompt.ids))
+
+
+def tiles_of(model: OpenedModel, images: Sequence[ImageInput], max_tiles: int | None) -> list[Tiles]:
+    """Tiles of each image. Raises InputError if one cannot be read or `max_tiles` is out of range."""
+    tiling = model.manifest.tiling.limited(check_max_tiles(max_tiles))
+    return [tile_image(load_image(image), tiling) for image in images]
+
+
+def prepare_prefix(model: OpenedModel, tiles: Sequence[Tiles], question: str) -> PreparedPrefix:
+    """The prefix of a question about tiled images. Raises InputError on a blank question, or one that is too long."""
+    counts = [len(image) for image in tiles]
+    ids = tuple(model.prompts.prefix(question, counts))
+    model.check_length(len(ids), "the question and its images take")
+    return PreparedPrefix(question, tuple(tiles), ids)
+
+
+def prepare_responses(
+    model: OpenedModel, question: str, tile_counts: Sequence[int], responses: Sequence[Response], how: ResponseOptions
+) -> list[PreparedResponse]:
+    """All responses to one question, in order; one that cannot be scored carries its error."""
+    prepared = []
+    for index, response in enumerate(responses):
+        try:
+            steps = split_steps(response, model.manifest.score_rule, how.max_steps)
+            prepared.append(PreparedResponse(index, tuple(steps), prompt_of(model, question, tile_counts, steps)))
+        except InputError as error:
+            failed = CandidateScore(index, None, (), str(error), error.code)
+            prepared.append(PreparedResponse(index, (), None, failed))
+    return prepared
+
+
+def prepare_next_steps(
+    model: OpenedModel, question: str, tile_counts: Sequence[int], done: Sequence[StepScore], steps: Sequence[str]
+) -> list[PreparedResponse]:
+    """Alternatives for the step after `done`, of which only that step is scored; one that cannot be has its error."""
+    prepared = []
+    texts = [step.text for step in done]
+    for index, step in enumerate(steps):
+        try:
+            if not isinstance(step, str):
+                raise InputError(f"a step is a string, got {type(step).__name__}")
+            prompt = prompt_of(model, question, tile_counts, [*texts, step])
+            last = TokenisedPrompt(prompt.ids, prompt.score_positions[-1:])
+            prepared.append(PreparedResponse(index, (step,), last))
+        except InputError as error:
+            failed = CandidateScore(index, None, (), str(error), error.code)
+            prepared.append(PreparedResponse(index, (), None, failed))
+    return prepared
+
+
+def prompt_of(model: OpenedModel, question: str, tile_counts: Sequence[int], steps: Sequence[str]) -> TokenisedPrompt:
+    """Ids and score positions of one candidate. Raises InputError if it is longer than the model's limit."""
+    prompt = model.prompts.build(question, tile_counts, steps)
+    model.check_length(len(prompt.ids), "the response and its question take")
+    return prompt
+
+
+def pinned(image: ImageInput) -> PinnedImage:
+    """The image by value, so that what is hashed is what is scored: a path's bytes, anything else's RGB pixels.
+
+    Raises InputError as `load_image` does.
+    """
+    if isinstance(image, bytes | NamedImage):
+        return image
+    if isinstance(image, str | Path):
+        return read_image_file(image)
+    return np.asarray(load_image(image))
+
+
+def prefix_key(images: Sequence[PinnedImage], question: str, max_tiles: int | None) -> bytes:
+    """A hash of all that decides a prefix: pinned images, question, and tiles per image."""
+    digest = hashlib.blake2b(repr((question, max_tiles, len(images))).encode("utf-8", "surrogatepass"))
+    for image in images:
+        if isinstance(image, np.ndarray):
+            kind, content = f"pixels {image.shape}", image.tobytes()
+        else:
+            kind, content = "file", image if isinstance(image, bytes) else image.content
+        digest.update(f"{kind}:{len(content)}:".encode())
+        digest.update(content)
+    return digest.digest()

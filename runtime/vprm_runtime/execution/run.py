@@ -1,0 +1,117 @@
+"""The half of scoring that needs the engine. Callers hold the model's lock.
+
+Work is done block by block: every function here is a generator that stops after each engine call, so that whoever
+drives it can do something else in between, or give up.
+"""
+
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vprm_runtime.engines.base import FloatArray
+from vprm_runtime.errors import EngineError
+from vprm_runtime.execution.blocks import Candidate, causal_block, groups, packed_block
+from vprm_runtime.execution.cache_tree import Branch, CacheTree
+from vprm_runtime.execution.model import OpenedModel
+from vprm_runtime.execution.prepare import PreparedPrefix, PreparedResponse
+from vprm_runtime.execution.probabilities import probabilities, response_result
+from vprm_runtime.options import ResponseOptions
+from vprm_runtime.results import CandidateScore
+
+Result = TypeVar("Result")
+
+
+def run_prefix(model: OpenedModel, prefix: PreparedPrefix) -> Generator[int, None, tuple[CacheTree, Branch]]:
+    """Encode the images and run the prefix, block by block; returns its tree and its branch, retained once.
+
+    Raises EngineError if the engine fails or the bundle's image tokens do not fit its vision graph.
+    """
+    engine, size = model.engine, model.max_block_tokens
+    embeds: FloatArray = engine.encode_tiles(np.concatenate(prefix.tiles)) if prefix.tiles else model.no_embeds
+    context_id = model.manifest.tokens.img_context
+    expected = prefix.ids.count(context_id)
+    if expected != len(embeds):
+        raise EngineError(
+            f"the prompt has {expected} image tokens, the vision graph gave {len(embeds)} rows: "
+            "the bundle's tokens_per_tile does not fit its vision graph; export it again"
+        )
+    rows = engine.new_cache(len(prefix.ids) + size)
+    tree = CacheTree(rows, size)
+    used = 0
+    try:
+        for start in range(0, len(prefix.ids), size):
+            ids = prefix.ids[start : start + size]
+            wanted = ids.count(context_id)
+            engine.forward(causal_block(ids, start, embeds[used : used + wanted]), rows)
+            used += wanted
+            yield len(ids)
+    except BaseException:
+        rows.release()
+        raise
+    return tree, tree.grown(None, 0, 0)
+
+
+def run_to_end(running: Generator[Any, None, Result]) -> Result:
+    """What a generator returns, nothing done between its blocks."""
+    while True:
+        try:
+            next(running)
+        except StopIteration as finished:
+            result: Result = finished.value
+            return result
+
+
+def run_candidates(
+    model: OpenedModel,
+    tree: CacheTree,
+    ids: Sequence[int],
+    branch: Branch,
+    responses: Iterable[PreparedResponse],
+    how: ResponseOptions,
+) -> Iterator[list[CandidateScore]]:
+    """Score prepared responses after a branch whose ids are `ids`; yields the results that each engine call finished.
+
+    Responses are packed side by side, shortest first; the cache is as before after each block of them. Results are
+    not in input order. Raises EngineError if the engine fails.
+    """
+    todo = {response.index: response for response in responses}
+    yield [response.failed for response in todo.values() if response.failed is not None]
+    candidates = [response.candidate(ids) for response in todo.values() if response.failed is None]
+    past = tree.rows.length_tokens
+    for group in groups(candidates, model.max_block_tokens):
+        try:
+            if len(group) == 1:
+                parts = []
+                for logits in candidate_logits(model, tree, branch, group[0]):
+                    parts.append(logits)
+                    yield []
+                found = np.concatenate(parts)
+            else:
+                block = packed_block(group, past, model.no_embeds, branch.rows)
+                found = model.engine.forward(block, tree.rows)
+        finally:
+            tree.rows.truncate(past)
+        counts = [len(candidate.prompt.score_positions) for candidate in group]
+        scores = np.split(probabilities(found, model.manifest.score_rule), np.cumsum(counts)[:-1])
+        yield [
+            response_result(candidate.index, todo[candidate.index].steps, step_scores, how)
+            for candidate, step_scores in zip(group, scores, strict=True)
+        ]
+
+
+def candidate_logits(
+    model: OpenedModel, tree: CacheTree, branch: Branch, candidate: Candidate
+) -> Iterator[NDArray[np.float32]]:
+    """One candidate, in as many blocks as it needs: logits [K, C] of each block. Its rows stay in the cache."""
+    size, cache = model.max_block_tokens, tree.rows
+    first_row, shared = cache.length_tokens, candidate.shared_tokens
+    past_rows = branch.rows[:shared]
+    ids = candidate.prompt.ids[: shared + candidate.new_tokens]
+    for start in range(shared, len(ids), size):
+        stop = min(start + size, len(ids))
+        visible = np.concatenate([past_rows, np.arange(first_row, cache.length_tokens)])
+        scored = [p - start for p in candidate.prompt.score_positions if start <= p < stop]
+        block = causal_block(ids[start:stop], cache.length_tokens, model.no_embeds, scored, visible)
+        yield model.engine.forward(block, cache)
