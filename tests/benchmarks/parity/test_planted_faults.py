@@ -84,14 +84,14 @@ def test_score_position_one_late(bundle: Path, checkpoint: Path, monkeypatch: py
 
 
 def test_blue_and_red_swapped_in_the_tiles(bundle: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from vprm_runtime import scorer
+    from vprm_runtime.execution import prepare
 
-    tile_image = scorer.tile_image
+    tile_image = prepare.tile_image
 
     def swapped(*args: Any) -> NDArray[np.uint8]:
         return np.ascontiguousarray(tile_image(*args)[..., ::-1])
 
-    monkeypatch.setattr(scorer, "tile_image", swapped)
+    monkeypatch.setattr(prepare, "tile_image", swapped)
     failed = _failed_stages(bundle, checkpoint)
     assert failed[0] == "tile_pixels"
     assert "token_ids" not in failed
