@@ -20,7 +20,7 @@ from PIL import Image, ImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from vprm_runtime import InputError, StepScorer
-from vprm_runtime.execution import prefix
+from vprm_runtime.execution import prepare
 from vprm_runtime.images import load
 from vprm_runtime.images.load import FORMATS, MAX_IMAGE_PIXELS, NamedImage, image_size, load_image, read_image_file
 
@@ -170,7 +170,7 @@ def test_only_regular_files_are_read(tmp_path: Path, picture: Callable[..., Imag
     }  # fmt: skip
     try:
         for path, message in cases.items():
-            for call in (load_image, image_size, read_image_file, prefix.pinned):
+            for call in (load_image, image_size, read_image_file, prepare.pinned):
                 error = in_time(lambda call=call, path=path: call(path))  # type: ignore[misc]
                 assert isinstance(error, InputError), (path, call, error)
                 assert any(part in str(error) for part in message.split("|")), str(error)
@@ -204,7 +204,7 @@ def test_a_path_that_becomes_a_pipe_after_the_first_look(tmp_path: Path, monkeyp
 )
 def test_odd_paths(path: str) -> None:
     """An InputError of bounded length without control characters, with and without pinning."""
-    for call in (load_image, image_size, read_image_file, prefix.pinned):
+    for call in (load_image, image_size, read_image_file, prepare.pinned):
         with pytest.raises(InputError) as caught:
             call(path)  # type: ignore[operator]
         assert len(str(caught.value)) < 900 and str(caught.value).isprintable()
