@@ -278,9 +278,7 @@ def test_the_limit_is_the_originals(recwarn: pytest.WarningsRecorder) -> None:
     ids=lambda image: type(image).__name__,
 )
 def test_a_prefix_cache_changes_no_error(image: Any, demo_scorer: StepScorer) -> None:
-    kept = StepScorer(
-        demo_scorer.manifest, demo_scorer.prompts, demo_scorer.engine, demo_scorer.max_block_tokens, 1 << 20
-    )
+    kept = demo_scorer.with_engine(demo_scorer.engine, prefix_cache_bytes=1 << 20)
     messages = []
     for scorer in (demo_scorer, kept):
         with pytest.raises(InputError) as caught:
@@ -293,8 +291,6 @@ def test_a_lazily_opened_damaged_image_with_a_prefix_cache(
     demo_scorer: StepScorer, picture: Callable[..., Image.Image]
 ) -> None:
     cut = encoded(picture(200, 200), "PNG")[:5000]
-    kept = StepScorer(
-        demo_scorer.manifest, demo_scorer.prompts, demo_scorer.engine, demo_scorer.max_block_tokens, 1 << 20
-    )
+    kept = demo_scorer.with_engine(demo_scorer.engine, prefix_cache_bytes=1 << 20)
     with Image.open(io.BytesIO(cut)) as opened, pytest.raises(InputError, match="damaged"):
         kept.score(opened, "How many?", ["Two."])
