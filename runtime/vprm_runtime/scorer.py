@@ -4,16 +4,18 @@ StepScorer.score -> execution.prepare (decode, tile, tokenise) -> execution.run 
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vprm_runtime.bundle.bundle import Bundle
 from vprm_runtime.bundle.manifest import Manifest
+from vprm_runtime.demo import demo_hook
 from vprm_runtime.deprecation import deprecated_options
 from vprm_runtime.engines import Engine, open_engine
 from vprm_runtime.errors import InputError
@@ -32,8 +34,11 @@ from vprm_runtime.images.load import ImageInput
 from vprm_runtime.options import ResponseOptions, ScoreOptions
 from vprm_runtime.prompt.builder import PromptBuilder, Response, TokenisedPrompt, split_steps
 from vprm_runtime.prompt.tokenizer import TextTokenizer
-from vprm_runtime.results import ScoreResult
+from vprm_runtime.results import ScoreResult, all_failed
 from vprm_runtime.session import Session, check_list
+
+if TYPE_CHECKING:
+    from vprm_runtime.datasets.requests import Request, RequestLike
 
 CPU_BLOCK_TOKENS = 512
 Images = ImageInput | Sequence[ImageInput] | None
@@ -55,7 +60,7 @@ class StepScorer:
 
     @staticmethod
     def open(
-        bundle: str | Path | Bundle,
+        bundle: str | Path | Bundle | None = None,
         device: str = "auto",
         *,
         threads: int | None = None,
@@ -66,7 +71,8 @@ class StepScorer:
         """Open a bundle directory on a device.
 
         Args:
-            bundle: the directory, or an opened `Bundle`.
+            bundle: the directory, or an opened `Bundle` (default: the demo PRM's, exported once into the user's
+                cache directory).
             device: "auto", or one of `engines.select.DEVICES`.
             threads: CPU threads at most (default: all cores).
             max_block_tokens: tokens of one engine call at most, which bounds the memory for attention (default: what
@@ -86,7 +92,7 @@ class StepScorer:
         """
         if threads is not None and threads < 1:
             raise InputError(f"threads must be at least 1, got {threads}: leave it out for all cores")
-        opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
+        opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle or demo_hook("bundle")())
         manifest = opened.manifest
         tokenizer = TextTokenizer(opened.tokenizer_path, manifest.tokens, manifest.score_rule.marker_id)
         prompts = PromptBuilder(
@@ -173,6 +179,52 @@ class StepScorer:
             how = chosen.responses
             return session.score(responses, max_steps=how.max_steps, aggregate=how.aggregate)
 
+    def score_many(
+        self,
+        rows: Iterable["RequestLike"],
+        *,
+        image_root: str | Path = ".",
+        max_tiles: int | None = None,
+        max_steps: int | None = None,
+        aggregate: Aggregate = "mean",
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Iterator[ScoreResult]:
+        """Score many questions. Those with the same images and question share one prefix and are packed together.
+
+        Args:
+            rows: records as in a file of rows, or (images, question, responses) with arguments as for `score`. All
+                are taken before the first is scored.
+            image_root: folder that relative paths in records start from.
+            max_tiles: tiles per image at most; a record's own limit holds if it is smaller.
+            max_steps: as for `score`; a record's own limit holds if it is smaller.
+            aggregate: how step scores become a response score.
+            progress: called with (rows done, rows in all) after each group of rows.
+
+        Yields:
+            One result per row, in input order. If a row cannot be scored, each of its responses carries the error.
+
+        Raises:
+            InputError: an option is out of range.
+            EngineError: the engine failed.
+        """
+        from vprm_runtime.datasets.requests import by_prefix, request_from  # rows import the scorer's own modules
+
+        base = ScoreOptions(max_steps, max_tiles, aggregate)
+        requests = [request_from(row, number, Path(image_root), base) for number, row in enumerate(rows)]
+        done: dict[int, ScoreResult] = {}
+        following = 0
+        for group in [*by_prefix(requests), []]:
+            done |= self._score_group([requests[index] for index in group], group)
+            while following < len(requests) and (following in done or requests[following].error is not None):
+                error = requests[following].error
+                if error is None:
+                    yield done.pop(following)
+                else:
+                    yield all_failed(len(requests[following].responses), str(error), error.code)
+                following += 1
+            if progress is not None:
+                progress(following, len(requests))
+
     def session(
         self, images: Images, question: str, options: ScoreOptions | None = None, *, max_tiles: int | None = None
     ) -> Session:
@@ -255,6 +307,29 @@ class StepScorer:
                 if key is not None:
                     self._pool.keep(key, prefix)
             return Session(self._model, self._pool, prefix, defaults)
+
+    def _score_group(self, group: Sequence["Request"], numbers: Sequence[int]) -> dict[int, ScoreResult]:
+        """Results, by number, of requests that share a prefix: responses with equal options run side by side."""
+        results: dict[int, ScoreResult] = {}
+        if not group:
+            return results
+        try:
+            first = group[0]
+            with self.session(list(first.images), first.question, max_tiles=first.options.max_tiles) as session:
+                for how in {request.options.responses: None for request in group}:
+                    same = [(n, r) for n, r in zip(numbers, group, strict=True) if r.options.responses == how]
+                    responses = [response for _, request in same for response in request.responses]
+                    scored = session.score(responses, max_steps=how.max_steps, aggregate=how.aggregate)
+                    start = 0
+                    for number, request in same:
+                        part = scored.candidates[start : start + len(request.responses)]
+                        start += len(part)
+                        own = tuple(replace(candidate, index=index) for index, candidate in enumerate(part))
+                        results[number] = ScoreResult(scored.tiles, own)
+        except InputError as error:
+            for number, request in zip(numbers, group, strict=True):
+                results[number] = all_failed(len(request.responses), str(error), error.code)
+        return results
 
     def _check_open(self) -> None:
         self._pool.collect()

@@ -10,7 +10,12 @@ The JSON Schemas in `docs/wire.schema.json` are made from these types (`python -
 pydantic). `datasets/row.py` reads rows, and the known data sets' rows too.
 """
 
-from typing import Any, NotRequired, TypedDict
+from typing import (
+    Any,
+    NotRequired,  # pydantic needs this one before Python 3.12
+)
+
+from typing_extensions import TypedDict
 
 from vprm_runtime.errors import VprmError
 from vprm_runtime.results import ScoreResult

@@ -17,6 +17,7 @@ from vprm_runtime.cli.common import (
     stderr_console,
 )
 from vprm_runtime.execution.aggregate import AGGREGATES
+from vprm_runtime.options import MODEL_CARD_MAX_STEPS
 
 if TYPE_CHECKING:
     from vprm_benchmarks.evaluation.pages import PageContext
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from vprm_runtime import StepScorer
 
 DEMO_HELD_OUT, DEMO_BEST_OF_N = 1000, 200  # rows of the built-in data
-DEFAULT_MAX_STEPS = 12  # of select_best_response, published with VisualPRM-8B
 
 
 def register(subparsers: Subparsers) -> None:
@@ -73,9 +73,9 @@ def _register_best_of_n(kinds: Subparsers) -> None:
     parser.add_argument(
         "--max-steps",
         type=positive_int,
-        default=DEFAULT_MAX_STEPS,
+        default=MODEL_CARD_MAX_STEPS,
         metavar="N",
-        help=f"join steps to at most N (default: {DEFAULT_MAX_STEPS})",
+        help=f"join steps to at most N (default: {MODEL_CARD_MAX_STEPS})",
     )
     parser.set_defaults(run=run_best_of_n)
 

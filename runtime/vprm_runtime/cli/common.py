@@ -6,13 +6,13 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
+from vprm_runtime.demo import demo_hook
 from vprm_runtime.errors import InputError
 
 Subparsers = Any  # argparse's own type is private
@@ -27,13 +27,6 @@ def print_json(document: object) -> None:
     """The one JSON document of a `--json` run, on stdout."""
     json.dump(document, sys.stdout, ensure_ascii=False, indent=2, allow_nan=False)
     sys.stdout.write("\n")
-
-
-def demo_hook(name: str) -> Any:
-    """Something that the demo offers (entry point group vprm.demo): "bundle" or "example"."""
-    for hook in entry_points(group="vprm.demo", name=name):
-        return hook.load()
-    raise InputError("no demo is installed: name a bundle directory (make one with  vprm export CHECKPOINT BUNDLE)")
 
 
 def resolve_bundle(bundle: Path | None) -> Path:

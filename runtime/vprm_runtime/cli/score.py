@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from vprm_runtime.cli.common import Subparsers, demo_hook, positive_int, print_json, resolve_bundle, stderr_console
+from vprm_runtime.cli.common import Subparsers, positive_int, print_json, resolve_bundle, stderr_console
+from vprm_runtime.demo import demo_hook
 from vprm_runtime.errors import InputError
 from vprm_runtime.execution.aggregate import AGGREGATES
 from vprm_runtime.options import ScoreOptions

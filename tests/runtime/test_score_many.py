@@ -1,0 +1,102 @@
+"""Many questions in one call: grouped by prefix, results in input order, bad rows apart."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vprm_runtime import InputError, StepScorer
+from vprm_runtime.datasets.row import row_from_record
+from vprm_runtime.engines.base import EngineProxy
+
+CLOSE = 2e-6
+
+
+@pytest.fixture
+def scorer(random_scorer: Callable[[str], StepScorer]) -> StepScorer:
+    return random_scorer("internlm2")
+
+
+def test_results_are_those_of_single_calls_in_input_order(
+    scorer: StepScorer, picture: Callable[..., Image.Image], tmp_path: Path
+) -> None:
+    encoded: list[int] = []
+
+    class Counting(EngineProxy):
+        def encode_tiles(self, tiles: np.ndarray) -> Any:
+            encoded.append(len(tiles))
+            return super().encode_tiles(tiles)
+
+    counted = scorer.with_engine(Counting(scorer.engine))
+    picture(seed=1).save(tmp_path / "a.png")
+    picture(seed=2).save(tmp_path / "b.png")
+    record = {"image": "a.png", "question": "How many?", "responses": ["One.\n\nTwo.", ["Three."]]}
+    rows: list[Any] = [
+        record,
+        {"image": "b.png", "question": "How many?", "responses": ["One."]},
+        (tmp_path / "b.png", "How many?", ["Four.", []]),
+        (picture(seed=3), "Which?", ["Five."]),
+        row_from_record({**record, "responses": ["Six.\n\nSeven.\n\nEight."], "max_steps": 2}, 4, tmp_path),
+        (None, "Which?", ("Nine.",)),
+        (np.asarray(picture(seed=3)), "Which?", ["Ten."]),
+    ]
+    seen: list[tuple[int, int]] = []
+    found = list(
+        counted.score_many(rows, image_root=tmp_path, aggregate="min", progress=lambda d, t: seen.append((d, t)))
+    )
+    images = [
+        tmp_path / "a.png",
+        tmp_path / "b.png",
+        tmp_path / "b.png",
+        picture(seed=3),
+        tmp_path / "a.png",
+        None,
+        picture(seed=3),
+    ]
+    texts = [
+        *(row["responses"] for row in rows[:2]),
+        rows[2][2],
+        rows[3][2],
+        ["Six.\n\nSeven.\n\nEight."],
+        ["Nine."],
+        ["Ten."],
+    ]
+    questions = ["How many?"] * 3 + ["Which?", "How many?", "Which?", "Which?"]
+    for number, result in enumerate(found):
+        alone = scorer.score(
+            images[number], questions[number], texts[number], aggregate="min", max_steps=2 if number == 4 else None
+        )
+        np.testing.assert_allclose(result.scores, alone.scores, rtol=0, atol=CLOSE)
+        assert [c.index for c in result] == list(range(len(texts[number])))
+        assert result.tiles == alone.tiles
+    assert len(found) == 7
+    assert len(encoded) == 4  # a.png once; b.png by name and as a path once each at most; the third twice by type
+    assert seen[-1] == (7, 7)
+
+
+def test_a_bad_row_carries_its_error(scorer: StepScorer, tmp_path: Path) -> None:
+    rows: list[Any] = [
+        {"image": "none.png", "question": "How many?", "responses": ["One.", "Two."]},
+        {"question": "How many?", "responses": ["One."]},
+        {"question": " ", "responses": ["One."]},
+        {"question": "How many?"},
+        ("x.png", "How many?", "One."),
+        7,
+        {"question": "How many?", "responses": ["word " * 100_000, "One."]},
+    ]
+    found = list(scorer.score_many(rows, image_root=tmp_path))
+    assert [len(result) for result in found] == [2, 1, 1, 0, 0, 0, 2]
+    assert [candidate.code for candidate in found[0]] == ["invalid_input"] * 2
+    assert "no image file at" in str(found[0][1].error)
+    assert found[1][0].error is None
+    assert "question is empty" in str(found[2][0].error)
+    assert found[6][0].code == "prompt_too_long"
+    assert found[6][1].score == pytest.approx(found[1][0].score, abs=CLOSE)
+    assert list(scorer.score_many([])) == []
+    with pytest.raises(InputError, match="unknown aggregate"):
+        list(scorer.score_many([], aggregate="median"))  # type: ignore[arg-type]
