@@ -102,7 +102,7 @@ def test_select_layer_reads_an_inner_layer(tmp_path: Path) -> None:
 
 
 def test_tile_grids_match_the_golden_ones() -> None:
-    for row in json.loads((TEST_DATA / "tiling_golden.json").read_text()):
+    for row in json.loads((TEST_DATA / "golden" / "tile_grids.json").read_text()):
         grid = tile_grid(row["width"], row["height"], row["image_size"], row["min_num"], row["max_num"])
         assert list(grid) == row["grid"], row
 
@@ -156,7 +156,7 @@ def test_unknown_tensors_are_refused_by_name() -> None:
 
 
 def test_prompts_are_the_golden_ones() -> None:
-    golden = json.loads((TEST_DATA / "tokenizer_golden.json").read_text(encoding="utf-8"))
+    golden = json.loads((TEST_DATA / "golden" / "internlm2_tokens.json").read_text(encoding="utf-8"))
     tokenizer = load_tokenizer(HUB_TOKENIZER) if HUB_TOKENIZER.is_dir() else None
     for row in golden["prompts"]:
         if row["prompt"] is None:  # 3,328 image tokens: only its counts are kept

@@ -84,9 +84,9 @@ def test_batches_hold_rows_of_one_shape(tokenizer: Tokenizer) -> None:
 
 def test_grids_match_the_golden_tilings() -> None:
     """InternVL's golden grids are for 448 px; doubling a picture's sides makes this tiling's grid for 224 px theirs."""
-    golden = Path(__file__).parents[1] / "data" / "tiling_golden.json"
+    golden = Path(__file__).parents[1] / "data" / "golden" / "tile_grids.json"
     if not golden.exists():
-        pytest.skip("tests/data/tiling_golden.json is not there")
+        pytest.skip("tests/data/golden/tile_grids.json is not there")
     cases = [case for case in json.loads(golden.read_text(encoding="utf-8")) if case["min_num"] == 1]
     assert cases
     for case in cases:

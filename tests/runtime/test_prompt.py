@@ -19,7 +19,7 @@ from vprm_runtime.prompt.builder import PromptBuilder, split_steps
 from vprm_runtime.prompt.tokenizer import TextTokenizer
 
 ROOT = Path(__file__).parent.parent.parent
-GOLDEN = json.loads((ROOT / "tests/data/tokenizer_golden.json").read_text("utf-8"))
+GOLDEN = json.loads((ROOT / "tests/data/golden/internlm2_tokens.json").read_text("utf-8"))
 SHARED = ROOT.parent / "shared" / "data"
 INTERNLM2 = Path(os.environ.get("VPRM_INTERNLM2_TOKENIZER", SHARED / "internlm2_tokenizer"))
 needs_internlm2 = pytest.mark.skipif(

@@ -17,10 +17,10 @@ from vprm_runtime.bundle.manifest import TilingInfo
 from vprm_runtime.images.load import load_image
 from vprm_runtime.images.tiling import tile_grid, tile_image
 
-GOLDEN = json.loads((Path(__file__).parent.parent / "data" / "tiling_golden.json").read_text("utf-8"))
+GOLDEN = json.loads((Path(__file__).parent.parent / "data" / "golden" / "tile_grids.json").read_text("utf-8"))
 
 
-PIXELS = json.loads((Path(__file__).parent.parent / "data" / "tile_pixels_golden.json").read_text("utf-8"))
+PIXELS = json.loads((Path(__file__).parent.parent / "data" / "golden" / "tile_pixels.json").read_text("utf-8"))
 
 
 def synthetic(width_px: int, height_px: int) -> Image.Image:
