@@ -1,7 +1,7 @@
 """Build hook: compile the native operator into the package, where that can be done.
 
 Without a C compiler, or on another system than x86-64 Linux, the package is built without it. VPRM_NATIVE=0 leaves it
-out, VPRM_NATIVE=1 makes a failure an error.
+out, VPRM_NATIVE=1 makes a failure an error, and a compiler's warning too.
 """
 
 import os
@@ -29,7 +29,7 @@ class NativeBuildHook(BuildHookInterface[Any]):
             return
         runtime = Path(self.root) / "runtime"
         source, library = runtime / "native", runtime / "vprm_runtime" / "native" / "libvprm_native.so"
-        problem = compiled(source, library)
+        problem = compiled(source, library, *(["-Werror"] if wanted == "1" else []))
         if problem is not None:
             if wanted == "1":
                 raise RuntimeError(f"the native operator was not built: {problem}")

@@ -209,7 +209,7 @@ static void attend_block(void *context, size_t index) {
     memset(work->sums, 0, sizeof work->sums);
     for (int row = 0; row < QUERY_ROWS; row++) work->largest[row] = -INFINITY, work->total[row] = 0;
     pack_queries(call, work, head, first, tokens);
-    if (amx) amx_begin();
+    if (amx) TILE_CONFIGURE();
     void (*product)(const Product *) = amx ? amx_product : avx512_product;
     const int padded_rows = amx ? (int)rounded_up(rows, 32) : rows;
     for (int64_t block = 0; block < call->key_blocks; block++) {
@@ -231,7 +231,7 @@ static void attend_block(void *context, size_t index) {
         };
         product(&sums);
     }
-    if (amx) amx_end();
+    if (amx) TILE_RELEASE();
     for (int row = 0; row < rows; row++) {
         const int64_t token = first + row / call->group, query_head = head * call->group + row % call->group;
         float *result = in->result + (token * in->heads + query_head) * in->head_dim;

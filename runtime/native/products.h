@@ -11,6 +11,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "tiles.h"
+
 #define VPRM_AVX512 __attribute__((target("avx512f,avx512bw,avx512vl,avx512bf16")))
 #define VPRM_INLINE static inline __attribute__((always_inline))
 
@@ -63,60 +65,7 @@ static VPRM_AVX512 void avx512_product(const Product *p) {
     }
 }
 
-/* Tiles of 16 rows x 64 bytes: 0 to 3 are sums, 4 and 5 of A, 6 and 7 of B. */
-typedef struct {
-    uint8_t palette, start_row, reserved[14];
-    uint16_t row_bytes[16];
-    uint8_t rows[16];
-} TileConfig;
-
-#ifdef VPRM_EMULATE_AMX /* the same tiles in plain C, so that the code around them can be tested on any CPU */
-static _Thread_local uint8_t emulated_tiles[8][16][64];
-#define VPRM_AMX
-#define TILE_CONFIGURE(config) ((void)(config))
-#define TILE_RELEASE() ((void)0)
-#define TILE_ZERO(tile) __builtin_memset(emulated_tiles[tile], 0, sizeof emulated_tiles[tile])
-#define TILE_LOAD(tile, base, stride)                                                    \
-    for (int line = 0; line < 16; line++)                                                \
-    __builtin_memcpy(emulated_tiles[tile][line], (const uint8_t *)(base) + line * (stride), 64)
-#define TILE_STORE(tile, base, stride)                                                   \
-    for (int line = 0; line < 16; line++)                                                \
-    __builtin_memcpy((uint8_t *)(base) + line * (stride), emulated_tiles[tile][line], 64)
-#define TILE_PRODUCT(sums, a, b) emulated_product(sums, a, b)
-VPRM_INLINE float widened(bfloat16 value) {
-    uint32_t bits = (uint32_t)value << 16;
-    float result;
-    __builtin_memcpy(&result, &bits, sizeof result);
-    return result;
-}
-static void emulated_product(int sums, int a, int b) {
-    for (int row = 0; row < 16; row++)
-        for (int column = 0; column < 16; column++) {
-            float *sum = (float *)emulated_tiles[sums][row] + column;
-            for (int k = 0; k < 32; k++)
-                *sum += widened(((bfloat16 *)emulated_tiles[a][row])[k]) *
-                        widened(((bfloat16 *)emulated_tiles[b][k / 2])[2 * column + k % 2]);
-        }
-}
-#else
-#define VPRM_AMX __attribute__((target("amx-tile,amx-bf16")))
-#define TILE_CONFIGURE(config) _tile_loadconfig(config)
-#define TILE_RELEASE() _tile_release()
-#define TILE_ZERO(tile) _tile_zero(tile)
-#define TILE_LOAD(tile, base, stride) _tile_loadd(tile, base, stride)
-#define TILE_STORE(tile, base, stride) _tile_stored(tile, base, stride)
-#define TILE_PRODUCT(sums, a, b) _tile_dpbf16ps(sums, a, b)
-#endif
-
-static VPRM_AMX void amx_begin(void) {
-    TileConfig config = {.palette = 1};
-    for (int tile = 0; tile < 8; tile++) config.row_bytes[tile] = 64, config.rows[tile] = 16;
-    TILE_CONFIGURE(&config);
-}
-
-static VPRM_AMX void amx_end(void) { TILE_RELEASE(); }
-
-static VPRM_AMX void amx_product(const Product *p) {
+static void amx_product(const Product *p) {
     const ptrdiff_t a_bytes = 2 * p->a_stride, b_bytes = 4 * p->b_stride, c_bytes = 4 * p->c_stride;
     for (int row = 0; row < p->m; row += 32)
         for (int column = 0; column < p->n; column += 32) {
@@ -139,10 +88,10 @@ static VPRM_AMX void amx_product(const Product *p) {
                 TILE_LOAD(5, a + 16 * p->a_stride, a_bytes);
                 TILE_LOAD(6, b, b_bytes);
                 TILE_LOAD(7, b + 32, b_bytes);
-                TILE_PRODUCT(0, 4, 6);
-                TILE_PRODUCT(1, 4, 7);
-                TILE_PRODUCT(2, 5, 6);
-                TILE_PRODUCT(3, 5, 7);
+                TILE_PRODUCT_BF16(0, 4, 6);
+                TILE_PRODUCT_BF16(1, 4, 7);
+                TILE_PRODUCT_BF16(2, 5, 6);
+                TILE_PRODUCT_BF16(3, 5, 7);
             }
             TILE_STORE(0, upper, c_bytes);
             TILE_STORE(1, upper + 16, c_bytes);

@@ -1,91 +1,56 @@
-"""The native attention kernel by itself, on AVX-512 and on tiles: AMX, or its emulation in plain C."""
+"""The native attention kernel by itself, at every level that the CPU has, and on emulated tiles."""
 
 from __future__ import annotations
 
-import ctypes
-import importlib.util
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from tests.support.native_child import NativeChild
+from tests.support.native_library import LIBRARY, SOURCE, AttentionCase, Rows, attention, build_hook
 
 from vprm_runtime.native import Level, level
 
+Case = AttentionCase
 pytestmark = pytest.mark.skipif(
     level() is Level.NONE, reason="the native operator was not built, or the CPU has no AVX-512 BF16"
 )
-SOURCE = Path(__file__).parents[3] / "runtime" / "native"
-LIBRARY = SOURCE.parent / "vprm_runtime" / "native" / "libvprm_native.so"
-Rows = NDArray[np.float32]
-_POINTERS = ("query", "past_key", "past_value", "key", "value", "mask", "result")
-_NUMBERS = ("queries", "past", "fresh", "heads", "kv_heads", "head_dim")
-
-
-class _Arguments(ctypes.Structure):
-    """VprmAttention of attention.h."""
-
-    _fields_ = [(name, ctypes.c_void_p) for name in _POINTERS] + [(name, ctypes.c_int64) for name in _NUMBERS]
-
-
-@dataclass(frozen=True)
-class Case:
-    """Inputs of one call; rows are [tokens, heads*head_dim]."""
-
-    query: Rows
-    past_key: Rows
-    past_value: Rows
-    key: Rows
-    value: Rows
-    mask: NDArray[np.bool_] | None
-    heads: int
-    kv_heads: int
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """A compiled library at one level."""
+    """A compiled library at one level, in a process of its own."""
 
-    library: ctypes.CDLL
+    child: NativeChild
+    library: Path
     level: Level
 
     def __call__(self, case: Case) -> Rows:
-        result = np.full_like(case.query, 7)
-        arguments = _Arguments()
-        for name in _POINTERS:
-            array = result if name == "result" else getattr(case, name)
-            setattr(arguments, name, None if array is None or array.size == 0 else array.ctypes.data)
-        numbers = (
-            len(case.query), len(case.past_key), len(case.key),
-            case.heads, case.kv_heads, case.query.shape[1] // case.heads,
-        )  # fmt: skip
-        for name, number in zip(_NUMBERS, numbers, strict=True):
-            setattr(arguments, name, number)
-        assert self.library.vprm_attention_plain(ctypes.byref(arguments), int(self.level)) == 0
-        return result
+        return self.child.call(attention, self.library, int(self.level), case)
 
 
-def build_hook() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("build_native", SOURCE.parent / "build_native.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+@pytest.fixture(scope="module")
+def child() -> Iterator[NativeChild]:
+    started = NativeChild()
+    yield started
+    started.close()
 
 
-@pytest.fixture(scope="module", params=["avx512", "tiles"])
-def kernel(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Kernel:
-    if request.param == "avx512":
-        return Kernel(ctypes.CDLL(str(LIBRARY)), Level.AVX512_BF16)
-    if level() is Level.AMX_BF16:
-        return Kernel(ctypes.CDLL(str(LIBRARY)), Level.AMX_BF16)
+@pytest.fixture(scope="module", params=["AVX512_BF16", "AMX_BF16", "emulated AMX_BF16"])
+def kernel(request: pytest.FixtureRequest, child: NativeChild, tmp_path_factory: pytest.TempPathFactory) -> Kernel:
+    """Every level that this CPU has, and AMX's in plain C."""
+    if not request.param.startswith("emulated"):
+        wanted = Level[request.param]
+        if level() < wanted:
+            pytest.skip(f"this CPU has no {wanted.name}")
+        return Kernel(child, LIBRARY, wanted)
     library = tmp_path_factory.mktemp("emulated") / "libvprm_native.so"
-    problem = build_hook().compiled(SOURCE, library, "-DVPRM_EMULATE_AMX")
-    if problem is not None:
-        pytest.skip(f"the emulation of AMX cannot be compiled: {problem}")
-    return Kernel(ctypes.CDLL(str(library)), Level.AMX_BF16)
+    problem = build_hook().compiled(SOURCE, library, "-Werror", "-DVPRM_EMULATE_AMX")
+    assert problem is None, problem
+    return Kernel(child, library, Level.AMX_BF16)
 
 
 def case(
@@ -138,7 +103,7 @@ SHAPES = [  # queries, past, heads, kv_heads, head_dim
 def test_it_computes_attention_within_bfloat16(kernel: Kernel, shape: tuple[int, ...], masked: bool) -> None:
     inputs = case(*shape)
     if not masked:
-        inputs = Case(**{**inputs.__dict__, "mask": None})
+        inputs = replace(inputs, mask=None)
     # Weights and values are rounded to 8 bits each, scores by as much as their operands.
     np.testing.assert_allclose(kernel(inputs), expected(inputs), rtol=0, atol=0.02)
 
@@ -180,7 +145,7 @@ def test_a_dominant_key_gives_its_value_exactly(kernel: Kernel) -> None:
 
 def test_large_scores_neither_overflow_nor_lose_later_keys(kernel: Kernel) -> None:
     inputs = case(50, 400, 4, 2, 64)
-    inputs = Case(**{**inputs.__dict__, "query": inputs.query * 300, "mask": None})
+    inputs = replace(inputs, query=inputs.query * 300, mask=None)
     result = kernel(inputs)
     assert np.isfinite(result).all()
     largest = np.abs(np.concatenate([inputs.past_value, inputs.value])).max()
@@ -198,15 +163,6 @@ def test_a_query_that_sees_nothing_gives_no_number(kernel: Kernel) -> None:
 
 def test_both_levels_agree(kernel: Kernel) -> None:
     """The tiles add in another order than AVX-512, nothing else differs."""
-    plain = Kernel(ctypes.CDLL(str(LIBRARY)), Level.AVX512_BF16)
+    plain = Kernel(kernel.child, LIBRARY, Level.AVX512_BF16)
     inputs = case(100, 333, 8, 2, 128)
     np.testing.assert_allclose(kernel(inputs), plain(inputs), rtol=0, atol=2e-3)
-
-
-def test_a_failed_compilation_says_what_went_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    library = tmp_path / "library.so"
-    problem = build_hook().compiled(SOURCE, library, "-DVPRM_LEVEL_OF_NOTHING(=")
-    assert problem is not None and "failed" in problem
-    monkeypatch.setenv("CC", "no-such-compiler")
-    assert build_hook().compiled(SOURCE, library) == "there is no C compiler 'no-such-compiler'"
-    assert not library.exists()
