@@ -5,13 +5,17 @@ BIN := $(VENV)/bin
 NATIVE := runtime/build_native.py $(wildcard runtime/native/*.[ch])
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test lint clean
+.PHONY: demo test versions lint clean
 
 demo: $(VENV)/.lean
 	$(BIN)/vprm score
 
 test: $(VENV)/.dev lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile tests
+
+# Tests that decide numbers under the oldest and the newest supported Pillow and transformers; needs a package index.
+versions: $(VENV)/.dev
+	VPRM_VERSION_TESTS=1 $(BIN)/python -m pytest -n 0 tests/test_versions.py
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -7,6 +7,7 @@ transposed.
 
 from __future__ import annotations
 
+import inspect
 import json
 from pathlib import Path
 from typing import Any, Literal
@@ -109,6 +110,13 @@ def _rope(llm: dict[str, Any]) -> dict[str, Any]:
     if "rope_theta" not in spelled and not any("rope_theta" in values for values in nested):
         raise ValueError("llm_config has no rope_theta, at its top or in rope_parameters: complete config.json")
     return spelled
+
+
+def cache_argument(text_model: Any, cache: Any) -> dict[str, Any]:
+    """The keyword argument that hands a KV cache to the text model: ``past_key_values``, since transformers 5.24
+    ``cache``."""
+    names = inspect.signature(text_model.forward).parameters
+    return {"cache" if "cache" in names else "past_key_values": cache}
 
 
 def tokens_per_tile(tile_px: int, patch_px: int, downsample_ratio: float) -> int:

@@ -21,7 +21,7 @@ from PIL import Image
 from transformers import DynamicCache, InternVLForConditionalGeneration
 
 from vprm_benchmarks.reference.images import load_tiles, pixel_values_from_tiles
-from vprm_benchmarks.reference.model import AttentionKind, load_model, tokens_per_tile
+from vprm_benchmarks.reference.model import AttentionKind, cache_argument, load_model, tokens_per_tile
 from vprm_benchmarks.reference.prompt import (
     candidate_ids,
     conversation_text,
@@ -179,10 +179,11 @@ class ReferenceScorer:
         inputs = [self._inputs(images, ids) for ids in rows]
         text_model = self.model.model.language_model
         cache = DynamicCache()
-        text_model(inputs_embeds=inputs[0][:, :prefix], past_key_values=cache, use_cache=True)
+        cached = {**cache_argument(text_model, cache), "use_cache": True}
+        text_model(inputs_embeds=inputs[0][:, :prefix], **cached)
         results = []
         for ids, embeds, positions in zip(rows, inputs, places, strict=True):
-            rest = text_model(inputs_embeds=embeds[:, prefix:], past_key_values=cache, use_cache=True)[0]
+            rest = text_model(inputs_embeds=embeds[:, prefix:], **cached)[0]
             cache.crop(prefix - len(ids))  # negative: how many to drop
             results.append(self._result(ids, self._candidate_logits(rest[0, [place - prefix for place in positions]])))
         return results

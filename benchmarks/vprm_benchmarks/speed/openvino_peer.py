@@ -23,6 +23,7 @@ from openvino import opset13
 from openvino._offline_transformations import apply_make_stateful_transformation
 from transformers import DynamicCache, InternVLForConditionalGeneration
 
+from vprm_benchmarks.reference.model import cache_argument
 from vprm_benchmarks.reference.prompt import find_score_positions
 from vprm_benchmarks.reference.scorer import ReferenceImages, ReferenceScorer, ReferenceScores, common_prefix
 from vprm_benchmarks.speed.clocked_engines import TimedReference
@@ -133,8 +134,8 @@ class _Language(torch.nn.Module):
             inputs_embeds=embeds.to(self._model.dtype),
             attention_mask=(torch.arange(columns)[None] <= tokens[:, None])[None, None],
             position_ids=tokens[None],
-            past_key_values=cache,
             use_cache=True,
+            **cache_argument(self._model, cache),
         )[0]
         return (self._head(hidden[0, positions]).float(), *cache.past)
 
