@@ -31,11 +31,12 @@ from vprm_runtime.execution.prepare import (
 )
 from vprm_runtime.execution.run import run_prefix, run_to_end
 from vprm_runtime.images.load import ImageInput
+from vprm_runtime.inputs import images_of, list_of
 from vprm_runtime.options import ResponseOptions, ScoreOptions
 from vprm_runtime.prompt.builder import PromptBuilder, Response, TokenisedPrompt, split_steps
 from vprm_runtime.prompt.tokenizer import TextTokenizer
 from vprm_runtime.results import ScoreResult, all_failed
-from vprm_runtime.session import Session, check_list
+from vprm_runtime.session import Session
 
 if TYPE_CHECKING:
     from vprm_runtime.datasets.requests import Request, RequestLike
@@ -153,10 +154,11 @@ class StepScorer:
         """Score all responses to one question about zero, one or several images.
 
         Args:
-            images: a path, the bytes of an image file, a Pillow image, or uint8 RGB [H, W, 3]; a list of them for
-                several; None for text only.
+            images: a path, the bytes of an image file, base64 of one, a data URL, an object with bytes or path, a
+                Pillow image, or uint8 [H, W, 3]; a list of them for several; None for text only.
             question: what the responses answer.
-            responses: each a string, split into steps on blank lines, or a list of steps; at least one.
+            responses: each a string, split into steps on blank lines, or a list of steps; at least one. Arrays,
+                columns and iterators are lists too.
             options: deprecated: use the keywords.
             max_tiles: tiles per image at most, thumbnail not counted (default: the bundle's limit).
             max_steps: join consecutive steps so that a response has at most this many (default: no limit;
@@ -172,12 +174,12 @@ class StepScorer:
             EngineError: the engine failed.
         """
         chosen = deprecated_options(options, ScoreOptions(max_steps, max_tiles, aggregate))
-        check_list(responses, "responses")
-        if len(responses) == 0:
+        texts = list_of(responses, "responses")
+        if not texts:
             raise InputError("responses must be a list with at least one response")
         with self.session(images, question, max_tiles=chosen.max_tiles) as session:
             how = chosen.responses
-            return session.score(responses, max_steps=how.max_steps, aggregate=how.aggregate)
+            return session.score(texts, max_steps=how.max_steps, aggregate=how.aggregate)
 
     def score_many(
         self,
@@ -245,7 +247,7 @@ class StepScorer:
             EngineError: the engine failed.
         """
         chosen = deprecated_options(options, ScoreOptions(max_tiles=max_tiles))
-        given: Sequence[ImageInput] = _as_list(images)
+        given: Sequence[ImageInput] = images_of(images)
         key = None
         if self._pool.budget_bytes:
             contents = [pinned(image) for image in given]
@@ -266,7 +268,7 @@ class StepScorer:
 
         Raises InputError if an image cannot be read or `max_tiles` is out of range.
         """
-        return tiles_of(self._model, _as_list(images), max_tiles)
+        return tiles_of(self._model, images_of(images), max_tiles)
 
     def prepare(
         self, question: str, tiles: Sequence[int], response: Response, max_steps: int | None = None
@@ -342,9 +344,3 @@ def block_tokens(engine: Engine, limit: int | None) -> int:
     if limit is not None and limit < 1:
         raise InputError(f"max_block_tokens must be at least 1, got {limit}")
     return limit or int(getattr(engine, "max_block_tokens", CPU_BLOCK_TOKENS))
-
-
-def _as_list(images: Images) -> list[ImageInput]:
-    if images is None:
-        return []
-    return list(images) if isinstance(images, list | tuple) else [images]  # type: ignore[list-item]

@@ -26,6 +26,7 @@ from vprm_runtime.execution.prefix_pool import PrefixPool, RunPrefix
 from vprm_runtime.execution.prepare import PreparedResponse, prepare_next_steps, prepare_responses
 from vprm_runtime.execution.probabilities import probabilities
 from vprm_runtime.execution.run import candidate_logits, run_candidates
+from vprm_runtime.inputs import list_of
 from vprm_runtime.options import ResponseOptions
 from vprm_runtime.prompt.builder import Response
 from vprm_runtime.results import CandidateScore, ScoreResult, StepScore
@@ -94,9 +95,9 @@ class Session:
             InputError: `responses` is one string, or an option is out of range.
             EngineError: the engine failed.
         """
-        check_list(responses, "responses")
+        texts = list_of(responses, "responses")
         how = ResponseOptions(max_steps or self._defaults.max_steps, aggregate or self._defaults.aggregate)
-        prepared = prepare_responses(self._model, self._prefix.question, self.tiles, responses, how)
+        prepared = prepare_responses(self._model, self._prefix.question, self.tiles, texts, how)
         with self._model.lock:
             self._check_open()
             return self._run(prepared, self._past[0], how)
@@ -147,11 +148,11 @@ class Session:
             InputError: `alternatives` is one string.
             EngineError: the engine failed.
         """
-        check_list(alternatives, "alternatives")
+        texts = list_of(alternatives, "alternatives")
         with self._model.lock:
             self._check_open()
             done = self.steps
-            prepared = prepare_next_steps(self._model, self._prefix.question, self.tiles, done, alternatives)
+            prepared = prepare_next_steps(self._model, self._prefix.question, self.tiles, done, texts)
             return self._run(prepared, self._past[-1], ResponseOptions())
 
     def fork(self) -> Self:
@@ -220,9 +221,3 @@ class Session:
         self._pool.collect()
         if self._is_closed:
             raise InputError("the session is closed: open another one with StepScorer.session")
-
-
-def check_list(texts: object, name: str) -> None:
-    """Raise InputError on a string, which is a sequence of strings too: every character would be scored."""
-    if isinstance(texts, str):
-        raise InputError(f"{name} must be a list, got one string: put it into a list")

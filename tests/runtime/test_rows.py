@@ -297,4 +297,4 @@ def test_beside_an_image_only_another_image_itself_is_refused() -> None:
 def test_a_bad_response_is_left_to_scoring() -> None:
     """One bad response must not cost the row its other scores."""
     row = row_from_record({"question": "Q", "responses": ["good", 5, []]}, 0, ROOT)
-    assert row.responses == ("good", [5], [])
+    assert row.responses == ("good", 5, [])

@@ -22,7 +22,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from vprm_runtime.datasets.row_images import RowImage, images_of, is_image_key
 from vprm_runtime.datasets.row_labels import LABEL_KEYS, checked_labels, step_labels, verdicts
@@ -235,7 +235,7 @@ def _response(value: object) -> Response:
     """A response as scoring takes it, steps in a list; scoring reports a bad one beside the others' scores."""
     if isinstance(value, str):
         return value
-    return list(value) if isinstance(value, Sequence) else [value]  # type: ignore[list-item]
+    return list(value) if isinstance(value, Sequence) else cast(Response, value)
 
 
 def _limit(record: Record, key: str) -> int | None:

@@ -4,14 +4,13 @@ A row whose images are not found would be scored from its text alone and look pl
 image and is not read is an error, never ignored.
 """
 
-import base64
-import binascii
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from vprm_runtime.errors import InputError
+from vprm_runtime.images.encoded import decoded_image, looks_encoded
 from vprm_runtime.images.load import check_no_url
 
 Record = Mapping[str, Any]
@@ -32,8 +31,6 @@ _ABOUT = re.compile(  # keys that say something about an image
 )
 _IMAGE_NAME = re.compile(r"[^\n\r]{1,1000}\.(?:png|jpe?g|jfif|webp|gif|bmp|tiff?|avif|heic|heif|svg)", re.IGNORECASE)
 _MAGIC = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM", b"RIFF", b"II*\x00", b"MM\x00*")
-_BASE64_STARTS = ("iVBORw0KGgo", "/9j/", "R0lGOD", "UklGR", "Qk0")  # PNG, JPEG, GIF, WebP, BMP
-_BASE64_MIN_CHARACTERS = 100  # a path may begin with /9j/ too, but no image is this small
 _FORMS = "a path, bytes, base64 text, a data URL or an object with bytes or path"
 
 
@@ -99,7 +96,7 @@ def _is_empty(value: object) -> bool:
     """None, "", NaN (a missing value of pandas), and an object with nothing in it."""
     if isinstance(value, Mapping):
         return all(_is_empty(part) for part in value.values())
-    return value is None or value == "" or value != value or (isinstance(value, bytes) and not value)
+    return value is None or value == "" or value != value
 
 
 def _check_no_image(key: str, value: object, has_images: bool) -> None:
@@ -124,7 +121,7 @@ def _holds_image(value: object) -> bool:
         return isinstance(value.get("bytes"), bytes | bytearray | memoryview | str) and bool(value["bytes"])
     if isinstance(value, bytes | bytearray | memoryview):
         return bytes(value[:4]).startswith(_MAGIC)
-    return isinstance(value, str) and _looks_encoded(value)
+    return isinstance(value, str) and looks_encoded(value)
 
 
 def _names_image(value: object) -> bool:
@@ -136,28 +133,16 @@ def _names_image(value: object) -> bool:
 def _image(value: object, image_root: Path) -> RowImage:
     if isinstance(value, Mapping):  # how Hugging Face data sets and chat messages hold an image
         value = next((value[key] for key in ("bytes", "path", "url") if not _is_empty(value.get(key))), None)
-        if isinstance(value, str) and _looks_encoded(value):
-            return _decoded(value)
+        if isinstance(value, str) and looks_encoded(value):
+            return decoded_image(value)
     if isinstance(value, bytes | bytearray | memoryview):
         return bytes(value)
     if not isinstance(value, str):
         raise InputError(f"an image must be {_FORMS}, got {type(value).__name__}; leave image out for text only")
-    if _looks_encoded(value):
-        return _decoded(value)
+    if looks_encoded(value):
+        return decoded_image(value)
     check_no_url(value)  # here: a path keeps only one of the slashes
     return image_root / value
-
-
-def _looks_encoded(text: str) -> bool:
-    return text.startswith("data:") or (len(text) >= _BASE64_MIN_CHARACTERS and text.startswith(_BASE64_STARTS))
-
-
-def _decoded(text: str) -> bytes:
-    body = text.partition(",")[2] if text.startswith("data:") else text
-    try:
-        return base64.b64decode("".join(body.split()), validate=True)
-    except binascii.Error as error:
-        raise InputError(f"an image is not valid base64 ({error}): encode the image file's bytes again") from error
 
 
 def _snake(key: str) -> str:

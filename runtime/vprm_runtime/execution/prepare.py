@@ -13,6 +13,7 @@ from vprm_runtime.execution.blocks import Candidate, common_prefix_tokens
 from vprm_runtime.execution.model import OpenedModel
 from vprm_runtime.images.load import ImageInput, NamedImage, load_image, read_image_file
 from vprm_runtime.images.tiling import tile_image
+from vprm_runtime.inputs import text_of
 from vprm_runtime.options import ResponseOptions, check_max_tiles
 from vprm_runtime.prompt.builder import Response, TokenisedPrompt, split_steps
 from vprm_runtime.results import CandidateScore, StepScore
@@ -88,11 +89,12 @@ def prepare_next_steps(
     texts = [step.text for step in done]
     for index, step in enumerate(steps):
         try:
-            if not isinstance(step, str):
-                raise InputError(f"a step is a string, got {type(step).__name__}")
-            prompt = prompt_of(model, question, tile_counts, [*texts, step])
+            text = text_of(step)
+            if not isinstance(text, str):
+                raise InputError(f"a step is a string, got {type(text).__name__}")
+            prompt = prompt_of(model, question, tile_counts, [*texts, text])
             last = TokenisedPrompt(prompt.ids, prompt.score_positions[-1:])
-            prepared.append(PreparedResponse(index, (step,), last))
+            prepared.append(PreparedResponse(index, (text,), last))
         except InputError as error:
             failed = CandidateScore(index, None, (), str(error), error.code)
             prepared.append(PreparedResponse(index, (), None, failed))

@@ -10,9 +10,11 @@ other PRMs: see score_rule.py.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
+from typing import cast
 
 from vprm_runtime.bundle.manifest import ControlTokens, PromptInfo
 from vprm_runtime.errors import InputError
+from vprm_runtime.inputs import response_of, text_of
 from vprm_runtime.prompt.score_rule import ScoreRule
 from vprm_runtime.prompt.tokenizer import TextTokenizer
 
@@ -34,7 +36,10 @@ def split_steps(response: Response, score_rule: ScoreRule, max_steps: int | None
     With `max_steps` m and n > m steps, groups of ceil(n/m) consecutive steps are joined again. Raises InputError on an
     empty list, on steps that are not strings, or on max_steps < 1.
     """
-    steps = response.split(score_rule.step_joiner) if isinstance(response, str) else list(response)
+    given = response_of(response)
+    if not isinstance(given, str | list):
+        raise InputError(f"a response is a string or a list of strings, got {type(given).__name__}")
+    steps = given.split(score_rule.step_joiner) if isinstance(given, str) else given
     if not steps:
         raise InputError("the response has no steps: give a string or a list with at least one step")
     for step in steps:
@@ -108,6 +113,7 @@ class PromptBuilder:
 
     def _first_turn(self, question: str, step: str, tiles: Sequence[int]) -> list[str | int]:
         """Text and, for each image, its number of tiles."""
+        question = cast(str, text_of(question))
         if not isinstance(question, str):
             raise InputError(f"the question must be text, got {type(question).__name__}")
         if not question.strip():
