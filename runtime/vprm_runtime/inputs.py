@@ -4,6 +4,7 @@ Frameworks bring arrays, columns and scalars of their own (NumPy, pandas, pyarro
 what they can do, so none of these packages is needed.
 """
 
+import io
 from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
@@ -12,7 +13,7 @@ from PIL import Image
 
 from vprm_runtime.errors import InputError
 from vprm_runtime.images.encoded import decoded_image, looks_encoded
-from vprm_runtime.images.load import ImageInput
+from vprm_runtime.images.load import ImageInput, load_image
 
 _NOT_LISTS = (str, bytes, bytearray, memoryview, Mapping, set, frozenset)
 
@@ -63,6 +64,28 @@ def images_of(images: object) -> list[ImageInput]:
     return [_image(image) for image in given]
 
 
+def plain_value(value: object) -> Any:
+    """A record of a data frame or data set with plain Python values in it, as JSON or parquet readers give them.
+
+    Arrays and columns become lists, scalars numbers and texts, decoded images the bytes of a file with their pixels.
+    """
+    if isinstance(value, Mapping):
+        return {str(key): plain_value(part) for key, part in value.items()}
+    if isinstance(value, Image.Image) or (isinstance(value, np.ndarray) and value.dtype == np.uint8 and value.ndim > 1):
+        stream = io.BytesIO()
+        load_image(_image(value)).save(stream, "BMP")  # lossless, and fast
+        return stream.getvalue()
+    if hasattr(value, "as_py"):
+        return plain_value(value.as_py())
+    if isinstance(value, np.generic) or (isinstance(value, np.ndarray) and value.ndim == 0):
+        return value.item()
+    if hasattr(value, "to_pylist"):
+        return plain_value(value.to_pylist())
+    if isinstance(value, np.ndarray) or (hasattr(value, "tolist") and not isinstance(value, memoryview)):
+        return plain_value(value.tolist())
+    return [plain_value(part) for part in value] if isinstance(value, list | tuple) else value
+
+
 def _image(image: object) -> ImageInput:
     """One image: objects with bytes or path, encoded texts, buffers and open files become bytes or a path."""
     if hasattr(image, "as_py"):
@@ -90,6 +113,4 @@ def _has_channels(shape: tuple[int, ...]) -> bool:
 
 def _is_missing(value: object) -> bool:
     """None, "", and NaN as pandas writes a missing value."""
-    return (
-        value is None or (isinstance(value, str) and not value) or (isinstance(value, float) and value != value)
-    )
+    return value is None or (isinstance(value, str) and not value) or (isinstance(value, float) and value != value)

@@ -128,7 +128,8 @@ def test_images_of_every_kind(
     kinds: list[Any] = [
         tmp_path / "a.png", str(tmp_path / "a.png"), content, bytearray(content), memoryview(content), text,
         f"data:image/png;base64,{text}", {"bytes": content, "path": None},
-        {"bytes": None, "path": str(tmp_path / "a.png")}, {"bytes": text}, {"url": f"data:image/png;base64,{text}"}, io.BytesIO(content), np.asarray(image), image,
+        {"bytes": None, "path": str(tmp_path / "a.png")}, {"bytes": text},
+        {"url": f"data:image/png;base64,{text}"}, io.BytesIO(content), np.asarray(image), image,
         np.str_(text), pyarrow.scalar({"bytes": content, "path": None}), np.asarray(image.convert("RGBA")),
         np.asarray(image)[None], np.array([{"bytes": content}], dtype=object), [image], (image,),
         pyarrow.array([content]),
@@ -174,6 +175,27 @@ def test_messages_about_images_are_one_short_line(scorer: StepScorer, image: Any
         scorer.score(image, "How much?", TEXTS)
     assert len(str(caught.value)) < 400
     assert "\n" not in str(caught.value)
+
+
+def test_records_and_triples_of_data_frames(scorer: StepScorer, picture: Callable[..., Image.Image]) -> None:
+    """score_many: rows as pandas, NumPy, pyarrow and datasets hand them over."""
+    image = picture(90, 70)
+    expected = scorer.score(image, "How much?", TEXTS)
+    record = {"id": np.int64(3), "question": np.str_("How much?"), "max_tiles": np.int32(12), "max_steps": np.nan}
+    rows: list[Any] = [
+        {**record, "image": image, "responses": np.array(TEXTS, dtype=object)},
+        {**record, "image": [{"bytes": encoded(image), "path": None}], "responses": pyarrow.array(TEXTS)},
+        {**record, "image": np.asarray(image), "responses": tuple(TEXTS)},
+        {**record, "image": {"bytes": memoryview(encoded(image))}, "responses": [np.str_(text) for text in TEXTS]},
+        (np.asarray(image), np.str_("How much?"), np.array(TEXTS)),
+        ({"bytes": encoded(image)}, pyarrow.scalar("How much?"), pyarrow.array(TEXTS)),
+        ([image], "How much?", (text for text in TEXTS)),
+    ]
+    for result in scorer.score_many(rows):
+        assert result.tiles == expected.tiles
+        np.testing.assert_allclose(result.scores, expected.scores, atol=1e-6)  # packed with other rows
+    (bad,) = scorer.score_many([(image, None, np.array(TEXTS))])  # type: ignore[list-item]
+    assert ["question must be text" in (candidate.error or "") for candidate in bad] == [True, True]
 
 
 def test_lists_and_images_by_name() -> None:

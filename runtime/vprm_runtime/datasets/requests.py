@@ -1,7 +1,7 @@
 """Rows as Python objects, as training loops have them: what `StepScorer.score_many` groups and scores."""
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from vprm_runtime.datasets.row import Row, row_from_record
 from vprm_runtime.errors import InputError
 from vprm_runtime.execution.prepare import pinned
 from vprm_runtime.images.load import ImageInput, NamedImage
+from vprm_runtime.inputs import images_of, list_of, plain_value, text_of
 from vprm_runtime.options import ScoreOptions
 from vprm_runtime.prompt.builder import Response
 
@@ -35,13 +36,10 @@ def request_from(row: RequestLike, number: int, image_root: Path, base: ScoreOpt
         if isinstance(row, Row):
             return _request(row.images, row.question, row.responses, row.options(base))
         if isinstance(row, Mapping):
-            return request_from(row_from_record(row, number, image_root), number, image_root, base)
+            return request_from(row_from_record(plain_value(row), number, image_root), number, image_root, base)
         if isinstance(row, tuple) and len(row) == 3:
             images, question, responses = row
-            several = images if isinstance(images, list | tuple) else [] if images is None else [images]
-            if isinstance(responses, str) or not isinstance(responses, Iterable):
-                raise InputError("responses must be a list with at least one response")
-            return _request(several, question, responses, base)
+            return _request(images_of(images), text_of(question), list_of(responses, "responses"), base)
         raise InputError(f"a row is an object or (images, question, responses), got {type(row).__name__}")
     except InputError as error:
         return Request((), "", ("",) * _count_responses(row), base, error=error)
@@ -63,7 +61,7 @@ def _count_responses(row: object) -> int:
         given = row.get("responses")
     elif isinstance(row, tuple) and len(row) == 3:
         given = row[2]
-    return len(given) if isinstance(given, Sequence) and not isinstance(given, str) else 0
+    return len(given) if isinstance(given, Sized) and not isinstance(given, str | bytes | Mapping) else 0
 
 
 def _request(
