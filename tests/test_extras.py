@@ -45,6 +45,11 @@ def test_an_extra_alone_gives_a_working_command(extra: str, wheel: Path, demo_bu
     assert inspected.returncode == 0, inspected.stderr
     assert json.loads(inspected.stdout)["manifest"]["model"]["layers"] == 6
 
+    looked = vprm("doctor", "--json")
+    can_score = _has(tmp_path / "environment", "onnxruntime") or _has(tmp_path / "environment", "openvino")
+    assert looked.returncode == (0 if can_score else 1), looked.stdout + looked.stderr
+    assert bool(json.loads(looked.stdout)["devices"]) == can_score
+
     device = ["--device", "openvino"] if extra == "openvino" else ["--device", "cpu"]
     scored = vprm("score", str(demo_bundle), "--question", "Which?", "--response", "One.", "--json", *device)
     engine = "openvino" if extra == "openvino" else "onnxruntime"

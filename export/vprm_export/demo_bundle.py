@@ -1,7 +1,6 @@
 """The demo PRM's bundle, exported once into the user's cache directory."""
 
 import hashlib
-import os
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,14 +8,10 @@ from typing import TYPE_CHECKING
 from vprm_runtime.bundle.bundle import Bundle
 from vprm_runtime.bundle.manifest import SCHEMA_VERSION
 from vprm_runtime.errors import BundleError
+from vprm_runtime.machine import cache_directory
 
 if TYPE_CHECKING:
     from vprm_export.exporter import ExportOptions
-
-
-def cache_directory() -> Path:
-    """$VPRM_CACHE, or ~/.cache/vprm."""
-    return Path(os.environ.get("VPRM_CACHE") or Path.home() / ".cache" / "vprm")
 
 
 def demo_bundle(options: "ExportOptions | None" = None) -> Path:
