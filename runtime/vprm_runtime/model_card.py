@@ -43,11 +43,27 @@ def select_best_response(
     max_steps: int | None = MODEL_CARD_MAX_STEPS,
     return_scores: bool = False,
 ) -> list[Response] | list[tuple[Response, float]]:
-    """Responses sorted by mean step score, best first; with `return_scores`, (response, score) pairs.
+    """Sort responses by mean step score, best first, as the call of that name on VisualPRM's model card does.
 
     Source: InternVLRewardModel.select_best_response, published with VisualPRM-8B. Deliberate differences: images
     instead of pixel values, a scorer instead of model and tokenizer, duplicates kept, and an InputError instead of a
-    ranking where a response cannot be scored.
+    ranking if a response cannot be scored.
+
+    Args:
+        scorer: an open scorer.
+        question: what the responses answer.
+        response_list: responses, each a string or a list of steps.
+        images: as for `StepScorer.score`.
+        max_steps: join consecutive steps so that a response has at most this many (default: 12, as on the model card;
+            `StepScorer.score` has no limit). None: no limit.
+        return_scores: also return the scores.
+
+    Returns:
+        The responses, best first; with `return_scores`, (response, score) pairs.
+
+    Raises:
+        InputError: a response or the question cannot be scored.
+        EngineError: the engine failed.
     """
     result = scorer.score(images, question, response_list, max_steps=max_steps)
     for candidate in result.candidates:

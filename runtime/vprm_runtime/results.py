@@ -97,7 +97,14 @@ class ScoreResult:
         return iter(self.candidates)
 
     def to_dict(self, row_id: str | int | None = None) -> dict[str, Any]:
-        """The JSON document of one row, as `vprm score --json` prints it; without an id if `row_id` is None."""
+        """The JSON document of one row, as `vprm score --json` prints it.
+
+        Args:
+            row_id: the document's id (default: none).
+
+        Returns:
+            A dictionary that `json.dumps` takes: `vprm_runtime.wire.Document`.
+        """
         from vprm_runtime.wire import document
 
         return document(self, row_id)

@@ -107,7 +107,19 @@ class StepScorer:
     def with_engine(
         self, engine: Engine, *, max_block_tokens: int | None = None, prefix_cache_bytes: int = 0
     ) -> "StepScorer":
-        """A scorer of the same bundle on another engine; arguments as for `open`."""
+        """A scorer of the same bundle on another engine.
+
+        Args:
+            engine: an open engine for the same bundle.
+            max_block_tokens: as for `open`.
+            prefix_cache_bytes: as for `open`.
+
+        Returns:
+            A scorer that shares nothing but the bundle's manifest and prompts with this one.
+
+        Raises:
+            InputError: an option is out of range.
+        """
         model = OpenedModel(self.manifest, self.prompts, engine, block_tokens(engine, max_block_tokens))
         return StepScorer(model, prefix_cache_bytes)
 
@@ -260,20 +272,53 @@ class StepScorer:
         return self._opened(tiles_of(self._model, given, chosen.max_tiles), question, chosen.responses, key)
 
     def session_of_tiles(self, tiles: Sequence[Tiles], question: str) -> Session:
-        """A session whose images `tiles` has decoded and cut already. Raises as `session` does."""
+        """A session whose images are tiled already.
+
+        Args:
+            tiles: of each image, uint8 RGB [T, size, size, 3], as `tiles` makes them.
+            question: what the responses answer.
+
+        Returns:
+            An open session.
+
+        Raises:
+            InputError: a blank question, or a prompt beyond the model's limit.
+            EngineError: the engine failed.
+        """
         return self._opened(tiles, question, ResponseOptions(), None)
 
     def tiles(self, images: Images, max_tiles: int | None = None) -> list[NDArray[np.uint8]]:
-        """Tiles of each image, uint8 [T, size, size, 3]. Needs no engine, so it may run in a thread beside scoring.
+        """Decode images and cut them into tiles. Needs no engine, so it may run in a thread beside scoring.
 
-        Raises InputError if an image cannot be read or `max_tiles` is out of range.
+        Args:
+            images: as for `score`.
+            max_tiles: as for `score`.
+
+        Returns:
+            Tiles of each image, uint8 RGB [T, size, size, 3], thumbnail last if there is more than one.
+
+        Raises:
+            InputError: an image cannot be read, or `max_tiles` is out of range.
         """
         return tiles_of(self._model, images_of(images), max_tiles)
 
     def prepare(
         self, question: str, tiles: Sequence[int], response: Response, max_steps: int | None = None
     ) -> TokenisedPrompt:
-        """Token ids and score positions of one response, as scoring uses them. Raises InputError as `score` does."""
+        """Tokenise one response, as scoring does it.
+
+        Args:
+            question: what the response answers.
+            tiles: number of tiles of each image.
+            response: a string or a list of steps.
+            max_steps: as for `score`.
+
+        Returns:
+            Token ids of the whole prompt, and the positions that its step scores are read at.
+
+        Raises:
+            InputError: the question is blank or does not fit the images, or the response has no steps.
+        """
         steps = split_steps(response, self.manifest.score_rule, max_steps)
         return self.prompts.build(question, tiles, steps)
 

@@ -167,7 +167,10 @@ class Session:
             return other
 
     def rewind(self, steps: int = 1) -> None:
-        """Forget the last committed `steps`.
+        """Forget the last committed steps.
+
+        Args:
+            steps: how many.
 
         Raises:
             InputError: fewer are committed.

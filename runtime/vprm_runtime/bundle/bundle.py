@@ -19,7 +19,17 @@ class Bundle:
 
     @staticmethod
     def open(path: str | Path) -> "Bundle":
-        """Open a bundle directory. Raises BundleError where it is not one, or a file is missing or of another size."""
+        """Open a bundle directory.
+
+        Args:
+            path: the directory.
+
+        Returns:
+            The bundle, its manifest read and the sizes of its files checked.
+
+        Raises:
+            BundleError: it is no bundle, of another version, or a file is missing or of another size.
+        """
         directory = Path(path)
         manifest_path = directory / MANIFEST_NAME
         if directory.is_file():
@@ -75,7 +85,11 @@ class Bundle:
                 )
 
     def verify(self) -> None:
-        """Check every file's sha256. Raises BundleError naming the files that differ."""
+        """Check every file's sha256.
+
+        Raises:
+            BundleError: files differ from the manifest; it names them.
+        """
         damaged = [name for name, info in self.manifest.files.items() if file_info(self.path / name) != info]
         if damaged:
             raise BundleError(
