@@ -49,3 +49,7 @@ def test_the_beam_search_example(
     assert abs(whole.score - score) < 1e-5
     assert 3 <= len(steps) <= 6
     assert max(len(past) for past in asked) == 5
+
+    for nothing in ([None], []):
+        with pytest.raises(ValueError, match="nothing was proposed"):
+            names["beam_search"](scorer, None, "How many?", lambda steps, end=nothing: end)
