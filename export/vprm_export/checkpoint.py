@@ -7,7 +7,8 @@ Format: https://huggingface.co/docs/safetensors (8-byte header length, JSON head
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from vprm_runtime.errors import CheckpointError
 INDEX_NAME = "model.safetensors.index.json"
 SINGLE_NAME = "model.safetensors"
 _BLOCK_BYTES = 1 << 24
+_ADAPTER_TENSOR = re.compile(r"\blora_|\.base_layer\.|(?:^|\.)base_model\.model\.")
 _LFS_START = b"version https://git-lfs"
 _MAX_HEADER_BYTES = 100_000_000  # the format's own limit
 _DTYPES: Mapping[str, np.dtype[Any]] = {
@@ -63,6 +65,7 @@ class Checkpoint:
         config_path = directory / "config.json"
         config = read_json(config_path)
         tensors = _tensors(directory, Readings() if readings is None else readings)
+        check_no_adapter_tensors(tensors, directory)
         digest = hashlib.sha256(config_path.read_bytes()).hexdigest()
         return Checkpoint(directory, config, digest, tensors)
 
@@ -185,6 +188,17 @@ def check_no_adapter(directory: Path) -> None:
         raise CheckpointError(
             f"{directory} holds an adapter ({found[0]}): merge it into its base model and save that, with peft:  "
             "PeftModel.from_pretrained(base, ADAPTER).merge_and_unload().save_pretrained(FOLDER)"
+        )
+
+
+def check_no_adapter_tensors(names: Iterable[str], directory: Path) -> None:
+    """Raise CheckpointError if the weights hold a LoRA adapter beside the matrices that it changes."""
+    found = next((name for name in names if _ADAPTER_TENSOR.search(name)), None)
+    if found is not None:
+        raise CheckpointError(
+            f"{directory} holds a LoRA adapter that was not merged (tensor {found!r}): merge it, as InternVL's "
+            "internvl_chat/tools/merge_lora.py does:  model.language_model = "
+            "model.language_model.merge_and_unload(), the same for vision_model, then model.save_pretrained(FOLDER)"
         )
 
 

@@ -99,7 +99,7 @@ def export_bundle(
         architecture = Architecture.from_config(checkpoint.config, checkpoint.path, readings)
         check_head(checkpoint, architecture, readings)
         rule = find_score_rule(options.score_rule)
-        tokenizer = load_tokenizer(checkpoint.path)
+        tokenizer = load_tokenizer(checkpoint.path, readings)
         if rule.marker is not None:
             tokenizer = tokenizer.with_special(rule.marker)
     with _stage("build"):

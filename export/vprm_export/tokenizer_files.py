@@ -1,7 +1,8 @@
 """A checkpoint's tokenizer as one `tokenizer.json` for the `tokenizers` library.
 
-Taken over where the checkpoint has one; else made from SentencePiece files (`tokenizer.model`, `tokenizer_config.json`,
-`added_tokens.json`): BPE with byte fallback, as InternLM2 and Llama have it.
+Taken over where the checkpoint has one; else made from SentencePiece files (`tokenizer.model`: BPE with byte fallback,
+as InternLM2 and Llama have it), or from `vocab.json` and `merges.txt` (byte-level BPE, Qwen2's). Tokens that
+`added_tokens.json` and `tokenizer_config.json` add have to have the ids there.
 """
 
 import json
@@ -14,7 +15,9 @@ from typing import Any
 from tokenizers import AddedToken, Tokenizer, decoders, normalizers
 from tokenizers.models import BPE
 
+from vprm_export.byte_level import MERGES_NAME, VOCABULARY_NAME, byte_level_tokenizer
 from vprm_export.checkpoint import check_no_pointer, read_json
+from vprm_export.readings import Readings
 from vprm_runtime.bundle.manifest import ControlTokens
 from vprm_runtime.errors import CheckpointError, UnsupportedError
 
@@ -63,20 +66,33 @@ class BundleTokenizer:
         return BundleTokenizer(copy.to_str(pretty=False), self.control, copy)
 
 
-def load_tokenizer(directory: Path) -> BundleTokenizer:
-    """Read a checkpoint's tokenizer. Raises CheckpointError or UnsupportedError naming the file and what is missing."""
+def load_tokenizer(directory: Path, readings: Readings | None = None) -> BundleTokenizer:
+    """Read a checkpoint's tokenizer; `readings` gets which files were taken.
+
+    Raises CheckpointError or UnsupportedError naming the file and what is missing.
+    """
+    readings = Readings() if readings is None else readings
     config = read_json(directory / "tokenizer_config.json")
+    added = _added_tokens(directory, config)
     if (directory / "tokenizer.json").is_file():
-        tokenizer, bos = _taken_over(directory / "tokenizer.json")
+        tokenizer, bos = _taken_over(directory / "tokenizer.json", config)
+        kind = "tokenizer.json"
     elif (directory / "tokenizer.model").is_file():
-        tokenizer = _from_sentencepiece(directory, config)
-        bos_text = config.get("bos_token") or "<s>"
-        bos_text = bos_text["content"] if isinstance(bos_text, dict) else bos_text
-        bos = tokenizer.token_to_id(bos_text) if config.get("add_bos_token", True) else None
+        tokenizer = _from_sentencepiece(directory, added)
+        bos = _sentencepiece_bos(tokenizer, config, readings)
+        kind = "tokenizer.model"
+    elif (directory / VOCABULARY_NAME).is_file():
+        tokenizer, bos = byte_level_tokenizer(directory, config), None
+        kind = f"{VOCABULARY_NAME} and {MERGES_NAME}"
+        if config.get("add_bos_token") and config.get("bos_token"):
+            raise UnsupportedError(f"{directory}: add_bos_token is true, which Qwen2's tokenizer does not have")
     else:
         raise CheckpointError(
-            f"{directory} has neither tokenizer.json nor tokenizer.model: copy the tokenizer files too"
+            f"{directory} has neither tokenizer.json, nor tokenizer.model, nor {VOCABULARY_NAME} with {MERGES_NAME}: "
+            "copy the tokenizer files too"
         )
+    _check_added(tokenizer, added, directory, kind)
+    _note_source(tokenizer, directory, kind, readings)
     ids: dict[str, int] = {}
     for role, text in _CONTROL_TEXTS.items():
         index = tokenizer.token_to_id(text)
@@ -84,11 +100,55 @@ def load_tokenizer(directory: Path) -> BundleTokenizer:
             raise CheckpointError(f"the tokenizer in {directory} has no token {text!r}: this is no InternVL tokenizer")
         ids[role] = index
     control = ControlTokens(bos=bos, **ids)
+    readings.read("token in front", "none" if bos is None else tokenizer.id_to_token(bos), kind)
     tokenizer = _with_text_tokens(tokenizer, control, _end_texts(directory, config))
     return BundleTokenizer(tokenizer.to_str(pretty=False), control, tokenizer)
 
 
-def _taken_over(path: Path) -> tuple[Tokenizer, int | None]:
+def _note_source(tokenizer: Tokenizer, directory: Path, kind: str, readings: Readings) -> None:
+    """Note what was read, and what is there and was not. Raises CheckpointError if a vocabulary beside it differs."""
+    others = [
+        name for name in ("tokenizer.model", VOCABULARY_NAME) if name not in kind and (directory / name).is_file()
+    ]
+    if VOCABULARY_NAME in others and kind == "tokenizer.json":
+        vocabulary = read_json(directory / VOCABULARY_NAME)
+        if any(tokenizer.token_to_id(text) != index for text, index in vocabulary.items()):
+            raise CheckpointError(
+                f"{VOCABULARY_NAME} and tokenizer.json in {directory} number their tokens differently: remove the one "
+                "that the model was not trained with"
+            )
+    unread = f" (not read: {', '.join(others)})" if others else ""
+    readings.read("tokenizer", f"{kind}{unread}", str(directory))
+
+
+def _check_added(tokenizer: Tokenizer, added: Mapping[str, tuple[int, AddedToken]], directory: Path, kind: str) -> None:
+    """Add the tokens that the other files name and the tokenizer lacks; all must have the ids that the files say."""
+    known = _added_texts(tokenizer)
+    in_order = sorted(added.values(), key=lambda entry: entry[0])
+    tokenizer.add_tokens([token for _, token in in_order if token.content not in known])
+    for text, (index, _) in added.items():
+        if tokenizer.token_to_id(text) != index:
+            raise CheckpointError(
+                f"added token {text!r} should have id {index}, got {tokenizer.token_to_id(text)} from {kind}: the "
+                f"tokenizer files in {directory} are not one model's"
+            )
+
+
+def _sentencepiece_bos(tokenizer: Tokenizer, config: Mapping[str, Any], readings: Readings) -> int | None:
+    """The token that InternLM2's and Llama's own tokenizer classes put in front."""
+    if config.get("add_bos_token") is None:
+        readings.assume("add_bos_token", True, "absent: default of InternLM2's tokenizer class")
+    elif not config["add_bos_token"]:
+        return None
+    text = config.get("bos_token") or "<s>"
+    text = text["content"] if isinstance(text, dict) else text
+    index = tokenizer.token_to_id(text)
+    if index is None:
+        raise CheckpointError(f"the tokenizer has no token {text!r}, which tokenizer_config.json puts in front")
+    return int(index)
+
+
+def _taken_over(path: Path, config: Mapping[str, Any]) -> tuple[Tokenizer, int | None]:
     check_no_pointer(path)
     try:
         tokenizer = Tokenizer.from_file(str(path))
@@ -97,6 +157,12 @@ def _taken_over(path: Path) -> tuple[Tokenizer, int | None]:
     in_front = tokenizer.encode("", add_special_tokens=True).ids
     if len(in_front) > 1:
         raise UnsupportedError(f"{path} puts {len(in_front)} tokens around a text; supported is one BOS or none")
+    says = config.get("add_bos_token")
+    if says is not None and bool(says and config.get("bos_token")) != bool(in_front):
+        raise CheckpointError(
+            f"{path} puts {'a' if in_front else 'no'} token in front of a text, tokenizer_config.json says "
+            f"add_bos_token {str(says).lower()}: set it to what the model was trained with"
+        )
     return tokenizer, in_front[0] if in_front else None
 
 
@@ -138,7 +204,7 @@ def _end_texts(directory: Path, config: Mapping[str, Any]) -> frozenset[str]:
     return _ENDS | {text for text in texts if isinstance(text, str)}
 
 
-def _from_sentencepiece(directory: Path, config: dict[str, Any]) -> Tokenizer:
+def _from_sentencepiece(directory: Path, added: Mapping[str, tuple[int, AddedToken]]) -> Tokenizer:
     """SentencePiece BPE -> tokenizers BPE with the same ids.
 
     Control, unknown and byte pieces take no part in merges. Pieces that SentencePiece matches whole before BPE
@@ -155,8 +221,7 @@ def _from_sentencepiece(directory: Path, config: dict[str, Any]) -> Tokenizer:
     except Exception as error:  # protobuf's DecodeError has moved between versions
         raise CheckpointError(f"{path} is not a SentencePiece model ({error}): copy it again") from error
     _check_kind(model, path)
-    added = _added_tokens(directory, config)
-    renamed = {index: text for text, index in added.items() if index < len(model.pieces)}
+    renamed = {index: text for text, (index, _) in added.items() if index < len(model.pieces)}
     kinds = model.SentencePiece
     vocabulary = {renamed.get(i, piece.piece): i for i, piece in enumerate(model.pieces)}
     if len(vocabulary) != len(model.pieces):
@@ -175,11 +240,6 @@ def _from_sentencepiece(directory: Path, config: dict[str, Any]) -> Tokenizer:
         if piece.type == kinds.USER_DEFINED and i not in renamed and not piece.piece.startswith("[UNUSED_TOKEN")
     ]
     tokenizer.add_tokens([AddedToken(text, special=False, normalized=False) for text in whole])
-    for text, index in sorted(added.items(), key=lambda item: item[1]):
-        tokenizer.add_special_tokens([AddedToken(text, special=True, normalized=False)])
-        if tokenizer.token_to_id(text) != index:
-            raise CheckpointError(f"added token {text!r} should have id {index}, got {tokenizer.token_to_id(text)}: "
-                                  f"the tokenizer files in {directory} are not one model's")  # fmt: skip
     return tokenizer
 
 
@@ -203,9 +263,24 @@ def _merges(pieces: dict[str, int]) -> list[tuple[str, str]]:
     return [(a, b) for _, _, _, a, b in sorted(merges)]
 
 
-def _added_tokens(directory: Path, config: dict[str, Any]) -> dict[str, int]:
-    """Text -> id of the tokens that the files beside the SentencePiece model add or rename."""
-    added = {entry["content"]: int(index) for index, entry in config.get("added_tokens_decoder", {}).items()}
+def _added_tokens(directory: Path, config: Mapping[str, Any]) -> dict[str, tuple[int, AddedToken]]:
+    """Text -> (id, token with its flags) of the tokens that the files beside the vocabulary add or rename."""
+    added: dict[str, tuple[int, AddedToken]] = {}
+    for index, entry in config.get("added_tokens_decoder", {}).items():
+        flags = {
+            key: bool(entry.get(key, False)) for key in ("lstrip", "rstrip", "single_word", "normalized", "special")
+        }
+        added[entry["content"]] = (int(index), AddedToken(entry["content"], **flags))
     if (directory / "added_tokens.json").is_file():
-        added |= {text: int(index) for text, index in read_json(directory / "added_tokens.json").items()}
+        for text, index in read_json(directory / "added_tokens.json").items():
+            if text in added and added[text][0] != int(index):
+                raise CheckpointError(
+                    f"added token {text!r} has id {index} in added_tokens.json and {added[text][0]} in "
+                    f"tokenizer_config.json: the tokenizer files in {directory} are not one model's"
+                )
+            added.setdefault(text, (int(index), AddedToken(text, normalized=False, special=True)))
     return added
+
+
+def _added_texts(tokenizer: Tokenizer) -> frozenset[str]:
+    return frozenset(token.content for token in tokenizer.get_added_tokens_decoder().values())

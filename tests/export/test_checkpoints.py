@@ -70,8 +70,22 @@ def test_misshapen_tensor(checkpoint: Path) -> None:
 
 
 def test_unexpected_tensor(checkpoint: Path) -> None:
-    edit_tensors(checkpoint, lambda tensors: tensors.update({"lora_A.weight": np.zeros((2, 2), np.float32)}))
-    refused(checkpoint, CheckpointError, "lora_A.weight", "refusing to drop weights")
+    edit_tensors(checkpoint, lambda tensors: tensors.update({"value_head.weight": np.zeros((2, 2), np.float32)}))
+    refused(checkpoint, CheckpointError, "value_head.weight", "refusing to drop weights")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "language_model.base_model.model.model.layers.0.attention.wqkv.lora_A.default.weight",
+        "vision_model.base_model.model.encoder.layers.0.attn.qkv.base_layer.weight",
+        "language_model.model.layers.0.attention.wo.lora_B.weight",
+        "base_model.model.mlp1.1.lora_embedding_A.default",
+    ],
+)
+def test_an_adapter_that_was_not_merged(checkpoint: Path, name: str) -> None:
+    edit_tensors(checkpoint, lambda tensors: tensors.update({name: np.zeros((2, 2), np.float32)}))
+    refused(checkpoint, CheckpointError, name, "was not merged", "merge_and_unload")
 
 
 def test_integer_tensor(checkpoint: Path) -> None:
@@ -260,7 +274,7 @@ def test_files_that_are_not_there_or_not_json(checkpoint: Path, tmp_path: Path) 
     (checkpoint / "tokenizer.model").write_bytes(b"no protobuf")
     refused(checkpoint, CheckpointError, "tokenizer.model")
     (checkpoint / "tokenizer.model").unlink()
-    refused(checkpoint, CheckpointError, "neither tokenizer.json nor tokenizer.model")
+    refused(checkpoint, CheckpointError, "neither tokenizer.json, nor tokenizer.model")
 
 
 def test_values_that_float16_cannot_hold(checkpoint: Path) -> None:

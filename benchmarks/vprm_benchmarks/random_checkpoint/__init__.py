@@ -15,7 +15,7 @@ from vprm_benchmarks.random_checkpoint.spec import (
     visualprm_8b_spec,
 )
 from vprm_benchmarks.random_checkpoint.tensors import TensorPlan, tensor_plans
-from vprm_benchmarks.random_checkpoint.tokenizers import write_tokenizer
+from vprm_benchmarks.random_checkpoint.tokenizers import make_slow, write_tokenizer
 from vprm_benchmarks.random_checkpoint.writer import write_random_checkpoint
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "LlmSpec",
     "TensorPlan",
     "VisionSpec",
+    "make_slow",
     "tensor_plans",
     "tiny_spec",
     "visualprm_8b_spec",

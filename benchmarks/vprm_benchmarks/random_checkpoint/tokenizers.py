@@ -43,11 +43,29 @@ def write_tokenizer(directory: Path, family: LlmFamily) -> None:
         _write_byte_level(directory, family)
 
 
+def make_slow(directory: Path) -> None:
+    """Turn a byte-level tokenizer.json into the files that a slow tokenizer saves, as InternVL's trainer does:
+    vocab.json, merges.txt, added_tokens.json, special_tokens_map.json."""
+    document = json.loads((directory / "tokenizer.json").read_text(encoding="utf-8"))
+    _write_json(directory / "vocab.json", document["model"]["vocab"])
+    merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in document["model"]["merges"]]
+    (directory / "merges.txt").write_text("\n".join(["#version: 0.2", *merges]) + "\n", encoding="utf-8")
+    added = {token["content"]: token["id"] for token in document["added_tokens"]}
+    _write_json(directory / "added_tokens.json", added)
+    config = json.loads((directory / "tokenizer_config.json").read_text(encoding="utf-8"))
+    names = ("eos_token", "pad_token", "additional_special_tokens")
+    _write_json(directory / "special_tokens_map.json", {name: config[name] for name in names})
+    (directory / "tokenizer.json").unlink()
+
+
 def read_vocab_size(directory: Path) -> int:
     """Rows that the embedding table needs for the tokenizer in ``directory``: its largest id plus one."""
     if (directory / "tokenizer.json").is_file():
         tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
         return max(tokenizer.get_vocab(with_added_tokens=True).values()) + 1
+    if (directory / "vocab.json").is_file():
+        tables = [json.loads((directory / name).read_text("utf-8")) for name in ("vocab.json", "added_tokens.json")]
+        return max(index for table in tables for index in table.values()) + 1
     if not (directory / "tokenizer.model").is_file():
         raise FileNotFoundError(
             f"{directory} has neither tokenizer.json nor tokenizer.model: copy the model's files there"

@@ -3,7 +3,7 @@
 InternLM2 checkpoints bring a SentencePiece model: the text is cut at every added token (longest first), the pieces
 between are encoded with the ``sentencepiece`` library, and ``<s>`` goes in front (InternLM/InternEvo @c628a8c
 ``InternLM2Tokenizer``). Others bring ``tokenizer.json``, which the ``tokenizers`` library runs, post-processor
-included.
+included. Slow Qwen2 files (``vocab.json``, ``merges.txt``) are read by transformers' own class.
 """
 
 from __future__ import annotations
@@ -36,8 +36,10 @@ def load_tokenizer(directory: Path) -> ReferenceTokenizer:
         return _SentencePieceTokenizer(directory)
     if (directory / "tokenizer.json").is_file():
         return _JsonTokenizer(directory)
+    if (directory / "vocab.json").is_file():
+        return _Qwen2Tokenizer(directory)
     raise FileNotFoundError(
-        f"{directory} has neither tokenizer.model nor tokenizer.json: copy the model's tokenizer files there"
+        f"{directory} has no tokenizer.model, tokenizer.json or vocab.json: copy the tokenizer files there"
     )
 
 
@@ -82,6 +84,22 @@ class _JsonTokenizer:
 
     def token_id(self, token: str) -> int:
         index = self._tokenizer.token_to_id(token)
+        if index is None:
+            raise KeyError(token)
+        return int(index)
+
+
+class _Qwen2Tokenizer:
+    def __init__(self, directory: Path) -> None:
+        from transformers import AutoTokenizer
+
+        self._tokenizer = AutoTokenizer.from_pretrained(str(directory))
+
+    def encode(self, text: str, add_bos: bool = True) -> list[int]:
+        return list(self._tokenizer.encode(text, add_special_tokens=add_bos))
+
+    def token_id(self, token: str) -> int:
+        index = self._tokenizer.get_vocab().get(token)
         if index is None:
             raise KeyError(token)
         return int(index)
