@@ -65,7 +65,7 @@ def read_vocab_size(directory: Path) -> int:
         return max(tokenizer.get_vocab(with_added_tokens=True).values()) + 1
     if (directory / "vocab.json").is_file():
         tables = [json.loads((directory / name).read_text("utf-8")) for name in ("vocab.json", "added_tokens.json")]
-        return max(index for table in tables for index in table.values()) + 1
+        return max(int(index) for table in tables for index in table.values()) + 1
     if not (directory / "tokenizer.model").is_file():
         raise FileNotFoundError(
             f"{directory} has neither tokenizer.json nor tokenizer.model: copy the model's files there"
