@@ -92,12 +92,11 @@ def _recipe(precision: Precision, target: Target) -> Recipe:
 
 def _provenance(bundle: Bundle, rows_fingerprint: str, options: CalibrationOptions) -> dict[str, Any]:
     manifest = bundle.manifest
-    graph = manifest.graphs.llm.file
     provenance = {
         "format_version": FORMAT_VERSION,
         "checkpoint": manifest.provenance.checkpoint,
         "config_sha256": manifest.provenance.config_sha256,
-        "bundle": {name: info.sha256 for name, info in manifest.files.items() if name.startswith(graph)},
+        "bundle": {name: info.sha256 for name, info in manifest.files_of(manifest.graphs.llm).items()},
         "rows": rows_fingerprint,
         "options": asdict(options),
         "tools": {tool: version(tool) for tool in _TOOLS},

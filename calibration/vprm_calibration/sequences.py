@@ -9,8 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vprm_export.graphs.builder import FLOAT32
+from vprm_runtime.bundle.graph_io import cache_names
 from vprm_runtime.datasets import BadRow, RowSource
 from vprm_runtime.datasets.row import Row
+from vprm_runtime.engines.base import check_image_rows, no_image_rows
 from vprm_runtime.errors import InputError
 from vprm_runtime.execution.blocks import causal_block
 from vprm_runtime.scorer import StepScorer
@@ -27,7 +29,10 @@ class SequenceLimits:
 
 
 def feeds_of_rows(scorer: StepScorer, rows: RowSource, limits: SequenceLimits) -> Iterator[dict[str, NDArray[Any]]]:
-    """The LLM graph's inputs (no cached rows) for the first responses of each row. Raises InputError on a bad row."""
+    """The LLM graph's inputs, mask and cached rows aside, for the first responses of each row.
+
+    Raises InputError on a row that cannot be used.
+    """
     for number, row in enumerate(rows):
         if number == limits.max_rows:
             return
@@ -40,29 +45,23 @@ def feeds_of_rows(scorer: StepScorer, rows: RowSource, limits: SequenceLimits) -
 
 
 def _feeds(scorer: StepScorer, row: Row, max_tiles: int | None) -> Iterator[dict[str, NDArray[Any]]]:
-    model, dtype = scorer.manifest.model, np.dtype(scorer.manifest.graphs.llm.io_dtype)
-    limits = [limit for limit in (scorer.manifest.tiling.max_tiles, row.max_tiles, max_tiles) if limit is not None]
+    manifest = scorer.manifest
+    limits = [limit for limit in (manifest.tiling.max_tiles, row.max_tiles, max_tiles) if limit is not None]
     tiles = scorer.tiles(row.images, min(limits))
-    embeds = np.zeros((0, model.hidden_size), dtype)
-    if tiles:
-        embeds = np.asarray(scorer.engine.encode_tiles(np.concatenate(tiles)), dtype)
+    rows = scorer.engine.encode_tiles(np.concatenate(tiles)) if tiles else no_image_rows(manifest)
     for response in row.responses[:RESPONSES_A_ROW]:
         prompt = scorer.prepare(row.question, [len(image) for image in tiles], response, row.max_steps)
         length = prompt.score_positions[-1] + 1
-        block = causal_block(prompt.ids[:length], 0, embeds, prompt.score_positions)
-        yield {
-            "input_ids": block.input_ids,
-            "image_embeds": embeds,
-            "position_ids": block.position_ids,
-            "score_positions": block.score_positions,
-        }
+        block = causal_block(prompt.ids[:length], 0, rows, prompt.score_positions)
+        check_image_rows(block, manifest.tokens.img_context, manifest.graphs.llm.io_dtype)
+        yield {name: array for name, array in block.host_inputs().items() if name != "attention_mask"}
 
 
 def with_context(stored: dict[str, NDArray[Any]], layers: int, kv_width: int, dtype: Any = FLOAT32) -> dict[str, Any]:
     """A stored sequence's feeds with its causal mask and an empty cache."""
     tokens = len(stored["input_ids"])
     empty = np.zeros((0, kv_width), dtype)
-    past = {f"past.{layer}.{part}": empty for layer in range(layers) for part in ("key", "value")}
+    past = {name.past: empty for name in cache_names(layers)}
     return {**stored, "attention_mask": np.tri(tokens, dtype=np.bool_), **past}
 
 

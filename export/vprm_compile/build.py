@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from vprm_compile.callbacks import (
     BuildLog,
@@ -47,7 +47,6 @@ from vprm_runtime.engines.cuda.tensorrt.graph import import_tensorrt
 from vprm_runtime.errors import BundleError, EngineError, InputError, UnsupportedError
 
 Progress = Callable[[str, int, int], None]  # phase, steps done, steps in all
-GraphName = Literal["vision", "llm"]
 NO_FUSED_ATTENTION = "attention has no fused kernel here: scores of all heads are multiplied out, which is slow"
 _FP8_CAPABILITY = 89  # Ada and later; NVIDIA, TensorRT-RTX support matrix
 
@@ -145,7 +144,7 @@ def checked_capability(trt: Any, options: BuildOptions) -> int:
 
 def check_precision(graph: GraphInfo, capability: int) -> None:
     """Raise UnsupportedError where a graph's precision cannot become an engine for this device."""
-    quantisation = getattr(graph, "quantisation", None)
+    quantisation = graph.quantisation
     if quantisation is not None and quantisation.target != "tensorrt":
         raise UnsupportedError(
             f"{graph.file} is quantised for {quantisation.target} engines: export the checkpoint again with  "
@@ -216,7 +215,8 @@ def _build_graph(trt: Any, name: str, job: _GraphJob, directory: Path, progress:
         sha256=sha256,
         precision=job.graph.precision,
         profiles=job.profiles,
-        weights_bytes=_reported_bytes(log.lines, "Total Weights Memory") or _stored_bytes(job.path),
+        weights_bytes=_reported_bytes(log.lines, "Total Weights Memory")
+        or _stored_bytes(job.path.with_name(job.graph.files[1])),
         workspace_bytes=_reported_bytes(log.lines, "Total Activation Memory"),
         build_s=round(build_s, 3),
         check=check,
@@ -280,9 +280,8 @@ def compile_failure(graph: str, errors: Sequence[str]) -> str:
     return f"TensorRT cannot compile {graph}{where}: {why}. It says: {text.strip()[:1000] or 'nothing'}"
 
 
-def _stored_bytes(graph: Path) -> int:
+def _stored_bytes(data: Path) -> int:
     """Size of a graph's weights as the bundle stores them."""
-    data = graph.with_name(f"{graph.name}.data")
     return data.stat().st_size if data.is_file() else 0
 
 

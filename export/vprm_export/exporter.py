@@ -150,7 +150,7 @@ def _build(
     reader = TensorReader(checkpoint)
     llm_plan, vision_plan = plan_llm(options.numbers, llm, reader), plan_vision(options.numbers)
     llm_graph, vision_graph = llm_plan.info, vision_plan.info
-    vision_data, llm_data = ExternalData(f"{vision_graph.file}.data"), ExternalData(f"{llm_graph.file}.data")
+    vision_data, llm_data = ExternalData(vision_graph.files[1]), ExternalData(llm_graph.files[1])
     vision_model = build_vision_graph(
         vision,
         llm.hidden_size,

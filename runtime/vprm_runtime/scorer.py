@@ -41,7 +41,6 @@ from vprm_runtime.session import Session
 if TYPE_CHECKING:
     from vprm_runtime.datasets.requests import Request, RequestLike
 
-CPU_BLOCK_TOKENS = 512
 Images = ImageInput | Sequence[ImageInput] | None
 
 _LOG = logging.getLogger("vprm")
@@ -77,7 +76,7 @@ class StepScorer:
             device: "auto", or one of `engines.select.DEVICES`.
             threads: CPU threads at most (default: all cores).
             max_block_tokens: tokens of one engine call at most, which bounds the memory for attention (default: what
-                the engine asks for, or 512).
+                the engine asks for).
             prefix_cache_bytes: memory that `score` and `session` may keep of earlier calls' images and questions, in
                 bytes of the engine's caches, least recently used go first (default: keep none).
             engine: an engine that is open already, instead of `device` and `threads`.
@@ -388,4 +387,4 @@ def block_tokens(engine: Engine, limit: int | None) -> int:
     """Tokens of one engine call at most: `limit`, or what the engine asks for. Raises InputError if out of range."""
     if limit is not None and limit < 1:
         raise InputError(f"max_block_tokens must be at least 1, got {limit}")
-    return limit or int(getattr(engine, "max_block_tokens", CPU_BLOCK_TOKENS))
+    return limit or engine.max_block_tokens

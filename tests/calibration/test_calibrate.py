@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from safetensors.numpy import load_file
+from tests.support.fake_device import FakeDevice, fake_engine
 
 from vprm_calibration.calibrate import CalibrationOptions, calibrate
 from vprm_calibration.layer_graphs import LayeredGraph
@@ -22,6 +23,7 @@ from vprm_export.precision.calibration_file import Calibration, gram_block
 from vprm_export.precision.linears import site_names
 from vprm_runtime import StepScorer
 from vprm_runtime.bundle.bundle import Bundle
+from vprm_runtime.bundle.manifest import Precision
 from vprm_runtime.errors import InputError
 
 QUESTION = "How high is the bar?"
@@ -168,3 +170,25 @@ def test_second_moments_are_of_tokens_scaled_to_one_size() -> None:
 
 def test_blocks_of_second_moments_hold_whole_groups() -> None:
     assert [gram_block(width) for width in (4096, 14336, 192, 1000, 11008, 48)] == [512, 512, 192, 200, 256, 48]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_sequences_of_a_device_are_those_of_the_host(
+    random_checkpoint: Callable[[str], Path],
+    rows: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    precision: Precision,
+) -> None:
+    """`auto` may pick an engine whose image rows stay on a device."""
+    export_bundle(random_checkpoint("qwen2"), tmp_path / "bundle", ExportOptions(precision))
+    found = []
+    for device in ("host", "fake"):
+        if device == "fake":
+            monkeypatch.setattr(
+                "vprm_runtime.scorer.open_engine", lambda bundle, device, threads: fake_engine(bundle, FakeDevice())[0]
+            )
+        output, options = tmp_path / f"{device}.safetensors", CalibrationOptions(SequenceLimits(2))
+        found.append(calibrate(tmp_path / "bundle", rows, output, options))
+    for name, expected in load_file(found[0].path).items():
+        np.testing.assert_allclose(load_file(found[1].path)[name], expected, rtol=5e-3, atol=1e-4)

@@ -172,7 +172,7 @@ def test_what_it_cannot_run_is_refused(demo_bundles: Callable[..., Bundle], tmp_
     engine = OpenVinoEngine(demo_bundles("fp32"), threads=1)
     none = np.zeros((0, 3), np.float32)
     block = causal_block([40], 0, none)
-    with pytest.raises(EngineError, match="the LLM graph failed on 1 tokens behind 0"):
+    with pytest.raises(EngineError, match="the LLM graph failed on 1 tokens after 0"):
         engine.forward(block, engine.new_cache(4))
     with pytest.raises(EngineError, match=r"the vision graph failed on tiles \[1, 3, 3, 3\]"):
         engine.encode_tiles(np.zeros((1, 3, 3, 3), np.uint8))

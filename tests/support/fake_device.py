@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from vprm_runtime import Bundle, EngineError
 from vprm_runtime.bundle.graph_io import GraphIO
-from vprm_runtime.engines.cuda.engine import DeviceEngine, Limits, inputs_outputs_bytes
-from vprm_runtime.engines.cuda.memory_budget import MemoryPlan
+from vprm_runtime.engines.cuda.engine import DeviceEngine
+from vprm_runtime.engines.cuda.limits import Limits, inputs_outputs_bytes
+from vprm_runtime.engines.cuda.memory_budget import MemoryBudget
 from vprm_runtime.engines.cuda.onnxruntime import OrtDeviceGraph
 from vprm_runtime.engines.cuda.profiles import Profile, llm_profiles, profile_set, vision_profiles
 from vprm_runtime.engines.cuda.protocol import ALIGNMENT_BYTES, Binding, DeviceFacts
@@ -66,6 +67,12 @@ class FakeDevice:
         ctypes.memmove(target, source, size_bytes)
 
     def synchronize(self) -> None:
+        pass
+
+    def make_current(self) -> None:
+        pass
+
+    def trim(self) -> None:
         pass
 
     def check(self, address: int, size_bytes: int) -> None:
@@ -131,7 +138,7 @@ def engine_over(
     vision_io, llm_io = bundle.manifest.graph_io
     vision = FakeGraph(bundle.vision_path, vision_io, vision_table, device)
     llm = FakeGraph(bundle.llm_path, llm_io, llm_table, device)
-    plan = MemoryPlan(
+    budget = MemoryBudget(
         device.facts.name,
         device.free_bytes(),
         weights_bytes=0,
@@ -140,4 +147,4 @@ def engine_over(
         cache_row_bytes=bundle.manifest.cache_row_bytes,
         reserve_bytes=0,
     )
-    return DeviceEngine(bundle.manifest, device, vision, llm, plan, "fake", total_multiple), llm
+    return DeviceEngine(bundle.manifest, device, vision, llm, budget, "fake", total_multiple), llm

@@ -12,10 +12,10 @@ import torch
 from numpy.typing import NDArray
 
 from vprm_benchmarks.gpu.environment import EngineKind
-from vprm_benchmarks.gpu.torch_engine import TorchGraphEngine
 from vprm_benchmarks.reference.scorer import Method, ReferenceScorer
 from vprm_benchmarks.speed.workload import Workload
 from vprm_runtime import Bundle, StepScorer
+from vprm_runtime.engines.base import no_image_rows
 from vprm_runtime.execution.blocks import causal_block
 
 
@@ -84,16 +84,13 @@ class TorchContender:
 
 
 class EngineContender:
-    """This package on one engine; `device` is PyTorch's name of where its kernels run the graphs."""
+    """This package on one engine."""
 
     pruned = True
 
-    def __init__(self, name: str, bundle: Bundle, kind: EngineKind, device: str) -> None:
+    def __init__(self, name: str, bundle: Bundle, kind: EngineKind) -> None:
         self.name = name
-        if kind == "pytorch-graph":
-            self.scorer = StepScorer.open(bundle, engine=TorchGraphEngine(bundle, device))
-        else:
-            self.scorer = StepScorer.open(bundle, kind)
+        self.scorer = StepScorer.open(bundle, kind)
 
     @property
     def description(self) -> str:
@@ -106,17 +103,16 @@ class EngineContender:
 
     def vision(self, work: Workload) -> None:
         self.scorer.engine.encode_tiles(self._tiles(work))
-        self._synchronize()
+        self.scorer.engine.synchronize()
 
     def prefill(self, tokens: int) -> Callable[[], object]:
-        model, graphs = self.scorer.manifest.model, self.scorer.manifest.graphs
-        block = causal_block([5] * tokens, 0, np.zeros((0, model.hidden_size), graphs.llm.io_dtype))
+        block = causal_block([5] * tokens, 0, no_image_rows(self.scorer.manifest))
         cache = self.scorer.engine.new_cache(tokens)
 
         def run() -> object:
             cache.truncate(0)
             logits = self.scorer.engine.forward(block, cache)
-            self._synchronize()
+            self.scorer.engine.synchronize()
             return logits
 
         return run
@@ -128,9 +124,6 @@ class EngineContender:
     def _tiles(self, work: Workload) -> NDArray[np.uint8]:
         (tiles,) = self.scorer.tiles([work.image], work.max_tiles)
         return tiles
-
-    def _synchronize(self) -> None:
-        getattr(self.scorer.engine, "synchronize", lambda: None)()
 
 
 def torch_contenders(checkpoint: Path, device: str) -> list[TorchContender]:

@@ -7,7 +7,7 @@ import shutil
 import tempfile
 import warnings
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 import torch
 
@@ -16,8 +16,7 @@ from vprm_runtime.engines.cuda.device import is_device_present
 from vprm_runtime.engines.cuda.onnxruntime import is_cuda_installed
 from vprm_runtime.engines.cuda.tensorrt.graph import is_installed
 
-GRAPH_KIND: Final = "pytorch-graph"  # the bundle's graphs with PyTorch's kernels: torch_engine.py
-EngineKind = Literal["cpu", "cuda", "tensorrt", "tensorrt-rtx", "pytorch-graph"]
+EngineKind = Literal["cpu", "cuda", "tensorrt", "tensorrt-rtx"]
 PACKAGES = (
     "torch",
     "transformers",
@@ -36,10 +35,9 @@ def engine_kinds(device: str) -> dict[EngineKind, str | None]:
     """This package's engines, and why one cannot take part (None: it can)."""
     if device == "cpu":
         gone = "there is no CUDA device"
-        return {GRAPH_KIND: None, "cpu": None, "cuda": gone, "tensorrt": gone, "tensorrt-rtx": gone}
+        return {"cpu": None, "cuda": gone, "tensorrt": gone, "tensorrt-rtx": gone}
     driver = None if is_device_present() else "cuda-bindings are not installed, or find no device"
     return {
-        GRAPH_KIND: None,
         "cuda": None if is_cuda_installed() else "onnxruntime-gpu is not installed",
         "tensorrt": driver if is_installed("tensorrt") else "tensorrt is not installed",
         "tensorrt-rtx": driver if is_installed("tensorrt-rtx") else "tensorrt-rtx is not installed",

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-_KINDS = ("tensorrt", "tensorrt-rtx", "cuda", "pytorch-graph")  # whose figures count first
+_KINDS = ("tensorrt", "tensorrt-rtx", "cuda")  # whose figures count first
 
 
 def own_name(kind: str, precision: str) -> str:
     """Name of this package's contender."""
-    label = "graphs on PyTorch's kernels" if kind == "pytorch-graph" else kind
-    return f"vprm, {label}, {precision}"
+    return f"vprm, {kind}, {precision}"
 
 
 def goals(report: dict[str, Any]) -> list[dict[str, Any]]:
@@ -45,18 +44,12 @@ def goals(report: dict[str, Any]) -> list[dict[str, Any]]:
 def what_was_measured(report: dict[str, Any]) -> str:
     """Whether an engine that this package deploys took part, plainly."""
     results = {entry["name"]: entry for entry in report["results"]}
-    deployed = [
-        name
-        for name, entry in results.items()
-        if entry.get("ms") and name.startswith("vprm, ") and "PyTorch's kernels" not in name
-    ]
+    deployed = [name for name, entry in results.items() if entry.get("ms") and name.startswith("vprm, ")]
     if deployed:
         return f"Engines of this package that were measured: {'; '.join(deployed)}."
     reasons = [f"{kind}: {entry['skipped']}" for kind, entry in results.items() if kind in _KINDS and entry["skipped"]]
     return (
-        "No engine that this package deploys was measured on this device "
-        f"({'; '.join(reasons) or 'none was tried'}). What is called 'graphs on PyTorch's kernels' is the package's "
-        "graphs, cache and packing, run by PyTorch."
+        f"No engine that this package deploys was measured on this device ({'; '.join(reasons) or 'none was tried'})."
     )
 
 

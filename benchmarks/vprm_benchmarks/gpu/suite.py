@@ -20,7 +20,6 @@ import torch
 
 from vprm_benchmarks.gpu.contenders import Contender, EngineContender, compiled_contender, torch_contenders
 from vprm_benchmarks.gpu.environment import (
-    GRAPH_KIND,
     PACKAGES,
     EngineKind,
     device_facts,
@@ -45,7 +44,6 @@ ModelName = Literal["tiny", "8b-slice", "8b"]
 MODELS: tuple[ModelName, ...] = get_args(ModelName)
 _TILES, _STEPS, _STEP_TOKENS = 13, 10, 30  # of a request: 12 tiles and a thumbnail, about 300 tokens a candidate
 _QUANTISED: tuple[Precision, ...] = ("int8", "w8", "w4", "fp8")
-_GRAPH_PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8", "fp8")
 
 
 @dataclass(frozen=True)
@@ -204,7 +202,7 @@ class Suite:
                     "size_bytes": info.vision.size_bytes + info.llm.size_bytes,
                     "problems": [*info.vision.check.problems, *info.llm.check.problems],
                 }
-            one = self._stage(f"open {name}", lambda: EngineContender(name, bundle, kind, self.device), f"open {kind}")
+            one = self._stage(f"open {name}", lambda: EngineContender(name, bundle, kind), f"open {kind}")
         except FAILURES as error:
             self._skip(name, error)
             return
@@ -255,6 +253,4 @@ class Suite:
 
 def _takes(kind: EngineKind, precision: Precision) -> bool:
     """Whether an engine runs bundles of this precision as the suite exports them."""
-    if kind == GRAPH_KIND:
-        return precision in _GRAPH_PRECISIONS
     return precision not in _QUANTISED or kind.startswith("tensorrt")

@@ -43,7 +43,7 @@ def run_parity(
     """
     scorer = StepScorer.open(bundle, options.device, threads=options.threads)
     reference = _load_reference(checkpoint, options, scorer.manifest.score_rule.name)
-    vision, llm = _precisions(scorer)
+    vision, llm = scorer.engine.precisions
     comparison = compare_sides(
         ReferenceObserver(reference),
         BundleObserver(scorer),
@@ -63,13 +63,6 @@ def run_parity(
         scores=comparison.scores,
         seconds=comparison.seconds,
     )
-
-
-def _precisions(scorer: StepScorer) -> tuple[str, str]:
-    """Of the vision and the LLM graph: the bundle's, unless the engine says that it computes in something coarser."""
-    graphs = scorer.manifest.graphs
-    found: tuple[str, str] = getattr(scorer.engine, "precisions", (graphs.vision.precision, graphs.llm.precision))
-    return found
 
 
 def _load_reference(checkpoint: Path, options: ParityOptions, rule_name: str) -> ReferenceScorer:

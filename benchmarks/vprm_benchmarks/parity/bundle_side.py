@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from vprm_benchmarks.parity.cases import ParityCase
 from vprm_benchmarks.parity.reference_side import CandidateObservation, Observation
 from vprm_runtime import InputError, StepScorer, VprmError
-from vprm_runtime.engines.base import Block, Engine, EngineProxy, FloatArray, KVCache
+from vprm_runtime.engines.base import Block, Engine, EngineProxy, ImageRows, KVCache
 from vprm_runtime.images.load import load_image
 from vprm_runtime.images.tiling import tile_grid
 
@@ -27,10 +27,10 @@ class RecordingEngine(EngineProxy):
     def __init__(self, engine: Engine) -> None:
         super().__init__(engine)
         self.tiles: list[NDArray[np.uint8]] = []
-        self.embeddings: list[FloatArray] = []
+        self.embeddings: list[ImageRows] = []
         self.calls: list[tuple[Block, NDArray[np.float32]]] = []
 
-    def encode_tiles(self, tiles: NDArray[np.uint8]) -> FloatArray:
+    def encode_tiles(self, tiles: NDArray[np.uint8]) -> ImageRows:
         """Pass on, remember both sides."""
         self.tiles.append(tiles.copy())
         embeddings = self._engine.encode_tiles(tiles)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from vprm_runtime.bundle.bundle import Bundle
 from vprm_runtime.datasets import BadRow
 from vprm_runtime.datasets.row import Row
-from vprm_runtime.engines.base import Engine, EngineProxy, FloatArray
+from vprm_runtime.engines.base import Engine, EngineProxy, ImageRows
 from vprm_runtime.errors import InputError
 from vprm_runtime.images.load import ImageInput
 from vprm_runtime.options import ScoreOptions
@@ -34,11 +34,11 @@ class ComparedRow:
 class SharedVision(EngineProxy):
     """An engine that takes image embeddings from another one, which remembers the last few."""
 
-    def __init__(self, engine: Engine, encode: Callable[[NDArray[np.uint8]], FloatArray]) -> None:
+    def __init__(self, engine: Engine, encode: Callable[[NDArray[np.uint8]], ImageRows]) -> None:
         super().__init__(engine)
         self._encode = encode
 
-    def encode_tiles(self, tiles: NDArray[np.uint8]) -> FloatArray:
+    def encode_tiles(self, tiles: NDArray[np.uint8]) -> ImageRows:
         """The other engine's embeddings."""
         return self._encode(tiles)
 
@@ -47,21 +47,20 @@ def share_vision(scorers: Sequence[tuple[Bundle, StepScorer]]) -> list[StepScore
     """Scorers of which those whose vision graphs are the same files, and whose LLMs take the same type, encode each
     image once."""
     sharing = []
-    encoders: dict[tuple[tuple[str, str], ...], Callable[[NDArray[np.uint8]], FloatArray]] = {}
+    encoders: dict[tuple[object, ...], Callable[[NDArray[np.uint8]], ImageRows]] = {}
     for bundle, scorer in scorers:
-        graph = bundle.manifest.graphs.vision.file
-        files = bundle.manifest.files.items()
-        key = tuple((name, info.sha256) for name, info in files if name.startswith(graph))
-        key = (*key, ("io_dtype", bundle.manifest.graphs.llm.io_dtype))  # embeddings come in the LLM's type
+        graphs = bundle.manifest.graphs
+        hashes = (info.sha256 for info in bundle.manifest.files_of(graphs.vision).values())
+        key = (*hashes, graphs.llm.io_dtype)  # image rows come in the type of the engine's LLM graph
         encode = encoders.setdefault(key, _remembering(scorer.engine.encode_tiles))
         sharing.append(scorer.with_engine(SharedVision(scorer.engine, encode)))
     return sharing
 
 
-def _remembering(encode: Callable[[NDArray[np.uint8]], FloatArray]) -> Callable[[NDArray[np.uint8]], FloatArray]:
-    known: OrderedDict[bytes, FloatArray] = OrderedDict()
+def _remembering(encode: Callable[[NDArray[np.uint8]], ImageRows]) -> Callable[[NDArray[np.uint8]], ImageRows]:
+    known: OrderedDict[bytes, ImageRows] = OrderedDict()
 
-    def remembered(tiles: NDArray[np.uint8]) -> FloatArray:
+    def remembered(tiles: NDArray[np.uint8]) -> ImageRows:
         key = hashlib.blake2b(tiles.tobytes(), digest_size=16).digest()
         if key not in known:
             known[key] = encode(tiles)

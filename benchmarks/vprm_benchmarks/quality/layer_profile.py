@@ -11,7 +11,7 @@ import numpy as np
 
 from vprm_runtime.datasets.row import Row
 from vprm_runtime.engines.base import EngineProxy, FloatArray, KVCache
-from vprm_runtime.engines.host.onnxruntime import OrtCache
+from vprm_runtime.engines.host.cache import HostCache
 from vprm_runtime.scorer import StepScorer
 
 PROFILE_ROWS = 8
@@ -37,7 +37,7 @@ def _keys(scorer: StepScorer, row: Row) -> FloatArray | None:
     recorder = _CacheRecorder(scorer.engine)
     with scorer.with_engine(recorder).session(list(row.images), row.question, max_tiles=row.max_tiles):
         cache = recorder.cache
-        return cache.rows[:, 0, : cache.length_tokens].copy() if isinstance(cache, OrtCache) else None
+        return cache.rows[:, 0, : cache.length_tokens].copy() if isinstance(cache, HostCache) else None
 
 
 class _CacheRecorder(EngineProxy):

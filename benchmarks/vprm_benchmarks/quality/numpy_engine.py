@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 
 from vprm_export.precision.quantizers import fp8_codes
 from vprm_runtime.bundle.bundle import Bundle
-from vprm_runtime.engines.base import Block, Engine, EngineProxy, KVCache
-from vprm_runtime.engines.host.onnxruntime import OrtCache
+from vprm_runtime.bundle.graph_io import cache_names
+from vprm_runtime.engines.base import Block, Engine, EngineProxy, KVCache, check_image_rows
+from vprm_runtime.engines.host.cache import HostCache
 from vprm_runtime.errors import UnsupportedError
 
 Array = NDArray[Any]
@@ -33,7 +34,7 @@ class NumpyEngine(EngineProxy):
 
     def __init__(self, bundle: Bundle, engine: Engine) -> None:
         super().__init__(engine)
-        self._model = bundle.manifest.model
+        self._model, self._image_token = bundle.manifest.model, bundle.manifest.tokens.img_context
         self._dtype = np.dtype(bundle.manifest.graphs.llm.io_dtype)
         self._graph = NumpyGraph(bundle.llm_path)
 
@@ -42,25 +43,22 @@ class NumpyEngine(EngineProxy):
         """What runs where."""
         return f"LLM in NumPy {np.__version__}, vision as {self._engine.description}"
 
-    def new_cache(self, capacity_tokens: int) -> OrtCache:
+    def new_cache(self, capacity_tokens: int) -> HostCache:
         """An empty cache for about `capacity_tokens` rows."""
-        return OrtCache(self._model.layers, self._model.kv_width, self._dtype, capacity_tokens)
+        return HostCache(self._model.layers, self._model.kv_width, self._dtype, capacity_tokens)
 
     def forward(self, block: Block, cache: KVCache) -> NDArray[np.float32]:
         """Logits float32 [K, C]; the block's rows are appended to the cache."""
-        if not isinstance(cache, OrtCache):
+        check_image_rows(block, self._image_token, self._dtype)
+        if not isinstance(cache, HostCache):
             raise TypeError(f"NumpyEngine needs a cache from its own new_cache, got {type(cache).__name__}")
         past, new = cache.length_tokens, len(block.input_ids)
         cache.reserve(new)
-        names = [(layer, part) for layer in range(self._model.layers) for part in (0, 1)]
-        feeds: dict[str, Array] = {name: np.asarray(value) for name, value in vars(block).items()}
-        for layer, part in names:
-            feeds[f"past.{layer}.{('key', 'value')[part]}"] = cache.rows[layer, part, :past]
-        if not len(block.score_positions):
-            feeds["score_positions"] = np.zeros(1, np.int64)  # the graph wants K >= 1
+        names = list(cache_names(self._model.layers))
+        feeds = block.host_inputs() | {name.past: cache.rows[name.layer, name.part, :past] for name in names}
         logits, *rows = self._graph.run(feeds)
-        for (layer, part), values in zip(names, rows, strict=True):
-            cache.rows[layer, part, past : past + new] = values
+        for name, values in zip(names, rows, strict=True):
+            cache.rows[name.layer, name.part, past : past + new] = values
         cache.advance(new)
         result: NDArray[np.float32] = logits[: len(block.score_positions)]
         return result

@@ -133,7 +133,7 @@ def peer_bundle(source: Path, target: Path, quantise: Quantise, feeds: Sequence[
     bundle = Bundle.open(source)
     graph = bundle.manifest.graphs.llm
     target.mkdir(parents=True)
-    kept = {name: info for name, info in bundle.manifest.files.items() if not name.startswith(graph.file)}
+    kept = {name: info for name, info in bundle.manifest.files.items() if name not in graph.files}
     for name in kept:
         shutil.copyfile(source / name, target / name)
     with TemporaryDirectory(prefix="vprm-peer-") as directory:  # peers write beside what they read, and into it

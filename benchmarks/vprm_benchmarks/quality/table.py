@@ -144,8 +144,8 @@ def make_bundles(checkpoint: Path, work: Path, rows: Path, max_rows: int, names:
 
 def llm_bytes(bundle: Path) -> int:
     """Size of a bundle's LLM graph and its weights."""
-    files = Bundle.open(bundle).manifest.files
-    return sum(info.size_bytes for name, info in files.items() if name.startswith("llm"))
+    manifest = Bundle.open(bundle).manifest
+    return sum(info.size_bytes for info in manifest.files_of(manifest.graphs.llm).values())
 
 
 def markdown(reports: Mapping[str, QualityReport], sizes: Mapping[str, int]) -> str:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vprm_benchmarks.reference.scorer import ReferenceImages, ReferenceScorer
-from vprm_runtime.engines.base import EngineProxy, FloatArray
+from vprm_runtime.engines.base import EngineProxy, ImageRows
 
 
 class TimedReference(ReferenceScorer):
@@ -31,7 +31,7 @@ class TimedEngine(EngineProxy):
 
     vision_s = 0.0
 
-    def encode_tiles(self, tiles: NDArray[np.uint8]) -> FloatArray:
+    def encode_tiles(self, tiles: NDArray[np.uint8]) -> ImageRows:
         started = time.perf_counter()
         embeds = super().encode_tiles(tiles)
         self.vision_s += time.perf_counter() - started

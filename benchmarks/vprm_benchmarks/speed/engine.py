@@ -23,6 +23,7 @@ from vprm_runtime import EngineError
 from vprm_runtime.bundle.manifest import Manifest
 from vprm_runtime.cli.common import Subparsers, positive_int
 from vprm_runtime.engines import open_engine
+from vprm_runtime.engines.base import no_image_rows
 from vprm_runtime.execution.blocks import causal_block
 
 if TYPE_CHECKING:
@@ -124,12 +125,12 @@ def _prefill(
 ) -> None:
     """A prefix of arbitrary ids into an empty cache; logits are taken at its last tokens."""
     ids = np.random.default_rng(0).integers(10, 300, tokens)
-    no_embeds = np.zeros((0, manifest.model.hidden_size), manifest.graphs.llm.io_dtype)
+    none = no_image_rows(manifest)
     cache = engine.new_cache(tokens)
     for start in range(0, tokens, chunk):
         new = list(ids[start : start + chunk])
         scored = range(max(0, len(new) - _SCORED), len(new)) if start + chunk >= tokens else ()
-        found = engine.forward(causal_block(new, start, no_embeds, scored), cache)
+        found = engine.forward(causal_block(new, start, none, scored), cache)
     if not np.isfinite(found).all():
         raise EngineError(f"{case}: the LLM graph gave logits that are not finite; leave it out with --engines")
     logits[case] = found

@@ -20,7 +20,7 @@ from vprm_export.graphs.builder import FLOAT32, GraphBuilder, LinearFormats
 from vprm_export.graphs.llm_weights import LlmWeights
 from vprm_export.precision.linears import site_name
 from vprm_export.weights import Weight, stacked
-from vprm_runtime.bundle.graph_io import GraphIO
+from vprm_runtime.bundle.graph_io import GraphIO, layer_cache_names
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ class _LlmGraph:
     def _attend(self, q: ir.Value, k: ir.Value, v: ir.Value, mask: ir.Value, layer: int) -> ir.Value:
         """Grouped-query attention of q [rows, heads*head_dim] over cached and new rows."""
         graph, llm = self._graph, self._llm
-        past_keys, past_values = graph.inputs[f"past.{layer}.key"], graph.inputs[f"past.{layer}.value"]
+        past_keys, past_values = (graph.inputs[name.past] for name in layer_cache_names(layer))
         if self._native_attention:
             return graph.native_attention(q, k, v, past_keys, past_values, mask, heads=llm.heads, kv_heads=llm.kv_heads)
         keys = graph.op("Concat", past_keys, k, axis=0)  # [P+S, kv_heads*head_dim]

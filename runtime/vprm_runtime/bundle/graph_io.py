@@ -21,8 +21,10 @@ LLM graph (batch 1, packed: S new tokens behind P cached ones; K score positions
 `float` is the bundle's floating type: float32 or float16.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from itertools import chain
+from typing import Literal, NamedTuple
 
 DType = Literal["uint8", "int64", "bool", "float32", "float16"]
 FloatDType = Literal["float32", "float16"]
@@ -46,6 +48,29 @@ class GraphIO:
     outputs: tuple[TensorSpec, ...]
 
 
+class CacheNames(NamedTuple):
+    """Where one layer's keys (part 0) or values (part 1) enter and leave the LLM graph."""
+
+    layer: int
+    part: int
+    past: str
+    new: str
+
+
+def layer_cache_names(layer: int) -> tuple[CacheNames, CacheNames]:
+    """Names of one layer's keys and values."""
+    key, value = (
+        CacheNames(layer, part, f"past.{layer}.{kind}", f"new.{layer}.{kind}")
+        for part, kind in enumerate(("key", "value"))
+    )
+    return key, value
+
+
+def cache_names(layers: int) -> Iterator[CacheNames]:
+    """Names of all cached rows' inputs and outputs, in the graph's order."""
+    return chain.from_iterable(map(layer_cache_names, range(layers)))
+
+
 def vision_io(*, tile_size_px: int, hidden_size: int, dtype: FloatDType) -> GraphIO:
     """Inputs and outputs of the vision graph."""
     return GraphIO(
@@ -56,11 +81,9 @@ def vision_io(*, tile_size_px: int, hidden_size: int, dtype: FloatDType) -> Grap
 
 def llm_io(*, layers: int, hidden_size: int, kv_width: int, candidates: int, dtype: FloatDType) -> GraphIO:
     """Inputs and outputs of the LLM graph; `kv_width` is kv_heads * head_dim."""
-    past, new = [], []
-    for layer in range(layers):
-        for part in ("key", "value"):
-            past.append(TensorSpec(f"past.{layer}.{part}", dtype, ("P", kv_width)))
-            new.append(TensorSpec(f"new.{layer}.{part}", dtype, ("S", kv_width)))
+    names = list(cache_names(layers))
+    past = [TensorSpec(name.past, dtype, ("P", kv_width)) for name in names]
+    new = [TensorSpec(name.new, dtype, ("S", kv_width)) for name in names]
     return GraphIO(
         inputs=(
             TensorSpec("input_ids", "int64", ("S",)),

@@ -93,6 +93,11 @@ class GraphInfo:
     quantisation: Quantisation | None = None
 
     @property
+    def files(self) -> tuple[str, str]:
+        """Names of the ONNX file and of its external data, which the exporter writes beside it."""
+        return self.file, f"{self.file}.data"
+
+    @property
     def is_native(self) -> bool:
         """Whether the graph has this package's own operator, which only ONNX Runtime on the CPU runs."""
         return self.quantisation is not None and self.quantisation.target == "cpu-native"
@@ -165,6 +170,10 @@ class Manifest:
             dtype=graphs.llm.io_dtype,
         )
         return vision, llm
+
+    def files_of(self, graph: GraphInfo) -> dict[str, FileInfo]:
+        """The bundle's files that are one graph's."""
+        return {name: self.files[name] for name in graph.files if name in self.files}
 
     @property
     def cache_row_bytes(self) -> int:

@@ -1,11 +1,14 @@
 """Pick an engine by what is asked for, installed and present.
 
-`auto` takes the first that can be used: where there is a CUDA device, TensorRT or TensorRT-RTX if the bundle has built
-engines, then ONNX Runtime on CUDA if that is installed and the bundle is not quantised for CPUs; ONNX Runtime on the
-CPU. OpenVINO is for asking: it rounds to bfloat16 where the CPU does. What was picked stands in the engine's
-`description`; where what was picked cannot be opened its error says what to mend, as a slower engine in silence would
-not.
+`auto` takes the first that can be used. If there is a CUDA device: TensorRT or TensorRT-RTX if the bundle has built
+engines, then ONNX Runtime on CUDA if that is installed and the bundle is not quantised for CPUs. Otherwise ONNX Runtime
+on the CPU. OpenVINO is never chosen automatically, because it computes in bfloat16 on CPUs that support it.
+`engine.description` names the chosen engine. If it cannot be opened, we raise instead of silently falling back to a
+slower one.
 """
+
+from collections.abc import Callable, Mapping
+from functools import partial
 
 from vprm_runtime.bundle.bundle import Bundle
 from vprm_runtime.engines.base import Engine
@@ -17,26 +20,44 @@ from vprm_runtime.engines.host.onnxruntime import OrtEngine
 from vprm_runtime.engines.host.openvino import OpenVinoEngine
 from vprm_runtime.errors import InputError
 
-DEVICES = ("cpu", "openvino", "cuda", "tensorrt", "tensorrt-rtx")
+ON_CPU: Mapping[str, Callable[[Bundle, int | None], Engine]] = {"cpu": OrtEngine, "openvino": OpenVinoEngine}
+"""By device name: opens a bundle with a number of CPU threads (None: all cores)."""
+ON_CUDA: Mapping[str, Callable[[Bundle, int], Engine]] = {
+    "cuda": open_ort_cuda,
+    **{library: partial(open_tensorrt, library=library) for library in LIBRARIES},
+}
+"""By device name: opens a bundle on the CUDA device with an index."""
+DEVICES = (*ON_CPU, *ON_CUDA)
 
 
 def open_engine(bundle: Bundle, device: str = "auto", threads: int | None = None) -> Engine:
-    """Open an engine for `device`: "auto" or one of DEVICES. `threads` limits CPU threads (None: all cores).
+    """Open an engine for a device.
 
-    Raises InputError on an unknown device, MissingExtraError or EngineError where its library cannot be used.
+    Args:
+        bundle: whose graphs it runs.
+        device: "auto", one of DEVICES, or one of those on CUDA with a device's index: "cuda:1", "tensorrt:0".
+        threads: CPU threads at most (default: all cores).
+
+    Returns:
+        An open engine.
+
+    Raises:
+        InputError: the device is unknown, or an index is given to one that has none.
+        MissingExtraError: the library is not installed.
+        EngineError: the library cannot open the graphs, or there is no such device.
     """
-    if device == "cpu":
-        return OrtEngine(bundle, threads=threads)
-    if device == "openvino":
-        return OpenVinoEngine(bundle, threads=threads)
-    if device == "cuda":
-        return open_ort_cuda(bundle)
-    for library in LIBRARIES:
-        if device == library:
-            return open_tensorrt(bundle, library)
-    if device != "auto":
-        raise InputError(f"unknown device {device!r}: use auto or {', '.join(DEVICES)}")
-    return _first_usable(bundle, threads)
+    if device == "auto":
+        return _first_usable(bundle, threads)
+    name, colon, index = device.partition(":")
+    if name in ON_CUDA:
+        if colon and not index.isdecimal():
+            raise InputError(f"device {device[:200]!r} has no index after its colon: write it as {name}:0")
+        return ON_CUDA[name](bundle, int(index or 0))
+    if name not in ON_CPU:
+        raise InputError(f"unknown device {device[:200]!r}: use auto or {', '.join(DEVICES)}")
+    if colon:
+        raise InputError(f"device {device[:200]!r} has an index, which only CUDA devices take: write it as {name}")
+    return ON_CPU[name](bundle, threads)
 
 
 def _first_usable(bundle: Bundle, threads: int | None) -> Engine:
@@ -46,4 +67,4 @@ def _first_usable(bundle: Bundle, threads: int | None) -> Engine:
         graphs = (bundle.manifest.graphs.vision, bundle.manifest.graphs.llm)
         if is_cuda_installed() and all(graph.quantisation is None for graph in graphs):
             return open_ort_cuda(bundle)
-    return OrtEngine(bundle, threads=threads)
+    return OrtEngine(bundle, threads)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vprm_runtime.engines.base import Block, FloatArray, Int64Array
+from vprm_runtime.engines.base import Block, ImageRows, Int64Array
 from vprm_runtime.prompt.builder import TokenisedPrompt
 
 _COMPARED_AT_ONCE = 64  # tokens: a long prefix is compared in pieces, by the interpreter's own loop
@@ -55,7 +55,7 @@ def groups(candidates: Sequence[Candidate], max_block_tokens: int) -> Iterator[l
 
 
 def packed_block(
-    group: Sequence[Candidate], past_tokens: int, no_embeds: FloatArray, past_rows: Int64Array | None = None
+    group: Sequence[Candidate], past_tokens: int, no_embeds: ImageRows, past_rows: Int64Array | None = None
 ) -> Block:
     """One block for a whole group behind `past_tokens` cached rows; score positions in group and step order.
 
@@ -87,7 +87,7 @@ def packed_block(
 def causal_block(
     ids: Sequence[int],
     past_tokens: int,
-    image_embeds: FloatArray,
+    image_embeds: ImageRows,
     score_positions: Sequence[int] = (),
     past_rows: Int64Array | None = None,
 ) -> Block:

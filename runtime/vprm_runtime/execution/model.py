@@ -4,10 +4,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from threading import Lock
 
-import numpy as np
-
 from vprm_runtime.bundle.manifest import Manifest
-from vprm_runtime.engines.base import Engine, FloatArray
+from vprm_runtime.engines.base import Engine, ImageRows, no_image_rows
 from vprm_runtime.errors import InputError
 from vprm_runtime.prompt.builder import PromptBuilder
 
@@ -27,9 +25,9 @@ class OpenedModel:
     lock: Lock = field(default_factory=Lock, repr=False, compare=False)
 
     @cached_property
-    def no_embeds(self) -> FloatArray:
+    def no_embeds(self) -> ImageRows:
         """Image embeddings of a block without image tokens: [0, hidden]."""
-        return np.zeros((0, self.manifest.model.hidden_size), self.manifest.graphs.llm.io_dtype)
+        return no_image_rows(self.manifest)
 
     def check_length(self, tokens: int, what: str) -> None:
         """Raise InputError if a prompt has more tokens than the model has positions."""

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from vprm_runtime.engines.base import FloatArray
+from vprm_runtime.engines.base import ImageRows
 from vprm_runtime.errors import EngineError
 from vprm_runtime.execution.blocks import Candidate, causal_block, groups, packed_block
 from vprm_runtime.execution.cache_tree import Branch, CacheTree
@@ -29,7 +29,7 @@ def run_prefix(model: OpenedModel, prefix: PreparedPrefix) -> Generator[int, Non
     Raises EngineError if the engine fails or the bundle's image tokens do not fit its vision graph.
     """
     engine, size = model.engine, model.max_block_tokens
-    embeds: FloatArray = engine.encode_tiles(np.concatenate(prefix.tiles)) if prefix.tiles else model.no_embeds
+    embeds: ImageRows = engine.encode_tiles(np.concatenate(prefix.tiles)) if prefix.tiles else model.no_embeds
     context_id = model.manifest.tokens.img_context
     expected = prefix.ids.count(context_id)
     if expected != len(embeds):

@@ -42,7 +42,6 @@ def test_suite_on_a_cpu(report_and_folder: tuple[dict[str, Any], Path]) -> None:
     taking_part = [
         "PyTorch fp32, one pass a candidate",
         "PyTorch fp32, prefix reuse",
-        "vprm, graphs on PyTorch's kernels, fp32",
         "vprm, cpu, fp32",
     ]
     assert [name for name, entry in results.items() if entry["skipped"] is None] == taking_part
@@ -52,7 +51,7 @@ def test_suite_on_a_cpu(report_and_folder: tuple[dict[str, Any], Path]) -> None:
         assert results[name]["difference_from_first"]["max"] < 1e-4
         assert results[name]["description"]
         assert "failed" not in results[name]
-    assert results["PyTorch fp32, prefix reuse"]["rounds"] == 3  # takes its turn beside every engine
+    assert results["PyTorch fp32, prefix reuse"]["rounds"] == 2  # takes its turn beside every engine
     for engine in ("cuda", "tensorrt", "tensorrt-rtx"):
         assert results[engine]["skipped"] == "there is no CUDA device"
     assert all(goal["measured"] is None for goal in report["goals"])
@@ -84,8 +83,7 @@ def test_what_does_not_fit_the_time_is_left_out_and_said(tmp_path: Path) -> None
     report = suite.run()
     results = {entry["name"]: entry for entry in report["results"]}
     assert results["PyTorch fp32, prefix reuse"]["ms"]["best of 2"] > 0
-    for name in ("vprm, graphs on PyTorch's kernels, fp32", "vprm, cpu, fp32"):
-        assert results[name]["skipped"].startswith("the time budget of 450 s: 10")
+    assert results["vprm, cpu, fp32"]["skipped"].startswith("the time budget of 450 s: 10")
     assert report["measured_with"].startswith("No engine that this package deploys was measured on this device")
     # A run that is killed leaves the report of its last stage.
     first_with_times = json.loads(next(text for text in saved if '"best of 2"' in text))
@@ -95,14 +93,14 @@ def test_what_does_not_fit_the_time_is_left_out_and_said(tmp_path: Path) -> None
 
 @without_device
 def test_failures_of_a_contender_are_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(self: object, inputs: object) -> None:
+    def broken(self: object, block: object, cache: object) -> None:
         raise RuntimeError("CUDA out of memory")
 
-    monkeypatch.setattr("vprm_benchmarks.gpu.torch_graph.TorchGraph.run", broken)
+    monkeypatch.setattr("vprm_runtime.engines.host.engine.HostEngine.forward", broken)
     report = Suite(SuiteOptions(tmp_path, "tiny", best_of=(2,), prefill_tokens=(16,), rounds=1)).run()
     results = {entry["name"]: entry for entry in report["results"]}
-    assert results["vprm, graphs on PyTorch's kernels, fp32"]["failed"] == "RuntimeError: CUDA out of memory"
-    assert results["vprm, cpu, fp32"]["ms"]["best of 2"] > 0
+    assert results["vprm, cpu, fp32"]["failed"] == "RuntimeError: CUDA out of memory"
+    assert results["PyTorch fp32, prefix reuse"]["ms"]["best of 2"] > 0
 
 
 def test_goals_are_taken_from_measurements() -> None:
@@ -112,16 +110,17 @@ def test_goals_are_taken_from_measurements() -> None:
 
     torch = {"name": "PyTorch bf16, one pass a candidate", "skipped": None, "ms": {"best of 8": 1000.0}}
     rtx = {"name": "tensorrt-rtx", "skipped": "not installed"}
-    graph = [engine("graphs on PyTorch's kernels", "fp16", 90.0, 0.6)]
+    cuda = [engine("cuda", "fp16", 90.0, 0.6)]
     tensorrt = [engine("tensorrt", "fp16", 100.0, 0.7), engine("tensorrt", "int8", 180.0, 0.5)]
-    found = goals({"results": [torch, *graph, *tensorrt, rtx]})
+    found = goals({"results": [torch, *cuda, *tensorrt, rtx]})
     assert [goal["measured"] for goal in found] == [0.7, 1.8, 200.0, 5.0]
     assert {goal["by"] for goal in found} == {"vprm, tensorrt, fp16"}
-    report = {"results": [torch, *graph, rtx]}
+    report = {"results": [torch, *cuda, rtx]}
     found = goals(report)
     assert [goal["measured"] for goal in found] == [0.6, None, 200.0, 5.0]
-    assert {goal["by"] for goal in found} == {"vprm, graphs on PyTorch's kernels, fp16"}
-    assert what_was_measured(report).startswith(
+    assert {goal["by"] for goal in found} == {"vprm, cuda, fp16"}
+    assert what_was_measured(report) == "Engines of this package that were measured: vprm, cuda, fp16."
+    assert what_was_measured({"results": [torch, rtx]}) == (
         "No engine that this package deploys was measured on this device (tensorrt-rtx: not installed)."
     )
 

@@ -26,7 +26,7 @@ from vprm_export import ExportOptions, export_bundle
 from vprm_runtime import Bundle, BundleError, EngineError, InputError, MissingExtraError, UnsupportedError
 from vprm_runtime.bundle.manifest import Precision
 from vprm_runtime.engines.cuda.device import is_device_present
-from vprm_runtime.engines.cuda.engine import Limits
+from vprm_runtime.engines.cuda.limits import Limits
 from vprm_runtime.engines.cuda.protocol import DeviceFacts
 from vprm_runtime.engines.cuda.tensorrt import EngineInfo, engine_directories, inspect_engines
 from vprm_runtime.engines.cuda.tensorrt.graph import import_tensorrt, is_installed

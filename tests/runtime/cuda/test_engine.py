@@ -113,31 +113,31 @@ def test_memory_is_given_back(bundle: Bundle, picture: Callable[..., Image.Image
     assert device.free_bytes() == before
 
 
-def causal(tokens: int, past: int, hidden: int) -> Block:
-    return causal_block(list(range(5, 5 + tokens)), past, np.zeros((0, hidden), np.float16), [tokens - 1])
+def causal(tokens: int, past: int, bundle: Bundle) -> Block:
+    rows = np.zeros((0, bundle.manifest.model.hidden_size), bundle.manifest.graphs.llm.io_dtype)
+    return causal_block(list(range(5, 5 + tokens)), past, rows, [tokens - 1])
 
 
 def test_growing_truncating_and_failing_leave_the_cache_right(bundle: Bundle) -> None:
     device = FakeDevice()
     engine, llm = fake_engine(bundle, device)
-    hidden = bundle.manifest.model.hidden_size
     cache = engine.new_cache(1)
     assert cache.capacity_tokens == 512
-    engine.forward(causal(400, 0, hidden), cache)
-    expected = engine.forward(causal(100, 400, hidden), cache)
+    engine.forward(causal(400, 0, bundle), cache)
+    expected = engine.forward(causal(100, 400, bundle), cache)
     cache.truncate(400)
-    engine.forward(causal(300, 400, hidden), cache)  # grows past 512
+    engine.forward(causal(300, 400, bundle), cache)  # grows past 512
     assert (cache.length_tokens, cache.capacity_tokens) == (700, 1024)
     cache.truncate(400)
     llm.fail_next = True
     with pytest.raises(EngineError, match="the device failed"):
-        engine.forward(causal(100, 400, hidden), cache)
+        engine.forward(causal(100, 400, bundle), cache)
     assert cache.length_tokens == 400
-    np.testing.assert_array_equal(engine.forward(causal(100, 400, hidden), cache), expected)
+    np.testing.assert_array_equal(engine.forward(causal(100, 400, bundle), cache), expected)
     with pytest.raises(ValueError, match="cannot truncate 500 cached rows to 501"):
         cache.truncate(501)
     with pytest.raises(TypeError, match="needs a cache from its own new_cache"):
-        engine.forward(causal(1, 0, hidden), object())  # type: ignore[arg-type]
+        engine.forward(causal(1, 0, bundle), object())  # type: ignore[arg-type]
 
 
 def test_vision_output_stays_on_the_device(bundle: Bundle) -> None:
@@ -177,19 +177,18 @@ def test_a_request_that_cannot_fit_is_refused_with_numbers(bundle: Bundle) -> No
 
 def test_too_many_tokens_for_the_profile_are_refused(bundle: Bundle) -> None:
     engine, llm = fake_engine(bundle, FakeDevice(), "tokens=1:16:32,past=0:32:64")
-    hidden = bundle.manifest.model.hidden_size
     cache = engine.new_cache(200)
     with pytest.raises(
         InputError, match="100 tokens are too many for this engine: its profile has 64 cached and 32 new"
     ):
-        engine.forward(causal(100, 0, hidden), cache)
+        engine.forward(causal(100, 0, bundle), cache)
     assert not llm.runs
     assert cache.length_tokens == 0
 
 
 def test_a_mask_that_looks_ahead_is_not_cut(bundle: Bundle) -> None:
     engine, _ = fake_engine(bundle, FakeDevice(), "tokens=1:16:32,past=0:64:64")
-    block = causal(40, 0, bundle.manifest.model.hidden_size)
+    block = causal(40, 0, bundle)
     block.attention_mask[0, 1] = True
     with pytest.raises(ValueError, match="some see later ones"):
         engine.forward(block, engine.new_cache(64))
@@ -203,3 +202,14 @@ def test_fake_graph_is_strict(bundle: Bundle) -> None:
     with pytest.raises(AssertionError, match="outside of all allocations"):
         device.check(1, 1)
     assert engine.description == "fake"
+
+
+def test_every_call_makes_its_device_current(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+    monkeypatch.setattr(FakeDevice, "make_current", lambda self: made.append("current"))
+    engine, _ = fake_engine(bundle, FakeDevice())
+    cache = engine.new_cache(8)
+    engine.forward(causal(2, 0, bundle), cache)
+    engine.encode_tiles(np.zeros((1, 56, 56, 3), np.uint8))
+    engine.close()
+    assert len(made) == 4

@@ -14,14 +14,16 @@ import pytest
 
 from vprm_runtime import Bundle, EngineError, InputError, MissingExtraError
 from vprm_runtime.engines import open_engine
-from vprm_runtime.engines.cuda.device import CudaDevice, Replay, SpareMemory, free_memory, is_device_present
-from vprm_runtime.engines.cuda.memory_budget import MemoryPlan, gigabytes
+from vprm_runtime.engines.cuda.device import CudaDevice, is_device_present
+from vprm_runtime.engines.cuda.memory_budget import MemoryBudget, gigabytes
 from vprm_runtime.engines.cuda.profiles import llm_profiles, profile_set, vision_profiles
 from vprm_runtime.engines.cuda.protocol import DeviceFacts
+from vprm_runtime.engines.cuda.replay import Replay
+from vprm_runtime.engines.cuda.spare_memory import SpareMemory, free_memory
 from vprm_runtime.engines.cuda.tensorrt import EngineInfo, inspect_engines
 from vprm_runtime.engines.cuda.tensorrt.engine_file import CompiledCheck, GraphEngine, bundle_fingerprint, engine_lines
 from vprm_runtime.engines.cuda.tensorrt.graph import refit
-from vprm_runtime.engines.cuda.tensorrt.opening import check_engine, choose_engine, describe, plan_memory
+from vprm_runtime.engines.cuda.tensorrt.opening import check_engine, choose_engine, describe, memory_budget
 
 L4 = DeviceFacts("NVIDIA L4", 89, 24 * 10**9)
 VERSION = "1.7.1.116"
@@ -126,18 +128,18 @@ def test_damaged_descriptions_are_refused(tmp_path: Path, text: str) -> None:
 
 def test_memory_is_planned_from_the_description(built: tuple[Bundle, EngineInfo, Path]) -> None:
     bundle, info, _ = built
-    plan = plan_memory(bundle, info, L4, 2 * 10**9)
+    plan = memory_budget(bundle, info, L4, 2 * 10**9)
     assert (plan.weights_bytes, plan.workspace_bytes) == (2000, 2000)  # weights of both, the larger workspace
     assert plan.cache_row_bytes == 3 * 2 * 32 * 2
     assert plan.inputs_outputs_bytes["attention_mask"] == 4096 * (8192 + 4096)
     plan.check_engine(4096)
-    small = plan_memory(bundle, info, L4, 10**8)
+    small = memory_budget(bundle, info, L4, 10**8)
     with pytest.raises(EngineError, match=r"NVIDIA L4 has 0\.10 GB free, the engine needs 0\.\d\d GB: weights 0.00 MB"):
         small.check_engine()
 
 
 def test_memory_plan_adds_up() -> None:
-    plan = MemoryPlan("card", 1000, 300, 200, {"a": 50, "b": 50}, cache_row_bytes=100, reserve_bytes=100)
+    plan = MemoryBudget("card", 1000, 300, 200, {"a": 50, "b": 50}, cache_row_bytes=100, reserve_bytes=100)
     assert (plan.engine_bytes, plan.max_cache_tokens) == (700, 3)
     plan.check_engine(3)
     with pytest.raises(EngineError, match="the engine needs"):

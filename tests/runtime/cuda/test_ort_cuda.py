@@ -15,7 +15,7 @@ from vprm_runtime import Bundle, EngineError, StepScorer, UnsupportedError
 from vprm_runtime.engines import select
 from vprm_runtime.engines.cuda import onnxruntime as ort_cuda
 from vprm_runtime.engines.cuda.blocks import padded_block
-from vprm_runtime.engines.cuda.engine import Limits
+from vprm_runtime.engines.cuda.limits import Limits
 from vprm_runtime.engines.cuda.onnxruntime import (
     PROVIDER,
     TOTAL_MULTIPLE,
@@ -72,13 +72,13 @@ def test_nodes_left_to_the_cpu_are_seen(fp16_bundle: Bundle) -> None:
 def test_memory_is_planned_from_the_manifest(fp16_bundle: Bundle) -> None:
     manifest = fp16_bundle.manifest
     limits = Limits.of(*graph_profiles(manifest))
-    plan = ort_cuda.plan_memory(manifest, DeviceFacts("NVIDIA L4", 89, 1), 10**9, limits)
+    plan = ort_cuda.memory_budget(manifest, DeviceFacts("NVIDIA L4", 89, 1), 10**9, limits)
     weights = [path.stat().st_size for path in fp16_bundle.path.glob("*.onnx.data")]
     assert plan.weights_bytes == sum(weights) > 0
     assert plan.cache_row_bytes == 3 * 2 * 32 * 2
     plan.check_engine(4096)
     with pytest.raises(EngineError, match="Use a bundle of a lower precision"):
-        ort_cuda.plan_memory(manifest, DeviceFacts("NVIDIA L4", 89, 1), 10**8, limits).check_engine()
+        ort_cuda.memory_budget(manifest, DeviceFacts("NVIDIA L4", 89, 1), 10**8, limits).check_engine()
 
 
 @pytest.mark.skipif(has_cuda, reason="onnxruntime has CUDA here")

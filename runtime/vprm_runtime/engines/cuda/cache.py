@@ -1,8 +1,8 @@
-"""Cached keys and values on a device, in one allocation; the engine writes new rows directly behind the cached ones."""
+"""Cached keys and values on a device, in one allocation; the engine writes new rows directly after the cached ones."""
 
 import numpy as np
 
-from vprm_runtime.engines.base import CachedRows, Int64Array, kept_in_place
+from vprm_runtime.engines.base import CachedRows, Int64Array, grown_capacity, kept_in_place
 from vprm_runtime.engines.cuda.protocol import ALIGNMENT_BYTES, Buffer, Device
 
 # Rows are reserved in steps of this many: memory of ended sessions then fits new ones, at the same addresses, and
@@ -59,14 +59,21 @@ class DeviceCache(CachedRows):
     def trim(self) -> None:
         """Give memory beyond the cached rows back, down to the next step of capacity."""
         if rounded_capacity(self._length) < self._capacity:
-            self.grow(self._length)
+            self.resize(self._length)
 
     def release(self) -> None:
         """Give all memory back."""
-        self._length = self._capacity = 0
+        super().release()
+        self._capacity = 0
         self._buffer.release()
 
-    def grow(self, capacity_tokens: int) -> None:
+    def capacity_for(self, tokens: int) -> int:
+        """The capacity that makes room for `tokens` more rows: what it is, or what it has to be resized to."""
+        self.check_usable()
+        needed = self._length + tokens
+        return self._capacity if needed <= self._capacity else rounded_capacity(grown_capacity(needed, self._capacity))
+
+    def resize(self, capacity_tokens: int) -> None:
         """Move the rows to an allocation of this capacity, in whole steps."""
         old_buffer, old_capacity = self._buffer, self._capacity
         capacity = rounded_capacity(capacity_tokens)

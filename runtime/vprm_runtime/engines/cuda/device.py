@@ -1,16 +1,15 @@
-"""The CUDA device through `cuda-python`: memory, copies, one stream, and replay of repeated runs as CUDA graphs."""
+"""A CUDA device through `cuda-python`: memory, copies, one stream, recorded runs."""
 
 import importlib
-import warnings
 import weakref
-from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from typing import Any
 
 from numpy.typing import NDArray
 
 from vprm_runtime.engines.cuda.memory_budget import gigabytes
 from vprm_runtime.engines.cuda.protocol import DeviceFacts
+from vprm_runtime.engines.cuda.spare_memory import SpareMemory, free_memory
 from vprm_runtime.errors import EngineError, MissingExtraError
 
 _NO_DRIVER = (
@@ -18,44 +17,11 @@ _NO_DRIVER = (
 )
 
 
-class SpareMemory:
-    """Released allocations by size, kept for the next request of the same size."""
-
-    def __init__(self) -> None:
-        self._sizes: dict[int, int] = {}  # of all live addresses
-        self._spare: dict[int, list[int]] = {}
-
-    @property
-    def spare_bytes(self) -> int:
-        """Bytes in released allocations."""
-        return sum(size * len(addresses) for size, addresses in self._spare.items())
-
-    def take(self, size_bytes: int) -> int | None:
-        """A released allocation of exactly this size, or None."""
-        addresses = self._spare.get(size_bytes)
-        return addresses.pop() if addresses else None
-
-    def add(self, address: int, size_bytes: int) -> None:
-        """Remember a new allocation."""
-        self._sizes[address] = size_bytes
-
-    def release(self, address: int) -> None:
-        """Keep an allocation for later."""
-        self._spare.setdefault(self._sizes[address], []).append(address)
-
-    def drain(self) -> list[int]:
-        """All released allocations, which are forgotten here and have to be freed."""
-        addresses = [address for spare in self._spare.values() for address in spare]
-        self._spare.clear()
-        for address in addresses:
-            del self._sizes[address]
-        return addresses
-
-
 class CudaDevice:
     """One CUDA device, its memory and one stream.
 
-    Raises EngineError where there is no driver or device, MissingExtraError naming `extra` without cuda-python.
+    Raises EngineError if there is no driver or no device of that index, MissingExtraError naming `extra` without
+    cuda-python.
     """
 
     def __init__(self, index: int = 0, extra: str = "tensorrt") -> None:
@@ -65,7 +31,8 @@ class CudaDevice:
             raise EngineError(f"no CUDA device can be used ({self._describe(count[0])}): {_NO_DRIVER}")
         if not 0 <= index < int(count[1]):
             raise EngineError(f"there is no CUDA device {index}, this machine has {count[1]}: choose a smaller number")
-        self._call("cudaSetDevice", index)
+        self._index = index
+        self.make_current()
         properties = self._call("cudaGetDeviceProperties", index)
         name = properties.name.decode() if isinstance(properties.name, bytes) else str(properties.name)
         capability = int(properties.major) * 10 + int(properties.minor)
@@ -82,6 +49,10 @@ class CudaDevice:
         """What the device is."""
         return self._facts
 
+    def make_current(self) -> None:
+        """Let this thread's CUDA calls, those of libraries too, go to this device: every thread begins at device 0."""
+        self._call("cudaSetDevice", self._index)
+
     def free_bytes(self) -> int:
         """Memory that can still be allocated."""
         free, _ = self._call("cudaMemGetInfo")
@@ -94,9 +65,7 @@ class CudaDevice:
             return spare
         status, address = self._rt.cudaMalloc(size_bytes)
         if int(status) != 0:
-            self.synchronize()
-            for unused in self._memory.drain():
-                self._call("cudaFree", unused)
+            self.trim()
             status, address = self._rt.cudaMalloc(size_bytes)
         if int(status) != 0:
             raise EngineError(
@@ -109,6 +78,12 @@ class CudaDevice:
     def release(self, address: int) -> None:
         """Keep memory for the next request of its size; work in the stream that still uses it comes first anyway."""
         self._memory.release(address)
+
+    def trim(self) -> None:
+        """Give released memory back to the driver, after all queued work."""
+        self.synchronize()
+        for unused in self._memory.drain():
+            self._call("cudaFree", unused)
 
     def copy_to_device(self, address: int, array: NDArray[Any]) -> None:
         """Queue a copy. Pageable host memory is staged before the call returns (CUDA, API synchronization behavior)."""
@@ -165,50 +140,6 @@ class CudaDevice:
     def _describe(self, status: Any) -> str:
         text = self._rt.cudaGetErrorString(status)[1]
         return text.decode() if isinstance(text, bytes) else str(text)
-
-
-class Replay:
-    """Runs that repeat are recorded at their second time and replayed from then on, the least recent ones forgotten.
-
-    A key must hold all that a run depends on: shapes and addresses. Where a run cannot be recorded, a RuntimeWarning
-    says why and all runs are queued directly from then on: slower, and as right.
-    """
-
-    def __init__(self, device: Any, capacity: int = 16) -> None:
-        self._device = device  # with capture, launch, forget
-        self._capacity = capacity
-        self._seen: OrderedDict[Hashable, Any] = OrderedDict()  # key -> recorded graph; None: seen once
-        self._records = True
-
-    def run(self, key: Hashable, enqueue: Callable[[], None]) -> None:
-        """Queue a run: directly at first, then by its recording."""
-        if not self._records:
-            enqueue()
-            return
-        if key not in self._seen:
-            enqueue()  # also lets the library do its one-time work for these shapes outside of a recording
-            self._seen[key] = None
-            if len(self._seen) > self._capacity:
-                _, old = self._seen.popitem(last=False)
-                if old is not None:
-                    self._device.forget(old)
-            return
-        self._seen.move_to_end(key)
-        if self._seen[key] is None:
-            try:
-                self._seen[key] = self._device.capture(enqueue)
-            except EngineError as error:
-                self._records = False
-                warnings.warn(f"runs are not replayed as CUDA graphs: {error}", RuntimeWarning, stacklevel=2)
-                enqueue()
-                return
-        self._device.launch(self._seen[key])
-
-
-def free_memory(runtime: Any, memory: SpareMemory) -> None:
-    """Give released memory back to the driver. What it says is not looked at: a device that is gone has freed it."""
-    for address in memory.drain():
-        runtime.cudaFree(address)
 
 
 def import_cuda_runtime(extra: str = "tensorrt") -> Any:

@@ -1,77 +1,29 @@
 """The engine over compiled graphs on a device: prepares bindings, keeps the cache there, brings logits back.
 
 encode_tiles: tiles -> device -> vision graph -> rows that stay on the device
-forward:      block -> parts that fit a profile -> LLM graph, new rows written behind the cached ones -> logits
+forward:      block -> parts that fit a profile -> LLM graph, new rows written after the cached ones -> logits
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vprm_runtime.bundle.graph_io import cache_names
 from vprm_runtime.bundle.manifest import Manifest
-from vprm_runtime.engines.base import Block, FloatArray, Int64Array, KVCache
+from vprm_runtime.engines.base import Block, ImageRows, KVCache, check_image_rows, closed_error
 from vprm_runtime.engines.cuda.blocks import padded_block, split_block
 from vprm_runtime.engines.cuda.cache import DeviceCache, rounded_capacity
-from vprm_runtime.engines.cuda.memory_budget import MemoryPlan
-from vprm_runtime.engines.cuda.profiles import Profile
+from vprm_runtime.engines.cuda.limits import Limits, aligned, inputs_outputs_bytes
+from vprm_runtime.engines.cuda.memory_budget import MemoryBudget
 from vprm_runtime.engines.cuda.protocol import ALIGNMENT_BYTES, Binding, Buffer, Device, DeviceGraph, DeviceRows
 from vprm_runtime.errors import EngineError, InputError
 
-_ONE_ROW: Int64Array = np.zeros(1, np.int64)
-_CAST_BYTES = 8
-
-
-@dataclass(frozen=True)
-class Limits:
-    """Largest sizes that every profile of an engine takes."""
-
-    tiles: int
-    tokens: int
-    past: int
-    image_rows: int
-    scores: int
-
-    @staticmethod
-    def of(vision: tuple[Profile, ...], llm: tuple[Profile, ...]) -> "Limits":
-        """Limits of two engines' profiles."""
-
-        def largest(profiles: tuple[Profile, ...], name: str) -> int:
-            return min(profile[name].max[0] for profile in profiles)
-
-        return Limits(
-            tiles=largest(vision, "tiles"),
-            tokens=largest(llm, "input_ids"),
-            past=largest(llm, "past.0.key"),
-            image_rows=largest(llm, "image_embeds"),
-            scores=largest(llm, "score_positions"),
-        )
-
-
-def inputs_outputs_bytes(manifest: Manifest, limits: Limits) -> dict[str, int]:
-    """Device memory of each staging buffer, cached rows aside."""
-    model, graphs = manifest.model, manifest.graphs
-    llm_itemsize = np.dtype(graphs.llm.io_dtype).itemsize
-    row_bytes = model.kv_width * llm_itemsize
-    staged_parts = 0 if row_bytes % ALIGNMENT_BYTES == 0 else model.layers * 2
-    image_rows = max(limits.image_rows, limits.tiles * model.tokens_per_tile)
-    return {
-        "tiles": limits.tiles * manifest.tiling.tile_size_px**2 * 3,
-        "image_embeds": image_rows * model.hidden_size * max(llm_itemsize, np.dtype(graphs.vision.io_dtype).itemsize),
-        "input_ids": limits.tokens * _CAST_BYTES,
-        "position_ids": limits.tokens * _CAST_BYTES,
-        "score_positions": limits.scores * _CAST_BYTES,
-        "attention_mask": limits.tokens * (limits.past + limits.tokens),
-        "step_logits": limits.scores * len(manifest.score_rule.candidates) * 4,
-        "new_rows": staged_parts * _aligned(limits.tokens * row_bytes),
-    }
-
 
 class DeviceEngine:
-    """Engine over two compiled graphs on one device. `trt.opening.open_tensorrt` and `ort_cuda.open_ort_cuda` make one
-    from a bundle.
+    """Engine over two compiled graphs on one device. `tensorrt.opening.open_tensorrt` and `onnxruntime.open_ort_cuda`
+    make one from a bundle.
 
     Blocks are padded until cached and new tokens together are a multiple of `total_multiple`.
     """
@@ -82,17 +34,16 @@ class DeviceEngine:
         device: Device,
         vision: DeviceGraph,
         llm: DeviceGraph,
-        plan: MemoryPlan,
+        budget: MemoryBudget,
         description: str,
         total_multiple: int = 1,
     ) -> None:
         self._manifest = manifest
         self._model = manifest.model
         self._device = device
-        self._vision = vision
-        self._llm = llm
-        self._plan = plan
-        self._description = description
+        self._graphs: tuple[DeviceGraph, DeviceGraph] | None = (vision, llm)
+        self._budget = budget
+        self.description = description
         self._total_multiple = total_multiple
         self._candidates = len(manifest.score_rule.candidates)
         self._llm_dtype = np.dtype(manifest.graphs.llm.io_dtype)
@@ -103,17 +54,19 @@ class DeviceEngine:
         }
 
     @property
-    def description(self) -> str:
-        """Library, version, device and precisions."""
-        return self._description
+    def precisions(self) -> tuple[str, str]:
+        """Of the vision and the LLM graph, as in the bundle."""
+        graphs = self._manifest.graphs
+        return graphs.vision.precision, graphs.llm.precision
 
     @property
     def max_block_tokens(self) -> int:
         """Tokens that one run takes beside padding; longer blocks are cut."""
         return self._limits.tokens - (self._total_multiple - 1)
 
-    def encode_tiles(self, tiles: NDArray[np.uint8]) -> FloatArray:
-        """Image embeddings [T*tokens_per_tile, hidden], left on the device: a `DeviceRows`, which NumPy can read."""
+    def encode_tiles(self, tiles: NDArray[np.uint8]) -> DeviceRows:
+        """Image embeddings [T*tokens_per_tile, hidden], left on the device."""
+        vision, _ = self._open_graphs()
         per_tile, width = self._model.tokens_per_tile, self._model.hidden_size
         row_bytes = width * self._vision_dtype.itemsize
         buffer = Buffer(self._device, len(tiles) * per_tile * row_bytes)
@@ -123,24 +76,28 @@ class DeviceEngine:
             target = buffer.address + start * per_tile * row_bytes
             place = target if target % ALIGNMENT_BYTES == 0 else self._buffers["image_embeds"].address
             shape = (len(chunk) * per_tile, width)
-            self._vision.run(0, {"tiles": Binding(source, chunk.shape), "image_embeds": Binding(place, shape)})
+            vision.run(0, {"tiles": Binding(source, chunk.shape), "image_embeds": Binding(place, shape)})
             if place != target:
                 self._device.copy_on_device(target, place, shape[0] * row_bytes)
         rows = DeviceRows(self._device, buffer, buffer.address, (len(tiles) * per_tile, width), self._vision_dtype)
         if self._vision_dtype != self._llm_dtype:
             rows = self._rows_from_host(np.asarray(rows).astype(self._llm_dtype))
-        return cast(FloatArray, rows)
+        return rows
 
     def new_cache(self, capacity_tokens: int) -> DeviceCache:
         """An empty cache for about `capacity_tokens` rows. Raises InputError where that does not fit."""
-        self._plan.check_cache(rounded_capacity(capacity_tokens), self._device.free_bytes())
+        self._open_graphs()
+        self._budget.check_cache(rounded_capacity(capacity_tokens), self._device.free_bytes())
         row_bytes = self._model.kv_width * self._llm_dtype.itemsize
         return DeviceCache(self._device, self._model.layers, row_bytes, capacity_tokens)
 
     def forward(self, block: Block, cache: KVCache) -> NDArray[np.float32]:
-        """Run the block, in parts where it is longer than the profile; on an error the cache is as it was."""
+        """Run the block, in parts if it is longer than the profile; on an error the cache is as before."""
+        _, llm = self._open_graphs()
         if not isinstance(cache, DeviceCache):
             raise TypeError(f"DeviceEngine needs a cache from its own new_cache, got {type(cache).__name__}")
+        image_token = self._manifest.tokens.img_context
+        check_image_rows(block, image_token, self._llm_dtype)
         past, new = cache.length_tokens, len(block.input_ids)
         if past + new > self._limits.past + self.max_block_tokens:
             raise InputError(
@@ -149,39 +106,51 @@ class DeviceEngine:
                 f"e.g. past=0:{self._limits.past}:{past + new}"
             )
         self._reserve(cache, new + self._total_multiple - 1)
-        logits, image_token = [], self._manifest.tokens.img_context
+        logits = []
         try:
             for part in split_block(block, self.max_block_tokens, self._limits.scores, image_token):
-                logits.append(self._run(part, cache))
+                logits.append(self._run(llm, part, cache))
         except Exception:
             cache.truncate(past)
             raise
         return np.concatenate(logits)
 
-    def close(self) -> None:
-        """Give the buffers and the graphs' memory back."""
-        for buffer in self._buffers.values():
-            buffer.release()
-        self._buffers.clear()
-        del self._vision, self._llm
-
     def synchronize(self) -> None:
         """Wait for all queued work: for measurements."""
         self._device.synchronize()
 
-    def _reserve(self, cache: DeviceCache, tokens: int) -> None:
-        needed = cache.length_tokens + tokens
-        if needed > cache.capacity_tokens:
-            capacity = rounded_capacity(max(needed, cache.capacity_tokens + cache.capacity_tokens // 2))
-            self._plan.check_cache(capacity, self._device.free_bytes())
-            cache.grow(capacity)
+    @property
+    def is_closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._graphs is None
 
-    def _run(self, block: Block, cache: DeviceCache) -> NDArray[np.float32]:
+    def close(self) -> None:
+        """Give the buffers and the graphs' memory back to the device. Caches and image rows keep theirs."""
+        self._graphs = None
+        for buffer in self._buffers.values():
+            buffer.release()
+        self._device.make_current()
+        self._device.trim()
+
+    def _open_graphs(self) -> tuple[DeviceGraph, DeviceGraph]:
+        """The graphs, with this thread's calls going to their device. Raises EngineError if the engine is closed."""
+        if self._graphs is None:
+            raise closed_error()
+        self._device.make_current()
+        return self._graphs
+
+    def _reserve(self, cache: DeviceCache, tokens: int) -> None:
+        capacity = cache.capacity_for(tokens)
+        if capacity != cache.capacity_tokens:
+            self._budget.check_cache(capacity, self._device.free_bytes())
+            cache.resize(capacity)
+
+    def _run(self, llm: DeviceGraph, block: Block, cache: DeviceCache) -> NDArray[np.float32]:
         """One run of the LLM graph; logits float32 [K, C]."""
         tokens, past = len(block.input_ids), cache.length_tokens
         block = padded_block(block, self._total_multiple, self._manifest.tokens.im_end)
         new = len(block.input_ids)
-        positions = block.score_positions if len(block.score_positions) else _ONE_ROW  # the graph wants K >= 1
+        positions = block.graph_score_positions
         if past > self._limits.past:
             raise InputError(
                 f"{past:,} cached tokens are too many for this engine, its profile has {self._limits.past:,}: "
@@ -198,7 +167,7 @@ class DeviceEngine:
         }
         staged = not cache.new_rows_aligned
         bindings |= self._cache_bindings(cache, new, staged)
-        self._llm.run(self._profile(past), bindings)
+        llm.run(0 if past == 0 else len(llm.profiles) - 1, bindings)  # the prefix profile, or the suffix profile
         if staged:
             self._append_staged(cache, bindings, tokens)
         cache.advance(tokens)
@@ -208,29 +177,22 @@ class DeviceEngine:
         self._device.copy_to_host(logits, bindings["step_logits"].address)
         return logits
 
-    def _profile(self, past: int) -> int:
-        """The prefix profile for a first block, the suffix profile behind cached rows."""
-        return 0 if past == 0 else len(self._llm.profiles) - 1
-
     def _cache_bindings(self, cache: DeviceCache, new: int, staged: bool) -> dict[str, Binding]:
         width, past = self._model.kv_width, cache.length_tokens
         staging = self._buffers["new_rows"].address
-        part_bytes = _aligned(new * width * self._llm_dtype.itemsize)
+        part_bytes = aligned(new * width * self._llm_dtype.itemsize)
         bindings = {}
-        for layer in range(self._model.layers):
-            for part, name in enumerate(("key", "value")):
-                place = staging + (layer * 2 + part) * part_bytes if staged else cache.new_address(layer, part)
-                bindings[f"past.{layer}.{name}"] = Binding(cache.past_address(layer, part), (past, width))
-                bindings[f"new.{layer}.{name}"] = Binding(place, (new, width))
+        for layer, part, past_name, new_name in cache_names(self._model.layers):
+            place = staging + (layer * 2 + part) * part_bytes if staged else cache.new_address(layer, part)
+            bindings[past_name] = Binding(cache.past_address(layer, part), (past, width))
+            bindings[new_name] = Binding(place, (new, width))
         return bindings
 
     def _append_staged(self, cache: DeviceCache, bindings: Mapping[str, Binding], tokens: int) -> None:
-        """Copy new rows behind the cached ones where the graph could not write them there: narrow rows only."""
+        """Copy new rows after the cached ones if the graph could not write them there: narrow rows only."""
         size_bytes = tokens * self._model.kv_width * self._llm_dtype.itemsize
-        for layer in range(self._model.layers):
-            for part, name in enumerate(("key", "value")):
-                rows = bindings[f"new.{layer}.{name}"]
-                self._device.copy_on_device(cache.new_address(layer, part), rows.address, size_bytes)
+        for layer, part, _, new_name in cache_names(self._model.layers):
+            self._device.copy_on_device(cache.new_address(layer, part), bindings[new_name].address, size_bytes)
 
     def _upload(self, name: str, array: NDArray[Any]) -> int:
         buffer = self._buffers[name]
@@ -244,10 +206,13 @@ class DeviceEngine:
             self._device.copy_to_device(buffer.address, contiguous)
         return buffer.address
 
-    def _embeds_address(self, embeds: FloatArray | DeviceRows) -> int:
-        """Where image rows are, aligned: in place if they are on the device already, else in the staging buffer."""
-        if not isinstance(embeds, DeviceRows):
-            return self._upload("image_embeds", embeds.astype(self._llm_dtype, copy=False))
+    def _embeds_address(self, embeds: ImageRows) -> int:
+        """Where image rows are, aligned: in place if they are on this device already, else in the staging buffer.
+
+        Rows of another `Device` come over the host, even if it is the same card: its stream may still write them.
+        """
+        if not isinstance(embeds, DeviceRows) or embeds.device is not self._device:
+            return self._upload("image_embeds", np.asarray(embeds))
         if len(embeds) and embeds.address % ALIGNMENT_BYTES:
             staging = self._buffers["image_embeds"]
             self._device.copy_on_device(staging.address, embeds.address, len(embeds) * embeds.row_bytes)
@@ -258,7 +223,3 @@ class DeviceEngine:
         buffer = Buffer(self._device, rows.nbytes)
         self._device.copy_to_device(buffer.address, rows)
         return DeviceRows(self._device, buffer, buffer.address, (rows.shape[0], rows.shape[1]), rows.dtype)
-
-
-def _aligned(size_bytes: int) -> int:
-    return -(-size_bytes // ALIGNMENT_BYTES) * ALIGNMENT_BYTES

@@ -10,10 +10,11 @@ from vprm_runtime.errors import EngineError, InputError
 
 # CUDA context, library code and allocation granularity; an estimate that is to be checked on each new device.
 RESERVE_BYTES = 512 << 20
+FIRST_CACHE_TOKENS = 4096  # a prefix of 13 tiles and some candidates: an engine is opened only if that fits beside it
 
 
 @dataclass(frozen=True)
-class MemoryPlan:
+class MemoryBudget:
     """Bytes that one engine takes on a device with `free_bytes` before it is loaded.
 
     `inputs_outputs_bytes` is by tensor, `cache_row_bytes` what one cached token takes over all layers.
@@ -39,7 +40,7 @@ class MemoryPlan:
         """Cached tokens, of all sessions together, that fit beside the engine."""
         return max(0, self.free_bytes - self.engine_bytes) // self.cache_row_bytes
 
-    def check_engine(self, cache_tokens: int = 1) -> None:
+    def check_engine(self, cache_tokens: int = FIRST_CACHE_TOKENS) -> None:
         """Raise EngineError where the engine and `cache_tokens` cached tokens do not fit."""
         if self.max_cache_tokens < cache_tokens:
             needed = self.engine_bytes + cache_tokens * self.cache_row_bytes

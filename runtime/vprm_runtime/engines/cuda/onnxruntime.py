@@ -17,9 +17,10 @@ import numpy as np
 from vprm_runtime.bundle.bundle import Bundle
 from vprm_runtime.bundle.manifest import Manifest
 from vprm_runtime.engines.cuda.device import CudaDevice
-from vprm_runtime.engines.cuda.engine import DeviceEngine, Limits, inputs_outputs_bytes
-from vprm_runtime.engines.cuda.memory_budget import MemoryPlan
-from vprm_runtime.engines.cuda.profiles import Profile, llm_profiles, profile_set, vision_profiles
+from vprm_runtime.engines.cuda.engine import DeviceEngine
+from vprm_runtime.engines.cuda.limits import Limits, inputs_outputs_bytes
+from vprm_runtime.engines.cuda.memory_budget import MemoryBudget
+from vprm_runtime.engines.cuda.profiles import Profile, SizeRange, llm_profiles, sized_profiles, vision_profiles
 from vprm_runtime.engines.cuda.protocol import Binding, DeviceFacts
 from vprm_runtime.engines.host.onnxruntime import import_onnxruntime
 from vprm_runtime.errors import EngineError, MissingExtraError, UnsupportedError
@@ -33,7 +34,6 @@ _NEED = ("scoring with ONNX Runtime on CUDA", "cuda")  # for what, and the extra
 TOTAL_MULTIPLE = 8
 
 _MAX_BLOCK_TOKENS = 2048  # enough to fill a device, and few enough for float32 attention, which keeps its scores
-_FIRST_CACHE_TOKENS = 4096  # a prefix of 13 tiles and some candidates
 _COSTLY = ("MatMul", "Gemm", "Attention", "Normalization", "RotaryEmbedding", "Gelu")
 _DTYPES = {
     "tensor(float)": np.float32,
@@ -151,8 +151,8 @@ def open_ort_cuda(bundle: Bundle, device_index: int = 0) -> DeviceEngine:
     device = CudaDevice(device_index, extra="cuda")
     _load_cuda_libraries(ort)
     vision_table, llm_table = graph_profiles(manifest)
-    plan = plan_memory(manifest, device.facts, device.free_bytes(), Limits.of(vision_table, llm_table))
-    plan.check_engine(_FIRST_CACHE_TOKENS)
+    budget = memory_budget(manifest, device.facts, device.free_bytes(), Limits.of(vision_table, llm_table))
+    budget.check_engine()
     vision, llm = (
         OrtDeviceGraph(path, table, "cuda", device_index, device.stream)
         for path, table in ((bundle.vision_path, vision_table), (bundle.llm_path, llm_table))
@@ -162,28 +162,35 @@ def open_ort_cuda(bundle: Bundle, device_index: int = 0) -> DeviceEngine:
         f"ONNX Runtime {ort.__version__}, {device.facts.name} (sm{device.facts.compute_capability}), "
         f"vision {manifest.graphs.vision.precision}, LLM {manifest.graphs.llm.precision}"
     )
-    return DeviceEngine(manifest, device, vision, llm, plan, description, TOTAL_MULTIPLE)
+    return DeviceEngine(manifest, device, vision, llm, budget, description, TOTAL_MULTIPLE)
 
 
 def graph_profiles(manifest: Manifest) -> tuple[tuple[Profile, ...], tuple[Profile, ...]]:
     """Sizes that the engine keeps to: (vision, LLM). ONNX Runtime takes any, so cached tokens end with the model's."""
     tokens = _MAX_BLOCK_TOKENS + TOTAL_MULTIPLE - 1
-    sizes = profile_set(
-        f"tokens=1:{tokens}:{tokens},past=0:0:{manifest.model.max_positions_tokens},scores=1:80:1024", manifest
+    sizes = sized_profiles(
+        manifest,
+        tokens=SizeRange(1, tokens, tokens),
+        past=SizeRange(0, 0, manifest.model.max_positions_tokens),
+        scores=SizeRange(1, 80, 1024),
     )
     vision, llm = manifest.graph_io
     return vision_profiles(vision, sizes), llm_profiles(llm, sizes)
 
 
-def plan_memory(manifest: Manifest, facts: DeviceFacts, free_bytes: int, limits: Limits) -> MemoryPlan:
+def memory_budget(manifest: Manifest, facts: DeviceFacts, free_bytes: int, limits: Limits) -> MemoryBudget:
     """Weights by their files; what ONNX Runtime allocates while it runs is an estimate."""
     graphs = manifest.graphs
     itemsize = np.dtype(graphs.llm.io_dtype).itemsize
-    sizes = (manifest.files.get(f"{graph.file}.data") for graph in (graphs.vision, graphs.llm))
-    return MemoryPlan(
+    return MemoryBudget(
         device_name=facts.name,
         free_bytes=free_bytes,
-        weights_bytes=sum(info.size_bytes for info in sizes if info is not None),
+        weights_bytes=sum(
+            info.size_bytes
+            for graph in (graphs.vision, graphs.llm)
+            for name, info in manifest.files_of(graph).items()
+            if name != graph.file
+        ),
         workspace_bytes=_workspace_bytes(manifest.model.hidden_size, limits.tokens, itemsize),
         inputs_outputs_bytes=inputs_outputs_bytes(manifest, limits),
         cache_row_bytes=manifest.cache_row_bytes,

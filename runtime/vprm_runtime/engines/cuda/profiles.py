@@ -1,8 +1,8 @@
-"""Optimisation profiles: the one table from which builder, runtime, memory plan and tests take their shapes.
+"""Optimisation profiles: the one table from which builder, runtime, memory budget and tests take their shapes.
 
 A profile gives every dynamic dimension of `graph_io` a smallest, a typical and a largest size. TensorRT chooses kernels
-for the typical one and refuses what lies outside. The LLM engine has two: `prefix` for blocks behind an empty cache,
-`suffix` for packed candidates behind a cached prefix. They differ in the typical sizes only, so any block fits either.
+for the typical one and refuses what lies outside. The LLM engine has two: `prefix` for blocks after an empty cache,
+`suffix` for packed candidates after a cached prefix. They differ in the typical sizes only, so any block fits either.
 """
 
 from collections.abc import Mapping
@@ -101,17 +101,28 @@ def profile_set(text: str, manifest: Manifest) -> ProfileSet:
     Raises InputError naming the part that is wrong and what is allowed.
     """
     name: ProfileName = "throughput" if text == "throughput" else "latency"
-    changes = {} if text in PROFILES else _parse(text)
-    row = PROFILES[name]
-    limit = manifest.model.max_positions_tokens
-    past = SizeRange(0, row.suffix_past, row.past_max)
-    if "past" in changes:
-        past = changes["past"]
-    past = past.capped(limit)
-    tokens = changes.get("tokens", row.tokens).capped(limit)
-    tiles = changes.get("tiles", row.tiles)
-    tiles = tiles if "tiles" in changes else tiles.capped(manifest.tiling.max_tiles + manifest.tiling.use_thumbnail)
-    scores = changes.get("scores", row.scores).capped(tokens.max)
+    sizes = {} if text in PROFILES else _parse(text)
+    return replace(sized_profiles(manifest, name, **sizes), name=text)
+
+
+def sized_profiles(
+    manifest: Manifest,
+    name: ProfileName = "latency",
+    *,
+    tiles: SizeRange | None = None,
+    tokens: SizeRange | None = None,
+    past: SizeRange | None = None,
+    scores: SizeRange | None = None,
+) -> ProfileSet:
+    """The named profiles with other sizes of some dimensions, nothing above what the model takes.
+
+    Raises InputError if a dimension other than `past` may be empty.
+    """
+    row, limit = PROFILES[name], manifest.model.max_positions_tokens
+    past = (past or SizeRange(0, row.suffix_past, row.past_max)).capped(limit)
+    tokens = (tokens or row.tokens).capped(limit)
+    tiles = tiles or row.tiles.capped(manifest.tiling.max_tiles + manifest.tiling.use_thumbnail)
+    scores = (scores or row.scores).capped(tokens.max)
     _check_minimum("tokens", tokens, 1)
     _check_minimum("tiles", tiles, 1)
     _check_minimum("scores", scores, 1)
@@ -119,7 +130,7 @@ def profile_set(text: str, manifest: Manifest) -> ProfileSet:
     prefix = LlmSizes(tokens, SizeRange(past.min, past.min, past.max), image_rows, scores)
     prefix = replace(prefix, scores=SizeRange(scores.min, scores.min, scores.max))
     suffix = LlmSizes(tokens, past, SizeRange(0, 0, image_rows.max), scores)
-    return ProfileSet(text, tiles, prefix, suffix)
+    return ProfileSet(name, tiles, prefix, suffix)
 
 
 def vision_profiles(io: GraphIO, profiles: ProfileSet) -> tuple[Profile, ...]:

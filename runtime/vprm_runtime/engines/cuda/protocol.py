@@ -1,4 +1,4 @@
-"""What the TensorRT engine needs of a device: memory, copies, and compiled graphs that run on addresses.
+"""What `DeviceEngine` needs of a device: memory, copies, and compiled graphs that run on addresses.
 
 `CudaDevice` is the real one; tests have one that runs the same graphs in ONNX Runtime on host memory. Addresses are
 plain integers. All work is queued in order on one stream; only `synchronize` and `copy_to_host` wait for it.
@@ -42,6 +42,10 @@ class Device(Protocol):
         """What the device is."""
         ...
 
+    def make_current(self) -> None:
+        """Let this thread's calls go to this device."""
+        ...
+
     def free_bytes(self) -> int:
         """Memory that can still be allocated."""
         ...
@@ -52,6 +56,10 @@ class Device(Protocol):
 
     def release(self, address: int) -> None:
         """Give memory back once all queued work is done."""
+        ...
+
+    def trim(self) -> None:
+        """Give released memory back to the driver, after all queued work."""
         ...
 
     def copy_to_device(self, address: int, array: NDArray[Any]) -> None:
@@ -102,13 +110,13 @@ class Buffer:
 
 
 class DeviceRows:
-    """Rows [N, width] on the device: slices share the memory, and NumPy reads a copy.
+    """Image rows [N, hidden] on `device`: slices share the memory, and NumPy reads a copy.
 
     Image embeddings go from the vision graph to the LLM graph as such rows and never cross to the host.
     """
 
     def __init__(self, device: Device, buffer: Buffer, address: int, shape: tuple[int, int], dtype: Any) -> None:
-        self._device = device
+        self.device = device
         self._buffer = buffer  # keeps the memory alive
         self.address = address
         self.shape = shape
@@ -117,12 +125,12 @@ class DeviceRows:
     def __len__(self) -> int:
         return self.shape[0]
 
-    def __getitem__(self, rows: slice) -> "DeviceRows":
+    def __getitem__(self, rows: slice, /) -> "DeviceRows":
         start, stop, step = rows.indices(len(self))
         if step != 1:
             raise ValueError(f"rows on a device are taken in steps of 1, not {step}: copy them with numpy.asarray")
         address = self.address + start * self.row_bytes
-        return DeviceRows(self._device, self._buffer, address, (max(0, stop - start), self.shape[1]), self.dtype)
+        return DeviceRows(self.device, self._buffer, address, (max(0, stop - start), self.shape[1]), self.dtype)
 
     @property
     def row_bytes(self) -> int:
@@ -134,5 +142,5 @@ class DeviceRows:
             raise ValueError("rows on a device cannot be read without a copy")
         array = np.empty(self.shape, self.dtype)
         if array.size:
-            self._device.copy_to_host(array, self.address)
+            self.device.copy_to_host(array, self.address)
         return array if dtype is None else array.astype(dtype, copy=False)

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from vprm_runtime.bundle.bundle import Bundle
 from vprm_runtime.bundle.manifest import GraphInfo
-from vprm_runtime.engines.host.onnxruntime import Arrays, CpuEngine, Graph, OrtGraph
+from vprm_runtime.engines.host.engine import Arrays, HostEngine, HostGraph
+from vprm_runtime.engines.host.onnxruntime import OrtGraph
 from vprm_runtime.errors import EngineError, MissingExtraError
 
 Arithmetic = Literal["bf16", "fp32"]
@@ -67,14 +68,14 @@ class OpenVinoGraph:
         return np.array(self._request.get_output_tensor(0).data)
 
 
-class OpenVinoEngine(CpuEngine):
+class OpenVinoEngine(HostEngine):
     """Graphs in OpenVINO on the CPU, those of precision `int8` and of target cpu-native in ONNX Runtime.
 
     `arithmetic` None: bfloat16 where the CPU computes in it, else float32.
     """
 
     def __init__(self, bundle: Bundle, threads: int | None = None, arithmetic: Arithmetic | None = None) -> None:
-        def opened(graph: GraphInfo) -> Graph:
+        def opened(graph: GraphInfo) -> HostGraph:
             if _is_for_onnxruntime(graph):
                 return OrtGraph(bundle.path, graph, threads)
             return OpenVinoGraph(bundle.path / graph.file, threads, arithmetic)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from vprm_runtime.bundle.bundle import Bundle, file_info
-from vprm_runtime.engines.cuda.engine import Limits
+from vprm_runtime.engines.cuda.limits import Limits
 from vprm_runtime.engines.cuda.profiles import TensorShapes
 from vprm_runtime.errors import EngineError
 
@@ -106,9 +106,9 @@ def engine_name(library: Library, compute_capability: int) -> str:
 
 def bundle_fingerprint(bundle: Bundle) -> str:
     """One hash over all of the bundle's graph files, from the manifest: engines of other weights have another."""
-    graphs = bundle.manifest.graphs
-    stems = {graphs.vision.file, graphs.llm.file, f"{graphs.vision.file}.data", f"{graphs.llm.file}.data"}
-    lines = [f"{name} {info.sha256}\n" for name, info in sorted(bundle.manifest.files.items()) if name in stems]
+    manifest = bundle.manifest
+    files = manifest.files_of(manifest.graphs.vision) | manifest.files_of(manifest.graphs.llm)
+    lines = [f"{name} {info.sha256}\n" for name, info in sorted(files.items())]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 

@@ -12,9 +12,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vprm_runtime.engines.cuda.device import CudaDevice, Replay
+from vprm_runtime.engines.cuda.device import CudaDevice
 from vprm_runtime.engines.cuda.profiles import Profile, TensorShapes
 from vprm_runtime.engines.cuda.protocol import ALIGNMENT_BYTES, Binding, Buffer
+from vprm_runtime.engines.cuda.replay import Replay
 from vprm_runtime.engines.cuda.tensorrt.engine_file import Library
 from vprm_runtime.errors import EngineError, MissingExtraError
 

@@ -1,11 +1,11 @@
-"""From a bundle to a TensorRT engine: choose the engine directory, check it, plan memory, load.
+"""From a bundle to a TensorRT engine: choose the engine directory, check it, budget memory, load.
 
 | step   | requires                              | ensures                                                    |
 |--------|---------------------------------------|------------------------------------------------------------|
 | choose | a bundle with built engines, a device | an engine of an installed library for this device          |
 | check  | the above                             | it is of this bundle, this library version, this device    |
-| plan   | the above                             | weights, workspace and a cache fit                         |
-| load   | the above                             | both graphs stand on the device and share one workspace    |
+| budget | the above                             | weights, workspace and a cache fit                         |
+| load   | the above                             | both graphs are on the device and share one workspace    |
 """
 
 from collections.abc import Callable, Sequence
@@ -13,8 +13,9 @@ from pathlib import Path
 
 from vprm_runtime.bundle.bundle import Bundle
 from vprm_runtime.engines.cuda.device import CudaDevice
-from vprm_runtime.engines.cuda.engine import DeviceEngine, Limits, inputs_outputs_bytes
-from vprm_runtime.engines.cuda.memory_budget import MemoryPlan
+from vprm_runtime.engines.cuda.engine import DeviceEngine
+from vprm_runtime.engines.cuda.limits import Limits, inputs_outputs_bytes
+from vprm_runtime.engines.cuda.memory_budget import MemoryBudget
 from vprm_runtime.engines.cuda.protocol import Buffer, DeviceFacts
 from vprm_runtime.engines.cuda.tensorrt.engine_file import (
     ENGINES_FOLDER,
@@ -31,10 +32,8 @@ from vprm_runtime.engines.cuda.tensorrt.engine_file import (
 from vprm_runtime.engines.cuda.tensorrt.graph import TensorRTGraph, import_tensorrt, is_installed
 from vprm_runtime.errors import EngineError
 
-_FIRST_CACHE_TOKENS = 4096  # a prefix of 13 tiles and some candidates
 
-
-def open_tensorrt(bundle: Bundle, library: Library | None = None, device_index: int = 0) -> DeviceEngine:
+def open_tensorrt(bundle: Bundle, device_index: int = 0, library: Library | None = None) -> DeviceEngine:
     """Open the bundle's engine for this device. `library` None: whichever is installed and has one built.
 
     Raises EngineError (no driver, no engine, engine of another bundle, version or device, too little memory) or
@@ -45,8 +44,8 @@ def open_tensorrt(bundle: Bundle, library: Library | None = None, device_index: 
     device = CudaDevice(device_index)
     directory, info = choose_engine(bundle, device.facts, library, is_installed)
     check_engine(info, directory, bundle, device.facts, str(import_tensorrt(info.library).__version__))
-    plan = plan_memory(bundle, info, device.facts, device.free_bytes())
-    plan.check_engine(_FIRST_CACHE_TOKENS)
+    budget = memory_budget(bundle, info, device.facts, device.free_bytes())
+    budget.check_engine()
     stripped = info.weights == "stripped"
     vision, llm = (
         TensorRTGraph(
@@ -61,7 +60,7 @@ def open_tensorrt(bundle: Bundle, library: Library | None = None, device_index: 
     workspace = Buffer(device, max(vision.workspace_bytes, llm.workspace_bytes))
     for graph in (vision, llm):
         graph.use_workspace(workspace)
-    return DeviceEngine(bundle.manifest, device, vision, llm, plan, describe(info, device.facts))
+    return DeviceEngine(bundle.manifest, device, vision, llm, budget, describe(info, device.facts))
 
 
 def choose_engine(
@@ -94,12 +93,12 @@ def check_engine(info: EngineInfo, directory: Path, bundle: Bundle, facts: Devic
     check_files(info, directory)
 
 
-def plan_memory(bundle: Bundle, info: EngineInfo, facts: DeviceFacts, free_bytes: int) -> MemoryPlan:
+def memory_budget(bundle: Bundle, info: EngineInfo, facts: DeviceFacts, free_bytes: int) -> MemoryBudget:
     """Memory of both graphs by what the builder reported; they share one workspace."""
     manifest = bundle.manifest
     graphs: tuple[GraphEngine, GraphEngine] = (info.vision, info.llm)
     limits = Limits.of(info.vision.profiles, info.llm.profiles)
-    return MemoryPlan(
+    return MemoryBudget(
         device_name=facts.name,
         free_bytes=free_bytes,
         weights_bytes=sum(graph.weights_bytes for graph in graphs),
