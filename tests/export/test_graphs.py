@@ -54,7 +54,7 @@ def test_graphs_declare_the_documented_inputs_and_outputs(
         layers=model.layers, hidden_size=model.hidden_size, kv_width=model.kv_width, candidates=2, dtype="float32"
     )
     vision = vision_io(tile_size_px=tiling.tile_size_px, hidden_size=model.hidden_size, dtype="float32")
-    for graph, io in ((engine._llm, llm), (engine._vision, vision)):  # type: ignore[attr-defined]
+    for graph, io in zip(engine._graphs, (vision, llm), strict=True):  # type: ignore[attr-defined]
         session = graph._session
         for declared, specs in ((session.get_inputs(), io.inputs), (session.get_outputs(), io.outputs)):
             assert [(d.name, tuple(d.shape)) for d in declared] == [(s.name, s.shape) for s in specs]
