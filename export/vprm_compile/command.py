@@ -12,7 +12,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from vprm_runtime.bundle.bundle import Bundle
 from vprm_runtime.cli.common import Subparsers, positive_int, print_json, resolve_bundle, stderr_console
-from vprm_runtime.engines.cuda.tensorrt.engine_file import LIBRARIES, engine_lines
+from vprm_runtime.engines.cuda.tensorrt.describe import engine_lines
+from vprm_runtime.engines.cuda.tensorrt.engine_file import LIBRARIES
 
 
 def register(subparsers: Subparsers) -> None:

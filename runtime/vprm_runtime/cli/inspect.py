@@ -11,7 +11,8 @@ from rich.text import Text
 
 from vprm_runtime.bundle.bundle import Bundle
 from vprm_runtime.cli.common import Subparsers, print_json, resolve_bundle
-from vprm_runtime.engines.cuda.tensorrt.engine_file import EngineInfo, engine_directories, engine_lines, inspect_engines
+from vprm_runtime.engines.cuda.tensorrt.describe import engine_lines, inspect_engines
+from vprm_runtime.engines.cuda.tensorrt.engine_file import EngineInfo, engine_directories
 
 
 def register(subparsers: Subparsers) -> None:

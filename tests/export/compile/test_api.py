@@ -46,11 +46,9 @@ OBJECTS: dict[Path, dict[str, str]] = {
         "self._engine": "ICudaEngine",
         "context": "IExecutionContext",
         "config": "IRuntimeConfig",
-        "cache": "IRuntimeCache",
-        "self.cache": "IRuntimeCache",
-        "refitter": "Refitter",
-        "parser": "OnnxParserRefitter",
     },
+    RUNTIME / "kernel_cache.py": {"cache": "IRuntimeCache", "self.cache": "IRuntimeCache"},
+    RUNTIME / "refit.py": {"refitter": "Refitter", "parser": "OnnxParserRefitter"},
 }
 MODULES = ("trt", "self._trt")
 # What a call returns, for calls on its result.

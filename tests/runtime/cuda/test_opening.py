@@ -21,9 +21,10 @@ from vprm_runtime.engines.cuda.protocol import DeviceFacts
 from vprm_runtime.engines.cuda.replay import Replay
 from vprm_runtime.engines.cuda.spare_memory import SpareMemory, free_memory
 from vprm_runtime.engines.cuda.tensorrt import EngineInfo, inspect_engines
-from vprm_runtime.engines.cuda.tensorrt.engine_file import CompiledCheck, GraphEngine, bundle_fingerprint, engine_lines
-from vprm_runtime.engines.cuda.tensorrt.graph import refit
+from vprm_runtime.engines.cuda.tensorrt.describe import engine_lines
+from vprm_runtime.engines.cuda.tensorrt.engine_file import CompiledCheck, GraphEngine, bundle_fingerprint
 from vprm_runtime.engines.cuda.tensorrt.opening import check_engine, choose_engine, describe, memory_budget
+from vprm_runtime.engines.cuda.tensorrt.refit import refit
 
 L4 = DeviceFacts("NVIDIA L4", 89, 24 * 10**9)
 VERSION = "1.7.1.116"

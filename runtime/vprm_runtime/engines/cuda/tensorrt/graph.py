@@ -1,10 +1,9 @@
-"""Both TensorRT packages behind one face: loading, deserialising, refitting, contexts, runs.
+"""Both TensorRT packages behind one face: loading, deserialising, contexts, runs.
 
 What differs: TensorRT-RTX compiles its kernels when a context first meets a shape and keeps them in a runtime cache,
 and captures CUDA graphs by itself (IRuntimeConfig). Source: NVIDIA's Python API reference of both packages.
 """
 
-import contextlib
 import importlib
 import mmap
 import weakref
@@ -17,6 +16,8 @@ from vprm_runtime.engines.cuda.profiles import Profile, TensorShapes
 from vprm_runtime.engines.cuda.protocol import ALIGNMENT_BYTES, Binding, Buffer
 from vprm_runtime.engines.cuda.replay import Replay
 from vprm_runtime.engines.cuda.tensorrt.engine_file import Library
+from vprm_runtime.engines.cuda.tensorrt.kernel_cache import KernelCache
+from vprm_runtime.engines.cuda.tensorrt.refit import refit
 from vprm_runtime.errors import EngineError, MissingExtraError
 
 _MODULES: Mapping[Library, str] = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
@@ -56,28 +57,6 @@ def message_logger(trt: Any) -> Any:
                 self.messages = [*self.messages[1 - _KEPT_MESSAGES :], message]
 
     return MessageLogger()
-
-
-class KernelCache:
-    """The kernels that TensorRT-RTX compiled on this device, kept in a file between processes."""
-
-    def __init__(self, cache: Any, path: Path | None) -> None:
-        self.cache = cache
-        self._path = path
-        if path is not None and path.is_file():
-            cache.deserialize(path.read_bytes())  # says False and stays empty where version or device differ
-
-    def save(self) -> None:
-        """Write the file; where the bundle is read-only, kernels are compiled again next time."""
-        if self._path is None:
-            return
-        temporary = self._path.with_suffix(".part")
-        try:
-            temporary.write_bytes(bytes(self.cache.serialize()))
-            temporary.replace(self._path)
-        except OSError:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
 
 
 class TensorRTGraph:
@@ -194,26 +173,6 @@ class TensorRTGraph:
 
     def _why(self) -> str:
         return "; ".join(self._logger.messages[-3:]) or "the library gave no reason"
-
-
-def refit(trt: Any, engine: Any, onnx_path: Path, logger: Any) -> None:
-    """Fill a weight-stripped engine with the bundle's weights. Raises EngineError naming weights that stay empty."""
-    refitter = trt.Refitter(engine, logger)
-    parser = trt.OnnxParserRefitter(refitter, logger)
-    if not parser.refit_from_file(str(onnx_path)):
-        reasons = "; ".join(parser.get_error(index).desc() for index in range(parser.num_errors))
-        raise EngineError(
-            f"the engine cannot take the weights of {onnx_path}: {reasons}. Build it again from this bundle"
-        )
-    missing = refitter.get_missing_weights()
-    if missing:
-        raise EngineError(
-            f"{onnx_path} has no values for {len(missing)} weights of the engine, the first is {missing[0]!r}: "
-            "build the engine again from this bundle"
-        )
-    if not refitter.refit_cuda_engine():
-        reasons = "; ".join(logger.messages[-3:])
-        raise EngineError(f"refitting from {onnx_path} failed: {reasons}. Build the engine again from this bundle")
 
 
 def as_shape(dims: Any) -> tuple[int, ...]:

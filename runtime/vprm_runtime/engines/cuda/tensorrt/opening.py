@@ -17,15 +17,12 @@ from vprm_runtime.engines.cuda.engine import DeviceEngine
 from vprm_runtime.engines.cuda.limits import Limits, inputs_outputs_bytes
 from vprm_runtime.engines.cuda.memory_budget import MemoryBudget
 from vprm_runtime.engines.cuda.protocol import Buffer, DeviceFacts
+from vprm_runtime.engines.cuda.tensorrt.engine_checks import check_bundle, check_device, check_files, check_library
 from vprm_runtime.engines.cuda.tensorrt.engine_file import (
     ENGINES_FOLDER,
     EngineInfo,
     GraphEngine,
     Library,
-    check_bundle,
-    check_device,
-    check_files,
-    check_library,
     engine_directories,
     engine_name,
 )
