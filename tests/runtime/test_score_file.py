@@ -276,7 +276,7 @@ def test_rows_with_equal_ids_are_all_scored(scorer: StepScorer, tmp_path: Path) 
         ("rows.zip", b"PK\x03\x04...", "is a zip archive"),
         ("rows.arrow", b"ARROW1\x00\x00", "is an Arrow IPC file"),
         ("rows.bz2", b"BZh91AY", "is bzip2-compressed"),
-        ("half.jsonl.gz", gzip.compress(b'{"question": "Q"}' * 99)[:-30], "cannot be decompressed"),
+        ("half.jsonl.gz", gzip.compress(b'{"question": "Q"}' * 99, mtime=0)[:-30], "cannot be decompressed"),
         ("half.jsonl.zst", b"\x28\xb5\x2f\xfd\x00", "cannot be decompressed"),
         ("half.utf16", "{}".encode("utf-16") + b"\x00", "damaged UTF-16"),
         ("picture.jsonl", b"\x89PNG\r\n\x1a\n", "neither jsonl nor parquet"),
