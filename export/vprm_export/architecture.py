@@ -92,7 +92,7 @@ class Architecture:
         """
         readings = Readings() if readings is None else readings
         top = Section(config, str(path / "config.json"), readings)
-        top.one_of("model_type", ("internvl_chat",))
+        top.one_of("model_type", ("internvl_chat",))  # "internvl" has become it, see hf_layout
         top.one_of_list("architectures", _REWARD_ARCHITECTURES)
         top.off("pad2square", "quantization_config")
         system_message = top.optional("system_message")

@@ -41,6 +41,16 @@ class TensorEntry:
     offset_bytes: int
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
+    parts: tuple["TensorEntry", ...] = ()  # of a tensor that is stored in pieces, one on top of the other
+
+    @staticmethod
+    def stacked(parts: Sequence["TensorEntry"]) -> "TensorEntry":
+        """Tensors on top of each other along axis 0. Raises CheckpointError if they do not fit."""
+        first = parts[0]
+        if any(part.dtype != first.dtype or part.shape[1:] != first.shape[1:] for part in parts):
+            raise CheckpointError(f"{first.file}: parts of one projection differ in type or shape: copy it again")
+        rows = sum(part.shape[0] for part in parts)
+        return TensorEntry(first.file, first.offset_bytes, first.dtype, (rows, *first.shape[1:]), tuple(parts))
 
 
 @dataclass(frozen=True)
@@ -76,13 +86,17 @@ class Checkpoint:
     def read(self, name: str) -> NDArray[Any]:
         """A tensor, memory-mapped while it is referenced: bfloat16 (ml_dtypes), float16 or float32."""
         entry = self._entry(name)
-        if 0 in entry.shape:
-            return np.empty(entry.shape, entry.dtype)
-        return np.memmap(entry.file, entry.dtype, "r", entry.offset_bytes, entry.shape)
+        if entry.parts:
+            return np.concatenate([_mapped(part) for part in entry.parts])
+        return _mapped(entry)
 
     def read_blocks(self, name: str) -> Iterator[NDArray[Any]]:
         """As `read`, some rows (axis 0) at a time: only a block's pages are resident while it is referenced."""
         entry = self._entry(name)
+        for part in entry.parts or (entry,):
+            yield from self._part_blocks(part)
+
+    def _part_blocks(self, entry: TensorEntry) -> Iterator[NDArray[Any]]:
         row_bytes = entry.dtype.itemsize * int(np.prod(entry.shape[1:], dtype=np.int64))
         if row_bytes == 0 or not entry.shape or entry.shape[0] == 0:
             yield np.empty(entry.shape, entry.dtype)
@@ -102,6 +116,12 @@ class Checkpoint:
             raise CheckpointError(
                 f"{self.path} has no tensor {name!r}: the download is incomplete or config.json is another model's"
             ) from None
+
+
+def _mapped(entry: TensorEntry) -> NDArray[Any]:
+    if 0 in entry.shape:
+        return np.empty(entry.shape, entry.dtype)
+    return np.memmap(entry.file, entry.dtype, "r", entry.offset_bytes, entry.shape)
 
 
 def _tensors(directory: Path, readings: Readings) -> dict[str, TensorEntry]:

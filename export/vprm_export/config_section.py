@@ -33,6 +33,10 @@ class Section:
         """The value of a key, or None."""
         return self.values.get(key)
 
+    def given(self, key: str, default: Any) -> Any:
+        """The value of a key as it is, or the default of the model's class, which is noted."""
+        return self._get(key, default)
+
     def integer(self, key: str, default: int | None = None, minimum: int = 1) -> int:
         """An integer of at least `minimum`."""
         value = self._get(key, default)

@@ -10,6 +10,7 @@ code is run.
     prompt.py      question and steps -> one string; token ids -> score positions
     tokenizer.py   string -> token ids, from the checkpoint's own tokenizer files
     weights.py     checkpoint names -> transformers names
+    hf.py          the same for transformers' own layout
     model.py       config.json -> ``InternVLForConditionalGeneration``
     scorer.py      the three ways to score: per step, in one pass, with prefix reuse
 """

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from transformers import DynamicCache, InternVLForConditionalGeneration
 
+from vprm_benchmarks.reference.hf import is_native, load_native, native_settings
 from vprm_benchmarks.reference.images import load_tiles, pixel_values_from_tiles
 from vprm_benchmarks.reference.model import AttentionKind, cache_argument, load_model, tokens_per_tile
 from vprm_benchmarks.reference.prompt import (
@@ -100,7 +101,11 @@ class ReferenceScorer:
         if system_message is None:
             from_config = None if rule.default_system else config.get("system_message")
             system_message = default_system_message() if from_config is None else from_config
-        model = load_model(directory, dtype, device, attention)
+        if is_native(config):
+            model = load_native(directory, dtype, device, attention)
+            config = native_settings(directory, model)
+        else:
+            model = load_model(directory, dtype, device, attention)
         return cls(model, load_tokenizer(directory), config, system_message, rule)
 
     def tiles(self, image: Path | Image.Image, max_tiles: int | None = None) -> list[Image.Image]:
