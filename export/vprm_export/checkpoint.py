@@ -24,6 +24,7 @@ INDEX_NAME = "model.safetensors.index.json"
 SINGLE_NAME = "model.safetensors"
 _BLOCK_BYTES = 1 << 24
 _ADAPTER_TENSOR = re.compile(r"\blora_|\.base_layer\.|(?:^|\.)base_model\.model\.")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 _LFS_START = b"version https://git-lfs"
 _MAX_HEADER_BYTES = 100_000_000  # the format's own limit
 _DTYPES: Mapping[str, np.dtype[Any]] = {
@@ -78,6 +79,17 @@ class Checkpoint:
         check_no_adapter_tensors(tensors, directory)
         digest = hashlib.sha256(config_path.read_bytes()).hexdigest()
         return Checkpoint(directory, config, digest, tensors)
+
+    @property
+    def name(self) -> str:
+        """What the model is called: the folder's name, or the repository's for a folder of the hub's cache."""
+        path = self.path.resolve()
+        repository = path.parent.parent
+        if path.parent.name == "snapshots" and repository.name.startswith("models--"):
+            return repository.name.removeprefix("models--").replace("--", "/")
+        if _COMMIT.fullmatch(path.name):  # a snapshot that was copied elsewhere
+            return str(self.config.get("_name_or_path") or path.parent.name)
+        return path.name
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Shape of a tensor. Raises CheckpointError where the checkpoint has none of that name."""

@@ -242,7 +242,7 @@ def _manifest(
     return Manifest(
         schema_version=SCHEMA_VERSION,
         model=ModelInfo(
-            name=checkpoint.path.resolve().name,
+            name=checkpoint.name,
             llm_family=llm.family,
             layers=llm.layers,
             hidden_size=llm.hidden_size,
@@ -257,7 +257,7 @@ def _manifest(
         tiling=TilingInfo(vision.image_px, architecture.min_tiles, architecture.max_tiles, architecture.use_thumbnail),
         graphs=GraphsInfo(plan.vision.info, plan.llm.info),
         provenance=Provenance(
-            checkpoint=checkpoint.path.resolve().name,
+            checkpoint=checkpoint.name,
             config_sha256=checkpoint.config_sha256,
             tools={tool: _version(tool) for tool in _TOOLS},
             readings=readings.all,

@@ -146,6 +146,16 @@ def test_scores_and_ids_are_transformers(layout: str, tmp_path: Path, picture: C
     assert {reading.what for reading in manifest.provenance.readings} >= {"weights", "rotary base", "tokenizer", "head"}
 
 
+def test_a_bundle_is_named_after_the_model_not_its_commit(tmp_path: Path) -> None:
+    snapshot = hub_cache(hub(tmp_path, "llama"))
+    assert export_bundle(snapshot, tmp_path / "one").model.name == "Somebody/PRM-8B"
+    assert export_bundle(snapshot, tmp_path / "two").provenance.checkpoint == "Somebody/PRM-8B"
+    copied = shutil.copytree(snapshot, tmp_path / "VisualPRM-8B" / snapshot.name)
+    assert export_bundle(copied, tmp_path / "three").model.name == "VisualPRM-8B"
+    (tmp_path / "link").symlink_to(snapshot)
+    assert export_bundle(tmp_path / "link", tmp_path / "four").model.name == "Somebody/PRM-8B"
+
+
 def assumed(manifest: Manifest) -> set[str]:
     return {reading.what for reading in manifest.provenance.readings if reading.assumed}
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import re
+import shutil
+import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -189,3 +193,41 @@ def test_another_bundle_s_manifest_is_refused(demo_bundles: Callable[..., Bundle
         for engine in (OrtEngine, OpenVinoEngine):
             with pytest.raises(BundleError, match=rf"llm.onnx and manifest.json do not belong .* 4 .*'{tensor}'"):
                 engine(other)
+
+
+def linked(bundle: Path, folder: Path) -> Path:
+    """The bundle as a snapshot of a hub's cache: links into blobs."""
+    snapshot, blobs = folder / "snapshots" / "main", folder / "blobs"
+    snapshot.mkdir(parents=True)
+    blobs.mkdir()
+    for number, file in enumerate(sorted(bundle.iterdir())):
+        shutil.copy(file, blobs / f"{number:064x}")
+        (snapshot / file.name).symlink_to(Path("../../blobs") / f"{number:064x}")
+    return snapshot
+
+
+def test_a_bundle_of_links_opens(demo_bundle: Path, tmp_path: Path) -> None:
+    expected = StepScorer.open(demo_bundle, "openvino", threads=1).score(None, "Q?", ["One."])
+    snapshot = linked(demo_bundle, tmp_path)
+    assert StepScorer.open(snapshot, "openvino", threads=1).score(None, "Q?", ["One."]) == expected
+    assert sorted(file.name[:5] for file in (tmp_path / "blobs").iterdir()) == ["00000"] * len(
+        list(demo_bundle.iterdir())
+    )
+
+
+def test_links_that_cannot_be_replaced_are_named(
+    demo_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The advice is a command: following it opens the bundle."""
+    snapshot = linked(demo_bundle, tmp_path)
+
+    def refused(*_: object) -> None:
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    monkeypatch.setattr(Path, "hardlink_to", refused)
+    with pytest.raises(EngineError, match="symbolic links, which OpenVINO does not follow") as caught:
+        StepScorer.open(snapshot, "openvino", threads=1)
+    command = re.search(r"cp -rL \S+ COPY", str(caught.value))
+    assert command is not None
+    subprocess.run(command[0].replace("COPY", str(tmp_path / "copy")).split(), check=True)
+    assert StepScorer.open(tmp_path / "copy", "openvino", threads=1).score(None, "Q?", ["One."]).best == 0

@@ -5,7 +5,10 @@ point, which is slower than either library's own best.
 """
 
 import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import numpy as np
@@ -33,7 +36,10 @@ class OpenVinoGraph:
         self._arithmetic = arithmetic or native_arithmetic(core)
         options = graph_options(self._arithmetic, threads)
         try:
-            self._request = core.compile_model(str(path), "CPU", options).create_infer_request()
+            with _without_links(path) as real_path:
+                self._request = core.compile_model(str(real_path), "CPU", options).create_infer_request()
+        except EngineError:
+            raise
         except Exception as error:
             raise EngineError(
                 f"OpenVINO {self._version} cannot open {path}: {' '.join(str(error).split())}. "
@@ -87,6 +93,29 @@ class OpenVinoEngine(HostEngine):
                 "export it with  --vision-precision fp32  for a vision encoder that OpenVINO runs"
             )
         super().__init__(bundle.manifest, opened(graphs.vision), opened(graphs.llm))
+
+
+@contextmanager
+def _without_links(path: Path) -> Iterator[Path]:
+    """The graph where its file and its weights are no symbolic links, as they are in a hub's cache.
+
+    OpenVINO refuses weights that are a link out of the graph's folder. Hard links, in a folder that is gone when the
+    graph has been opened, cost no copy. Raises EngineError where none can be made.
+    """
+    files = [path, path.with_name(f"{path.name}.data")]
+    if not any(file.is_symlink() for file in files):
+        yield path
+        return
+    try:
+        with TemporaryDirectory(prefix=".vprm-", dir=path.resolve().parent) as folder:
+            for file in files:
+                Path(folder, file.name).hardlink_to(file.resolve())
+            yield Path(folder, path.name)
+    except OSError as error:
+        raise EngineError(
+            f"{path} and its weights are symbolic links, which OpenVINO does not follow, and hard links beside "
+            f"the files cannot be made ({error.strerror}): copy the bundle with  cp -rL {path.parent} COPY  and open the copy"
+        ) from error
 
 
 def _is_for_onnxruntime(graph: GraphInfo) -> bool:
