@@ -113,8 +113,8 @@ def _without_links(path: Path) -> Iterator[Path]:
             yield Path(folder, path.name)
     except OSError as error:
         raise EngineError(
-            f"{path} and its weights are symbolic links, which OpenVINO does not follow, and hard links "
-            f"beside the files cannot be made ({error.strerror}): copy the bundle with  cp -rL {path.parent} COPY  and open the copy"
+            f"{path} and its weights are symbolic links, which OpenVINO does not follow, and hard links beside the "
+            f"files cannot be made ({error.strerror}): copy the bundle with  cp -rL {path.parent} COPY  and open that"
         ) from error
 
 
