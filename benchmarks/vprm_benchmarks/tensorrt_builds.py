@@ -22,6 +22,7 @@ from typing import Any, Literal, get_args
 
 from vprm_benchmarks.gpu.synthetic_calibration import write_synthetic_calibration
 from vprm_benchmarks.random_checkpoint import visualprm_8b_spec, write_random_checkpoint
+from vprm_benchmarks.speed.machine import peak_rss_bytes
 from vprm_compile.build import BuildOptions, build_engines
 from vprm_demo import checkpoint_dir
 from vprm_export import ExportOptions, export_bundle
@@ -77,14 +78,6 @@ def measured_build(bundle_path: Path, capability: int, profile: str) -> BuildCos
         matmuls=", ".join(f"{count} of {pair}" for pair, count in info.llm.check.matmuls.items()),
         problems=tuple(problem for graph in graphs for problem in graph.check.problems),
     )
-
-
-def peak_rss_bytes() -> int:
-    """The most memory that this process ever had resident. Linux only: getrusage also counts the parent before exec."""
-    for line in Path("/proc/self/status").read_text("ascii").splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024
-    raise OSError("/proc/self/status has no VmHWM: run this on Linux")
 
 
 def build_costs(checkpoint: Path, work: Path, precisions: list[Precision], sms: list[int], profile: str) -> list[Any]:

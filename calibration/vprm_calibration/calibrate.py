@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors.numpy import save_file
 
 from vprm_calibration.layer_graphs import LayeredGraph
 from vprm_calibration.sensitivity import measure_sensitivity
@@ -21,7 +22,7 @@ from vprm_calibration.statistics import (
     read_statistics,
     start_or_resume,
 )
-from vprm_export.precision.calibration_file import FORMAT, FORMAT_VERSION, Calibration
+from vprm_export.precision.calibration_file import Calibration, calibration_metadata
 from vprm_export.precision.recipe import Recipe, recipe_for
 from vprm_runtime.bundle.bundle import Bundle
 from vprm_runtime.bundle.manifest import Precision, Target
@@ -76,7 +77,7 @@ def calibrate(
     for recipe in recipes:
         errors = measure_sensitivity(layered, bundle, work, files, recipe, options.sensitivity_sequences, progress)
         tensors[f"sensitivity.{recipe.precision}"] = np.array([errors[site] for site in layered.sites], np.float32)
-    _write(output, tensors, list(layered.sites), provenance)
+    _write(output, tensors, calibration_metadata(list(layered.sites), provenance))
     shutil.rmtree(work)
     return Calibration.open(output)
 
@@ -93,7 +94,6 @@ def _recipe(precision: Precision, target: Target) -> Recipe:
 def _provenance(bundle: Bundle, rows_fingerprint: str, options: CalibrationOptions) -> dict[str, Any]:
     manifest = bundle.manifest
     provenance = {
-        "format_version": FORMAT_VERSION,
         "checkpoint": manifest.provenance.checkpoint,
         "config_sha256": manifest.provenance.config_sha256,
         "bundle": {name: info.sha256 for name, info in manifest.files_of(manifest.graphs.llm).items()},
@@ -105,21 +105,9 @@ def _provenance(bundle: Bundle, rows_fingerprint: str, options: CalibrationOptio
     return normalised
 
 
-def _write(path: Path, tensors: Mapping[str, NDArray[Any]], sites: list[str], provenance: Mapping[str, Any]) -> None:
-    """safetensors, whole or not at all; the same content gives the same bytes (the library's own header does not)."""
-    metadata = {"format": FORMAT, "sites": json.dumps(sites), "provenance": json.dumps(provenance, sort_keys=True)}
-    header: dict[str, Any] = {"__metadata__": metadata}
-    values = {name: np.ascontiguousarray(value, np.float32) for name, value in tensors.items()}
-    end = 0
-    for name, value in values.items():
-        header[name] = {"dtype": "F32", "shape": list(value.shape), "data_offsets": [end, end + value.nbytes]}
-        end += value.nbytes
-    encoded = json.dumps(header, separators=(",", ":")).encode()
-    encoded += b" " * (-len(encoded) % 8)
+def _write(path: Path, tensors: Mapping[str, NDArray[Any]], metadata: dict[str, str]) -> None:
+    """Whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("wb") as file:
-        file.write(len(encoded).to_bytes(8, "little") + encoded)
-        for value in values.values():
-            file.write(value.tobytes())
+    save_file({name: np.ascontiguousarray(value, np.float32) for name, value in tensors.items()}, temporary, metadata)
     temporary.rename(path)

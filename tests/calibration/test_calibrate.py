@@ -151,8 +151,8 @@ def test_what_does_not_fit_together_is_refused(
     with pytest.raises(InputError, match="safetensors file of another kind"):
         Calibration.open(tmp_path / "other.safetensors")
     header = calibration.path.read_bytes()
-    (tmp_path / "old.safetensors").write_bytes(header.replace(b'format_version\\": 2', b'format_version\\": 1', 1))
-    with pytest.raises(InputError, match="calibration format 1, this version reads 2: calibrate again"):
+    (tmp_path / "old.safetensors").write_bytes(header.replace(b'format_version\\": 3', b'format_version\\": 2', 1))
+    with pytest.raises(InputError, match="calibration format 2, this version reads 3: calibrate again"):
         Calibration.open(tmp_path / "old.safetensors")
     export_bundle(checkpoint, made, ExportOptions("w8"))
     with pytest.raises(InputError, match="exported as fp32 or fp16"):

@@ -15,6 +15,7 @@ from vprm_benchmarks.gpu.roofline import synchronize
 from vprm_runtime.engines.cuda.device import is_device_present
 from vprm_runtime.engines.cuda.onnxruntime import is_cuda_installed
 from vprm_runtime.engines.cuda.tensorrt.graph import is_installed
+from vprm_runtime.machine import available_memory_bytes
 
 EngineKind = Literal["cpu", "cuda", "tensorrt", "tensorrt-rtx"]
 PACKAGES = (
@@ -73,7 +74,7 @@ def roomy_folder(needed_bytes: int) -> Path:
     """Where to put this much: main memory if it has plenty, else the temporary folder; whichever has more room where
     neither has enough, so that what fits is still measured (a RuntimeWarning says so, with the numbers)."""
     places = [Path(tempfile.gettempdir())]
-    if _SHARED_MEMORY.is_dir() and needed_bytes + _KEEP_FREE_BYTES < _available_memory_bytes():
+    if _SHARED_MEMORY.is_dir() and needed_bytes + _KEEP_FREE_BYTES < (available_memory_bytes() or 0):
         places.insert(0, _SHARED_MEMORY)
     free = {place: shutil.disk_usage(place).free for place in places}
     for place in places:
@@ -86,11 +87,3 @@ def roomy_folder(needed_bytes: int) -> Path:
         stacklevel=2,
     )
     return max(places, key=lambda place: free[place])
-
-
-def _available_memory_bytes() -> int:
-    try:
-        lines = Path("/proc/meminfo").read_text("ascii").splitlines()
-    except OSError:
-        return 0
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), 0)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
-from vprm_export.precision.calibration_file import FORMAT, FORMAT_VERSION, TOKEN_PERCENTILES
+from vprm_export.precision.calibration_file import TOKEN_PERCENTILES, calibration_metadata
 from vprm_export.precision.linears import site_names
 from vprm_export.precision.recipe import GROUP_SIZE
 
@@ -38,7 +38,5 @@ def write_synthetic_calibration(path: Path, checkpoint: Path) -> Path:
         block = math.gcd(width, GROUP_SIZE)  # channels that have nothing to do with each other: the smallest blocks
         tensors[f"{site}.gram"] = np.tile(np.eye(block, dtype=np.float32), (width // block, 1, 1))
         tensors[f"{site}.samples"] = random.standard_normal((_SAMPLES, width)).astype(np.float32)
-    provenance = json.dumps({"synthetic": True, "format_version": FORMAT_VERSION})
-    metadata = {"format": FORMAT, "sites": json.dumps(sites), "provenance": provenance}
-    save_file(tensors, path, metadata)
+    save_file(tensors, path, calibration_metadata(sites, {"synthetic": True}))
     return path

@@ -9,9 +9,9 @@ from tempfile import TemporaryDirectory
 
 from vprm_benchmarks.quality.budget import Budget, budget_of, check
 from vprm_benchmarks.quality.compare import compare, share_vision
+from vprm_benchmarks.quality.emulated import emulated_engine
 from vprm_benchmarks.quality.figures import figures_of
 from vprm_benchmarks.quality.layer_profile import PROFILE_ROWS, layer_profile
-from vprm_benchmarks.quality.numpy_engine import NumpyEngine
 from vprm_benchmarks.quality.report import QualityReport
 from vprm_export import ExportOptions, export_bundle
 from vprm_runtime.bundle.bundle import Bundle
@@ -26,7 +26,7 @@ from vprm_runtime.scorer import StepScorer
 class QualityOptions:
     """Rows' files, rows of each at most, a budget instead of the precision's own, CPU threads (None: all cores).
 
-    `emulate`: run the reference's LLM graph in NumPy (see numpy_engine), to check an engine instead of a precision.
+    `emulate`: run the reference's LLM graph in NumPy (see `emulated`), to check an engine instead of a precision.
     """
 
     data: tuple[Path, ...]
@@ -54,9 +54,8 @@ def measure_quality(
         opened = {name: Bundle.open(path) for name, path in bundles.items()}
         for name, bundle in opened.items():
             _check_same_model(name, bundle.manifest, against.name, reference_bundle.manifest)
-        reference = StepScorer.open(reference_bundle, threads=options.threads)
-        if options.emulate:
-            reference = reference.with_engine(NumpyEngine(reference_bundle, reference.engine))
+        engine = emulated_engine(reference_bundle, options.threads) if options.emulate else None
+        reference = StepScorer.open(reference_bundle, threads=options.threads, engine=engine)
         candidates = {name: StepScorer.open(bundle, threads=options.threads) for name, bundle in opened.items()}
         pairs = [(reference_bundle, reference), *((opened[name], candidates[name]) for name in candidates)]
         reference, *sharing = share_vision(pairs)

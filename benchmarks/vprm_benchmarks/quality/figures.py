@@ -1,21 +1,15 @@
-"""Figures of a comparison: step-score error, macro F1 and AUC before and after, and choices that changed.
-
-F1 and its conventions are VisualProcessBench's (OpenGVLab/InternVL, evaluation of VisualPRM): prediction 1 where the
-score is above the threshold, else -1; steps labelled 0 are left out; macro F1 is the mean over both classes.
-"""
+"""Figures of a comparison: step-score error, macro F1 and AUC before and after, and choices that changed."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from vprm_benchmarks.evaluation.metrics import Steps, auc, counts
 from vprm_benchmarks.quality.compare import ComparedRow, Scores
 
 THRESHOLDS = (0.5, 0.8, 0.85)
 MARGIN = 0.02  # a choice between responses closer than this was a coin's toss before
-
-FloatArray = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -91,34 +85,15 @@ def _label_figures(rows: Sequence[ComparedRow]) -> tuple[LabelFigures, ...]:
             labels += [label for response in row.labels for label in response]
             before += list(_flat([row.reference]))
             after += list(_flat([row.candidate]))
-    known = np.array(labels) != 0
-    if not known.any():
+    if not any(labels):
         return ()
-    right = np.array(labels)[known] > 0
-    pair = (np.array(before)[known], np.array(after)[known])
-    f1 = [LabelFigures(f"macro F1 at {t}", *(macro_f1(scores > t, right) for scores in pair)) for t in THRESHOLDS]
-    if right.all() or not right.any():
-        return tuple(f1)
-    return (*f1, LabelFigures("AUC", *(auc(scores, right) for scores in pair)))
-
-
-def macro_f1(predicted: NDArray[np.bool_], right: NDArray[np.bool_]) -> float:
-    """Mean of F1 over the classes "right" and "wrong"; a class that is neither there nor predicted has 0."""
-
-    def f1(predicted: NDArray[np.bool_], actual: NDArray[np.bool_]) -> float:
-        total = int(predicted.sum() + actual.sum())
-        return 2 * int((predicted & actual).sum()) / total if total else 0.0
-
-    return (f1(predicted, right) + f1(~predicted, ~right)) / 2
-
-
-def auc(scores: FloatArray, right: NDArray[np.bool_]) -> float:
-    """Probability that a right step has a higher score than a wrong one, equals counting half."""
-    _, inverse, counts = np.unique(scores, return_inverse=True, return_counts=True)
-    mean_ranks = np.cumsum(counts) - (counts - 1) / 2  # of each distinct score, from 1
-    positives, negatives = int(right.sum()), int((~right).sum())
-    rank_sum = float(mean_ranks[inverse][right].sum())
-    return (rank_sum - positives * (positives + 1) / 2) / (positives * negatives)
+    number = np.zeros(len(labels), np.int64)  # of the row, which no figure here depends on
+    pair = [Steps(np.array(labels), np.array(scores), number) for scores in (before, after)]
+    found = [LabelFigures(f"macro F1 at {t}", *(counts(steps, t).macro_f1 for steps in pair)) for t in THRESHOLDS]
+    first, second = (auc(steps) for steps in pair)
+    if first is not None and second is not None:
+        found.append(LabelFigures("AUC", first, second))
+    return tuple(found)
 
 
 def _choice_figures(rows: Sequence[ComparedRow]) -> ChoiceFigures:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
+import resource
+import sys
+from pathlib import Path
 from typing import Any
 
 from vprm_runtime.machine import available_cores, this_machine
 
-__all__ = ["available_cores", "machine", "versions"]
+__all__ = ["available_cores", "machine", "peak_rss_bytes", "versions"]
 
 _PACKAGES = ("vprm", "numpy", "pillow", "onnxruntime", "onnxruntime-gpu", "openvino", "torch", "transformers")
 
@@ -35,3 +38,16 @@ def versions(packages: tuple[str, ...]) -> dict[str, str | None]:
         except importlib.metadata.PackageNotFoundError:
             found[package] = None
     return found
+
+
+def peak_rss_bytes() -> int:
+    """Largest resident memory of this process so far, mapped files included.
+
+    From the kernel's high-water mark of this program's own memory where there is one: what getrusage gives goes back
+    to the process that started this one.
+    """
+    try:
+        lines = Path("/proc/self/status").read_text("utf-8").splitlines()
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))

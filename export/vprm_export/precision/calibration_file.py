@@ -11,14 +11,15 @@
 | `sensitivity.{precision}` | float32 [sites] | mean step-score error with this site alone quantised           |
 
 A site is a Linear, or several with the same input: `layers.{i}.qkv`, `.o`, `.gate_up`, `.down`. The file's metadata
-has `format` "vprm-calibration", `sites` (their names, in order) and `provenance`, both JSON. For 8 B parameters the
-file has 2.1 GB, most of it second moments; a tensor is read when it is needed.
+has one key, `vprm-calibration`: JSON with `sites` (their names, in order) and `provenance`. One key, because the
+library writes several in any order, and the same content is to give the same bytes. For 8 B parameters the file has
+2.1 GB, most of it second moments; a tensor is read when it is needed.
 """
 
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,11 +32,17 @@ from vprm_export.precision.recipe import GROUP_SIZE
 from vprm_runtime.errors import CheckpointError, InputError
 
 FORMAT = "vprm-calibration"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 GRAM_BLOCK = 512
 TOKEN_PERCENTILES = (0.0, 50.0, 99.0, 99.9, 100.0)
 
 FloatArray = NDArray[np.float32]
+
+
+def calibration_metadata(sites: Sequence[str], provenance: Mapping[str, Any]) -> dict[str, str]:
+    """The metadata of a file with these sites; `provenance` gets the format's version."""
+    document = {"sites": list(sites), "provenance": {**provenance, "format_version": FORMAT_VERSION}}
+    return {FORMAT: json.dumps(document, sort_keys=True)}
 
 
 def gram_block(inputs: int) -> int:
@@ -84,15 +91,16 @@ class Calibration:
             stream.seek(0)
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
         metadata = header.get("__metadata__", {})
-        if metadata.get("format") != FORMAT:
+        if FORMAT not in metadata and metadata.get("format") != FORMAT:
             raise InputError(f"{file} is a safetensors file of another kind: make one with  vprm calibrate BUNDLE")
-        provenance = json.loads(metadata["provenance"])
+        document = json.loads(metadata.get(FORMAT, "{}"))
+        provenance = document.get("provenance", {})
         if provenance.get("format_version") != FORMAT_VERSION:
             raise InputError(
-                f"{file} has calibration format {provenance.get('format_version')}, this version reads "
-                f"{FORMAT_VERSION}: calibrate again with  vprm calibrate"
+                f"{file} has calibration format {provenance.get('format_version', 'of an older version')}, this "
+                f"version reads {FORMAT_VERSION}: calibrate again with  vprm calibrate"
             )
-        return Calibration(file, tuple(json.loads(metadata["sites"])), provenance, digest, tensors)
+        return Calibration(file, tuple(document["sites"]), provenance, digest, tensors)
 
     def check_model(self, inputs: Mapping[str, int]) -> None:
         """Raise InputError unless the file is of a model whose sites have these numbers of input channels."""
