@@ -297,7 +297,7 @@ def test_unusable_input(scorer: StepScorer, tmp_path: Path, name: str, content: 
 def test_unusable_output(scorer: StepScorer, data: Path, tmp_path: Path) -> None:
     """A directory, a missing folder, the input itself, a file that another process writes."""
     for target, message in (
-        (tmp_path, "cannot be written"),
+        (tmp_path, "is a directory"),
         (tmp_path / "no" / "out.jsonl", "cannot be written"),
         (data, "is the input"),
     ):
@@ -408,6 +408,7 @@ class FailingScorer:
 def test_engine_failures(scorer: StepScorer, tmp_path: Path) -> None:
     """A row on which the engine fails is written as an error; a broken engine ends the run and writes none of them."""
     failing: Any = FailingScorer(scorer)
+    Image.new("RGB", (4, 4)).save(tmp_path / "0.png")
     good = {"question": "Q", "responses": ["r"]}
     bad = {"question": "fail", "responses": ["r"], "image": "0.png"}
     few = write_rows(tmp_path / "few.jsonl", [good, bad, {**good, "question": "R"}, {**bad, "max_tiles": 2}])

@@ -6,7 +6,6 @@ a channel, row or column exchanged by mistake changes it.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from PIL import Image, ImageDraw
 from vprm_runtime import InputError, ScoreOptions
 from vprm_runtime.datasets import BadRow, open_rows
 from vprm_runtime.datasets.row import Row
+from vprm_runtime.images.load import load_image
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ def _case_from_row(row: Row, where: str) -> ParityCase:
         raise InputError(f"{where}: a response is a string, or a list of at least one string")
     row.options(ScoreOptions())
     try:
-        images = tuple(image if isinstance(image, Path) else Image.open(io.BytesIO(image)) for image in row.images)
-    except OSError as error:
-        raise InputError(f"{where}: an image cannot be read ({error})") from error
+        images = tuple(image if isinstance(image, Path) else load_image(image) for image in row.images)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from error
     return ParityCase(str(row.id), row.question, responses, images, row.max_steps, row.max_tiles)

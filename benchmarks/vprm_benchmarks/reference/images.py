@@ -13,6 +13,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from vprm_runtime.images.load import FORMATS
+
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -47,7 +49,7 @@ def open_picture(image: Path | Image.Image) -> Image.Image:
     """A picture as RGB: neither turned by its EXIF orientation nor blended by its alpha channel."""
     if isinstance(image, Image.Image):
         return image.convert("RGB")
-    with Image.open(image) as opened:
+    with Image.open(image, formats=list(FORMATS)) as opened:  # of strangers: none that starts a program
         return opened.convert("RGB")
 
 

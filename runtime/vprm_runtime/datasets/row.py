@@ -18,6 +18,7 @@ In a row `process_correctness` has a list for each response, whatever the record
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -75,7 +76,10 @@ class Row:
         """16 bytes that are equal for rows which share one prefix: same images, question and tiles."""
         digest = hashlib.blake2b(digest_size=16)
         for image in self.images:
-            kind, content = (b"B", image) if isinstance(image, bytes) else (b"P", str(image).encode())
+            if isinstance(image, Path):
+                kind, content = b"P", os.fsencode(image)
+            else:
+                kind, content = b"B", image if isinstance(image, bytes) else image.content
             digest.update(kind + len(content).to_bytes(8, "little") + content)
         digest.update(json.dumps([self.question, self.max_tiles]).encode())
         return digest.digest()

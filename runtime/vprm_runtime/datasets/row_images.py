@@ -11,10 +11,10 @@ from typing import Any
 
 from vprm_runtime.errors import InputError
 from vprm_runtime.images.encoded import decoded_image, looks_encoded
-from vprm_runtime.images.load import check_no_url
+from vprm_runtime.images.load import NamedImage, check_no_url
 
 Record = Mapping[str, Any]
-RowImage = Path | bytes
+RowImage = Path | bytes | NamedImage
 
 _NOUN = r"(?:input_?)?(?:image|img|picture|pic|photo)s?"
 _FORM = r"(?:_?(?:path|file|filename|file_?name|url|uri|bytes|base64|b64|data|list))?s?"

@@ -1,11 +1,16 @@
 """The document of a row: its scores and labels, or why it has none. Neighbours with one prefix share a session."""
 
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from vprm_runtime.datasets.prefetch import MakeTiles, Tiles
 from vprm_runtime.datasets.row import Row
 from vprm_runtime.datasets.source import BadRow
+from vprm_runtime.datasets.unchanged import ChangedInputError
 from vprm_runtime.errors import EngineError, InputError
+from vprm_runtime.images.load import NamedImage, read_image_file
 from vprm_runtime.options import ScoreOptions
 from vprm_runtime.scorer import StepScorer
 from vprm_runtime.session import Session
@@ -13,21 +18,28 @@ from vprm_runtime.wire import error_document
 
 
 class RowScorer:
-    """A scorer and the session of the row before."""
+    """A scorer and the session of the row before. `read_image` gives the content of an image file."""
 
-    def __init__(self, scorer: StepScorer, options: ScoreOptions) -> None:
-        self._scorer, self._options = scorer, options
+    def __init__(
+        self, scorer: StepScorer, options: ScoreOptions, read_image: Callable[[Path], NamedImage] = read_image_file
+    ) -> None:
+        self._scorer, self._options, self._read_image = scorer, options, read_image
         self._session: Session | None = None
         self._session_key = b""
 
     def tiles(self, row: Row) -> Tiles:
         """The tiles of a row's images; may run in a thread of its own. Raises InputError."""
-        return self._scorer.tiles(row.images, row.options(self._options).max_tiles)
+        return self._scorer.tiles(self.pinned(row).images, row.options(self._options).max_tiles)
+
+    def pinned(self, row: Row) -> Row:
+        """The row with the content of its image files in place of their paths. Raises InputError."""
+        read = (self._read_image(image) if isinstance(image, Path) else image for image in row.images)
+        return replace(row, images=tuple(read))
 
     def document(self, row: Row | BadRow, tiles: MakeTiles) -> dict[str, Any]:
         """The JSON document; `tiles` is called where the row has another prefix than the one before.
 
-        Raises EngineError where the engine failed, which says nothing about the row.
+        Raises EngineError where the engine failed, which says nothing about the row, and ChangedInputError.
         """
         if isinstance(row, BadRow):
             return _head(row) | {"error": row.error, "code": "invalid_input"}
@@ -35,6 +47,8 @@ class RowScorer:
             how = row.options(self._options)
             session = self._session_for(row, tiles)
             result = session.score(row.responses, max_steps=how.max_steps, aggregate=how.aggregate)
+        except ChangedInputError:
+            raise
         except InputError as error:
             return _head(row) | error_document(error, row.id) | _tail(row)
         except EngineError:

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from vprm_runtime.datasets.prefetch import rows_with_tiles
+from vprm_runtime.datasets.row import Row
 from vprm_runtime.datasets.row_scorer import RowScorer, failure
 from vprm_runtime.datasets.score_log import ScoreLog, has_error
-from vprm_runtime.datasets.source import RowSource, open_rows
+from vprm_runtime.datasets.source import BadRow, RowSource, open_rows
+from vprm_runtime.datasets.unchanged import ImageLog
 from vprm_runtime.errors import EngineError, InputError
 from vprm_runtime.options import DEFAULT_OPTIONS, ScoreOptions
 from vprm_runtime.scorer import StepScorer
@@ -47,20 +49,31 @@ def score_file(
 
     A line a row: the document of `ScoreResult.to_dict` and the row's labels. A row that cannot be read or scored has
     its id and an `error` instead. Lines come in scoring order: rows with the same images and question together, groups
-    in the order of their first row. Raises InputError where input or output is unusable, EngineError where the engine
-    fails row after row.
+    in the order of their first row. Beside the output stand `.run.json`, which describes the run, and `.images`, which
+    lists the images that rows were scored with. Raises InputError where input or output is unusable or changed since,
+    EngineError where the engine fails row after row.
     """
     began = time.monotonic()
     source = open_rows(Path(input_path), None if image_root is None else Path(image_root))
     target = Path(output_path)
-    if target.exists() and target.samefile(input_path):
+    if _is_same_file(target, Path(input_path)):
         raise InputError(f"{target} is the input: choose another output")
-    with ScoreLog(target, _run_description(scorer, source, options)) as log:
+    with (
+        ScoreLog(target, _run_description(scorer, source, options)) as log,
+        ImageLog(log.images_path, is_new=not log.done) as images,
+    ):
         resumed = log.done
         log.check_ids(source.ids())
-        loop = _Loop(scorer, options, log, lambda done, errors: progress(done, source.total, errors))
+        loop = _Loop(scorer, options, log, images, lambda done, errors: progress(done, source.total, errors))
         loop.run(source)
     return BatchSummary(source.total, resumed, loop.scored, loop.errors, time.monotonic() - began)
+
+
+def _is_same_file(output: Path, source: Path) -> bool:
+    try:
+        return output.samefile(source)
+    except (OSError, ValueError):  # no such output yet, or no such path
+        return False
 
 
 def _run_description(scorer: StepScorer, source: RowSource, options: ScoreOptions) -> dict[str, Any]:
@@ -78,9 +91,15 @@ class _Loop:
     """The state of one run."""
 
     def __init__(
-        self, scorer: StepScorer, options: ScoreOptions, log: ScoreLog, progress: Callable[[int, int], None]
+        self,
+        scorer: StepScorer,
+        options: ScoreOptions,
+        log: ScoreLog,
+        images: ImageLog,
+        progress: Callable[[int, int], None],
     ) -> None:
-        self._rows, self._log, self._progress = RowScorer(scorer, options), log, progress
+        self._rows, self._log, self._progress = RowScorer(scorer, options, images.read), log, progress
+        self._images = images
         self._held: list[dict[str, Any]] = []  # failures of the engine, kept back until it works again
         self._done = log.done
         self.errors = log.errors
@@ -92,10 +111,18 @@ class _Loop:
         to_do = (row for row in source if not self._log.take(row.id))
         for row, tiles in rows_with_tiles(to_do, self._rows.tiles):
             try:
-                self._write(self._rows.document(row, tiles))
+                document = self._rows.document(row, tiles)
             except EngineError as error:
                 self._hold(failure(row, error), error)
+            else:
+                self._note_images(row, document)
+                self._write(document)
         self._release()
+
+    def _note_images(self, row: Row | BadRow, document: dict[str, Any]) -> None:
+        if isinstance(row, Row):
+            paths = [image for image in row.images if isinstance(image, Path)]
+            (self._images.drop if "error" in document else self._images.keep)(paths)
 
     def _hold(self, document: dict[str, Any], error: EngineError) -> None:
         self._held.append(document)

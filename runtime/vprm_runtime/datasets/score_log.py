@@ -8,17 +8,16 @@ most one partial line at the end, which is cut off on resuming.
 
 import hashlib
 import json
-import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Self
+from typing import Any, Self
 
+from vprm_runtime.datasets.line_log import LineLog
 from vprm_runtime.datasets.row import RowId
 from vprm_runtime.errors import InputError
-
-_CHUNK_BYTES = 1 << 16
+from vprm_runtime.files import open_regular, write_whole
 
 
 class ScoreLog:
@@ -27,22 +26,19 @@ class ScoreLog:
     def __init__(self, path: Path, run: Mapping[str, Any]) -> None:
         """Open or create `path` for the run described by `run` (JSON values); cut off a partial last line.
 
-        Raises InputError where the file cannot be written, is being written, or belongs to another run.
+        Raises InputError where the file cannot be written, is being written, belongs to another run or is damaged.
         """
         self._path = path
+        self._log = LineLog(path)
         self._run_path = path.with_name(path.name + ".run.json")
         try:
-            self._file: BinaryIO = path.open("a+b")
-        except OSError as error:
-            raise InputError(f"the output {path} cannot be written ({error.strerror}): choose another path") from error
-        try:
-            self._lock()
+            self._log.lock()
             self._check_run(dict(run))
-            self._cut_partial_line()
+            self._log.cut_partial_line()
             self.errors = 0
             self._done = self._read_done()
         except BaseException:
-            self._file.close()
+            self._log.close()
             raise
 
     def __enter__(self) -> Self:
@@ -51,9 +47,16 @@ class ScoreLog:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
+        try:
+            if error is None:
+                self._log.sync()
+        finally:
+            self._log.close()
+
+    @property
+    def images_path(self) -> Path:
+        """Where the run lists the images that its rows were scored with."""
+        return self._path.with_name(self._path.name + ".images")
 
     @property
     def done(self) -> int:
@@ -80,69 +83,51 @@ class ScoreLog:
 
     def append(self, document: Mapping[str, Any]) -> None:
         """Write one row's line."""
-        self._file.write(json.dumps(document, ensure_ascii=False, allow_nan=False).encode() + b"\n")
-        self._file.flush()
-
-    def _lock(self) -> None:
-        try:
-            import fcntl
-        except ImportError:  # Windows: no advisory locks
-            return
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise InputError(f"{self._path} is being written by another process: wait for it, or stop it") from error
+        self._log.append(json.dumps(document, ensure_ascii=False, allow_nan=False).encode())
 
     def _check_run(self, run: dict[str, Any]) -> None:
-        empty = os.fstat(self._file.fileno()).st_size == 0
-        try:
-            before = json.loads(self._run_path.read_text("utf-8"))
-        except FileNotFoundError:
-            before = None
-        except (OSError, ValueError) as error:
-            raise InputError(f"{self._run_path} cannot be read ({error}): remove it and {self._path}") from error
+        empty = self._log.size_bytes == 0
+        before = self._read_run()
         if not empty and before is None:
             raise InputError(
                 f"{self._path} exists already and nothing says which run wrote it ({self._run_path.name} is missing): "
                 "choose another output, or remove it"
             )
         if not empty and before != run:
-            keys = sorted(set(before) | set(run)) if isinstance(before, dict) else []
-            changed = ", ".join(key for key in keys if before.get(key) != run.get(key))
+            keys = sorted(set(before) | set(run)) if before else []
+            changed = ", ".join(key for key in keys if before and before.get(key) != run.get(key))
             raise InputError(
                 f"{self._path} was begun with different {changed or 'settings'}: choose another output, or remove it "
                 "to start again"
             )
         if before != run:
-            temporary = self._run_path.with_name(self._run_path.name + ".tmp")
-            temporary.write_text(json.dumps(run, indent=2, ensure_ascii=False) + "\n", "utf-8")
-            temporary.replace(self._run_path)
+            try:
+                write_whole(self._run_path, (json.dumps(run, indent=2, ensure_ascii=False) + "\n").encode())
+            except OSError as error:
+                raise InputError(f"{self._run_path} cannot be written ({error.strerror}): make room for it") from error
 
-    def _cut_partial_line(self) -> None:
-        """Cut the file behind its last line break, looked for from the end."""
-        end = position = os.fstat(self._file.fileno()).st_size
-        while position > 0:
-            start = max(0, position - _CHUNK_BYTES)
-            self._file.seek(start)
-            found = self._file.read(position - start).rfind(b"\n")
-            if found >= 0:
-                position = start + found + 1
-                break
-            position = start
-        if position < end:
-            self._file.truncate(position)
+    def _read_run(self) -> dict[str, Any] | None:
+        """What describes the run that wrote the output; None if nothing does."""
+        try:
+            with open_regular(self._run_path) as file:
+                before = json.loads(file.read())
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, RecursionError) as error:
+            raise InputError(f"{self._run_path} cannot be read ({error}): remove it and {self._path}") from error
+        if not isinstance(before, dict):
+            raise InputError(f"{self._run_path} is no JSON object: remove it and {self._path}")
+        return before
 
     def _read_done(self) -> Counter[bytes]:
         done: Counter[bytes] = Counter()
-        self._file.seek(0)
-        for number, line in enumerate(self._file, 1):
-            try:
-                document = json.loads(line)
-                done[_id_key(document["id"])] += 1
-            except (ValueError, KeyError, TypeError) as error:
+        for number, line in enumerate(self._log.lines(), 1):
+            document = _parsed(line)
+            if document is None:
                 raise InputError(
-                    f"line {number} of {self._path} is damaged: remove the line and start again"
-                ) from error
+                    f"line {number} of {self._path} is damaged: remove the line and start again, it is scored anew"
+                )
+            done[_id_key(document["id"])] += 1
             self.errors += has_error(document)
         return done
 
@@ -150,6 +135,24 @@ class ScoreLog:
 def has_error(document: Mapping[str, Any]) -> bool:
     """Whether a row's document has an error, of the row or of a candidate."""
     return "error" in document or any(result["error"] is not None for result in document["results"])
+
+
+def _parsed(line: bytes) -> dict[str, Any] | None:
+    """The document of a row as runs write it, or None for anything else."""
+    try:
+        document = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(document, dict) or type(document.get("id")) not in (str, int):
+        return None
+    results = document.get("results")
+    is_error = isinstance(document.get("error"), str) and "results" not in document
+    are_results = isinstance(results, list) and "error" not in document and all(map(_is_result, results))
+    return document if is_error or are_results else None
+
+
+def _is_result(result: object) -> bool:
+    return isinstance(result, dict) and isinstance(result.get("error", 0), str | None) and "score" in result
 
 
 def _id_key(row_id: RowId) -> bytes:

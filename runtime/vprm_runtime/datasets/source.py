@@ -24,7 +24,9 @@ from numpy.typing import NDArray
 from vprm_runtime.datasets.row import KNOWN_KEYS, Row, RowId, record_id, row_from_record
 from vprm_runtime.datasets.row_files import PARQUET_MAGIC, RowFile
 from vprm_runtime.datasets.row_images import is_image_key
-from vprm_runtime.errors import InputError, MissingExtraError
+from vprm_runtime.datasets.unchanged import FileState, LineHashes, content_hash
+from vprm_runtime.errors import InputError, MissingExtraError, quoted
+from vprm_runtime.files import NotRegularError, open_regular
 
 _PARQUET_BATCH_ROWS = 16
 _LOG = logging.getLogger(__name__)
@@ -123,10 +125,13 @@ def open_rows(path: Path, image_root: Path | None = None) -> RowSource:
     if path.is_dir():
         raise InputError(f"{path} is a directory: name the file of rows in it")
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             start = file.read(4)
-    except OSError as error:
-        raise InputError(f"the rows' file {path} cannot be read ({error.strerror}): check the path") from error
+    except NotRegularError as error:
+        raise InputError(f"the rows' file {path} is {error.strerror}: name a file, or give --input -") from error
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise InputError(f"the rows' file {quoted(path)} cannot be read ({why}): check the path") from error
     source = ParquetRows(path, root) if start == PARQUET_MAGIC else JsonlRows(path, root)
     for note in source.notes:
         _warn_once(str(path), note)
@@ -154,10 +159,11 @@ class JsonlRows:
     """Lines of JSON with an index over the rows. Blank lines are skipped and not counted."""
 
     def __init__(self, path: Path, image_root: Path) -> None:
-        self._image_root = image_root
+        self._path, self._image_root = path, image_root
         self._file = RowFile(path)
         offsets, groups = array("Q"), array("Q")
-        self._line_numbers = array("Q")
+        self._line_numbers, self._hashes = array("Q"), LineHashes()
+        self._state = FileState.of(self._file.path)
         group_of: dict[bytes, int] = {}
         content = hashlib.sha256()
         notes = RowNotes()
@@ -171,6 +177,7 @@ class JsonlRows:
             key = row.group_key if isinstance(row, Row) else number.to_bytes(8, "little")
             groups.append(group_of.setdefault(key, len(group_of)))
             offsets.append(offset)
+            self._hashes.append(line)
             self._line_numbers.append(line_number)
         self._offsets = offsets
         self._order: NDArray[np.int64] = np.argsort(np.frombuffer(groups, np.uint64), kind="stable")
@@ -192,11 +199,14 @@ class JsonlRows:
         return (row.id for row in self)
 
     def __iter__(self) -> Iterator[Row | BadRow]:
-        """All rows in scoring order."""
+        """All rows in scoring order. Raises ChangedInputError if the file is not what it was."""
         with self._file.path.open("rb") as file:
             for number in self._order.tolist():
                 file.seek(self._offsets[number])
-                yield self._row(file.readline(), number, self._line_numbers[number])
+                line = file.readline()
+                self._hashes.check(number, line, self._path)
+                yield self._row(line, number, self._line_numbers[number])
+        self._state.check()
 
     def _row(self, line: bytes, number: int, line_number: int) -> Row | BadRow:
         where = f"element {number}" if self._file.is_array else f"line {line_number}"
@@ -208,7 +218,7 @@ class ParquetRows:
 
     def __init__(self, path: Path, image_root: Path) -> None:
         self._path = path
-        self._image_root = image_root
+        self._image_root, self._state = image_root, FileState.of(path)
         self._parquet, self._arrow_error = _import_parquet()
         try:
             with self._parquet.ParquetFile(path) as file:
@@ -221,7 +231,7 @@ class ParquetRows:
             raise InputError(f"{path} has no rows")
         if not KNOWN_KEYS.intersection(self._columns):
             raise InputError(f"{path} has none of the columns that a row can have: {', '.join(sorted(KNOWN_KEYS))}")
-        self._fingerprint = _parquet_fingerprint(path)
+        self._fingerprint = f"sha256:{content_hash(path)}"
         self._notes = RowNotes()
         self._notes.add_unread(unread)
         for row_id in self.ids():
@@ -234,7 +244,7 @@ class ParquetRows:
 
     @property
     def fingerprint(self) -> str:
-        """Hash of the file's size and footer: schema, row groups, statistics."""
+        """Hash of the whole file."""
         return self._fingerprint
 
     @property
@@ -270,7 +280,9 @@ class ParquetRows:
         try:
             with self._parquet.ParquetFile(self._path) as file:
                 for batch in file.iter_batches(_PARQUET_BATCH_ROWS, columns=columns, use_threads=False):
+                    self._state.check()
                     yield from batch.to_pylist()
+                self._state.check()
         except (self._arrow_error, OSError) as error:
             raise InputError(f"{self._path} is damaged ({error}): download or write it again") from error
 
@@ -301,16 +313,6 @@ def _lines(file: RowFile) -> Iterator[tuple[int, bytes]]:
         for line in stream:
             yield offset, line
             offset += len(line)
-
-
-def _parquet_fingerprint(path: Path) -> str:
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        file.seek(size - 8)
-        footer_bytes = int.from_bytes(file.read(4), "little")
-        file.seek(size - 8 - footer_bytes)
-        footer = file.read(footer_bytes)
-    return f"parquet:{size}:{hashlib.sha256(footer).hexdigest()}"
 
 
 def _import_parquet() -> tuple[Any, type[Exception]]:

@@ -5,12 +5,29 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from vprm_runtime.datasets.prefetch import MakeTiles, Tiles
+from vprm_runtime.datasets.row import Row
 from vprm_runtime.datasets.row_scorer import RowScorer, failure
 from vprm_runtime.datasets.score_file import MAX_ENGINE_FAILURES
 from vprm_runtime.datasets.source import BadRow, row_from_line
-from vprm_runtime.errors import EngineError
+from vprm_runtime.errors import EngineError, InputError
 from vprm_runtime.options import DEFAULT_OPTIONS, ScoreOptions
 from vprm_runtime.scorer import StepScorer
+
+
+def _with_tiles(rows: RowScorer, row: Row | BadRow) -> tuple[Row | BadRow, MakeTiles]:
+    """The row with its image files' content, which may be another at each row; one that cannot be read is bad."""
+    if isinstance(row, BadRow):
+        return row, list
+    try:
+        pinned = rows.pinned(row)
+    except InputError as error:
+        return row, partial(_raise, error)
+    return pinned, partial(rows.tiles, pinned)
+
+
+def _raise(error: InputError) -> Tiles:
+    raise error
 
 
 def score_stream(
@@ -35,7 +52,7 @@ def score_stream(
         row = row_from_line(line, number, f"line {line_number}", image_root)
         number += 1
         try:
-            document = rows.document(row, list if isinstance(row, BadRow) else partial(rows.tiles, row))
+            document = rows.document(*_with_tiles(rows, row))
             failures = 0
         except EngineError as error:
             document = failure(row, error)

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, BinaryIO, cast
+from typing import IO, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,7 @@ from PIL.PngImagePlugin import PngImageFile
 
 from vprm_runtime.errors import InputError, quoted
 from vprm_runtime.files import NotRegularError, open_regular
+from vprm_runtime.images.encoded import looks_encoded
 
 
 @dataclass(frozen=True)
@@ -56,9 +57,6 @@ _MAGIC = {
 }
 _MAGIC_BYTES = 12
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
-_ENCODED = re.compile(
-    r"data:|(?:iVBORw0KGgo|/9j/|R0lGOD|UklGR|Qk[0-3]|SUkq|TU0A).{96}", re.DOTALL
-)  # base64 of an image file
 _RGB_FILES = (JpegImageFile, PngImageFile)  # whose pixels stay once they are loaded and the file is closed
 
 
@@ -97,7 +95,7 @@ def check_no_url(name: str) -> None:
     """Raise InputError if a path is a URL or an encoded image: scoring opens local files only."""
     if _URL.match(name):
         raise InputError(f"{quoted(name)} is a URL: download the image and give the file's path, or its bytes")
-    if _ENCODED.match(name):
+    if looks_encoded(name):
         raise InputError(f"a path was expected, got an encoded image ({name[:20]} ...): decode it and give its bytes")
 
 
@@ -125,7 +123,7 @@ def _opened(image: ImageInput, max_pixels: int) -> Iterator[Image.Image]:
             yield image
             return
         if isinstance(image, str | Path):
-            file = _open_file(image)
+            file: IO[bytes] = _open_file(image)
         else:
             file = io.BytesIO(image if isinstance(image, bytes) else image.content)
         with file:
@@ -134,7 +132,7 @@ def _opened(image: ImageInput, max_pixels: int) -> Iterator[Image.Image]:
             yield opened
 
 
-def _open_file(path: str | Path) -> BinaryIO:
+def _open_file(path: str | Path) -> io.BufferedReader:
     check_no_url(str(path))
     file = open_regular(path)
     size = os.fstat(file.fileno()).st_size
