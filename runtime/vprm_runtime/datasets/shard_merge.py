@@ -97,7 +97,9 @@ class _Index:
 
     @property
     def found(self) -> ScoredRows:
-        return ScoredRows(len(self._rows), self._errors, self._crashed, tuple(self._named))
+        return ScoredRows(
+            len(self._rows), self._errors, self._crashed, tuple(sorted(self._named, key=lambda pair: pair[0]))
+        )
 
     def check(self, rows: int) -> None:
         """Raise InputError unless the numbers are 0 to `rows` - 1, each once."""
