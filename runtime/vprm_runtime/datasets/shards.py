@@ -21,7 +21,8 @@ from vprm_runtime.datasets.places import MANIFEST_NAME, SCHEMA, ShardInput, pack
 from vprm_runtime.datasets.row import Row
 from vprm_runtime.datasets.row_files import PARQUET_MAGIC, RowFile
 from vprm_runtime.datasets.source import BadRow, ParquetRows, RowNotes, numbered_lines, row_from_line
-from vprm_runtime.errors import InputError
+from vprm_runtime.errors import InputError, quoted
+from vprm_runtime.files import open_regular
 
 MAX_SHARDS = 100_000
 _BUFFER_BYTES = 1 << 20
@@ -177,10 +178,11 @@ class _Input:
         if path.is_dir():
             raise InputError(f"{path} is a directory: name the files of rows in it")
         try:
-            with path.open("rb") as file:
+            with open_regular(path) as file:
                 self._is_parquet = file.read(4) == PARQUET_MAGIC
-        except OSError as error:
-            raise InputError(f"the rows' file {path} cannot be read ({error.strerror}): check the path") from error
+        except (OSError, ValueError) as error:
+            why = getattr(error, "strerror", None) or error
+            raise InputError(f"the rows' file {quoted(path)} cannot be read ({why}): check the path") from error
 
     def rows(self, first: int) -> Iterator[tuple[int, bytes, Row | BadRow]]:
         """(position in the file, line, row) of every row; the first one's number is `first`."""
