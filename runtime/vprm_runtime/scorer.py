@@ -147,6 +147,16 @@ class StepScorer:
         return self._model.max_block_tokens
 
     @property
+    def model(self) -> OpenedModel:
+        """What `execution.prepare` and `execution.run` work on, for code that drives the engine block by block."""
+        return self._model
+
+    @property
+    def prefixes(self) -> PrefixPool:
+        """The caches that are alive. Hold the model's lock around its methods."""
+        return self._pool
+
+    @property
     def prefix_cache(self) -> PoolCounters:
         """How often a prefix was asked for and found, and in tokens."""
         return self._pool.counters
