@@ -21,7 +21,7 @@ from vprm_runtime.engines import Engine, open_engine
 from vprm_runtime.errors import InputError
 from vprm_runtime.execution.aggregate import Aggregate
 from vprm_runtime.execution.model import OpenedModel
-from vprm_runtime.execution.prefix_pool import PoolCounters, PrefixPool
+from vprm_runtime.execution.prefix_pool import PoolCounters, PrefixPool, RunPrefix
 from vprm_runtime.execution.prepare import (
     Tiles,
     pinned,
@@ -279,6 +279,14 @@ class StepScorer:
             if kept is not None:
                 return Session(self._model, self._pool, kept, chosen.responses)
         return self._opened(tiles_of(self._model, given, chosen.max_tiles), question, chosen.responses, key)
+
+    def session_of_prefix(self, prefix: RunPrefix) -> Session:
+        """A session on a prefix that is in the engine's cache, which it holds until it is closed.
+
+        For code that runs prefixes itself: hold the model's lock.
+        """
+        prefix.users += 1
+        return Session(self._model, self._pool, prefix, ResponseOptions())
 
     def session_of_tiles(self, tiles: Sequence[Tiles], question: str) -> Session:
         """A session whose images are tiled already.

@@ -77,7 +77,7 @@ def run_candidates(
     ids: Sequence[int],
     branch: Branch,
     responses: Iterable[PreparedResponse],
-) -> Iterator[list[CandidateScore | FirstSteps]]:
+) -> Generator[list[CandidateScore | FirstSteps], None, None]:
     """Score prepared responses after a branch whose ids are `ids`; yields what each engine call found.
 
     That is results, or the first steps of a response that takes several blocks. Responses are packed side by side,
