@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from vprm_runtime.datasets.row import Row, row_from_record
+from vprm_runtime.datasets.row_images import RowImage
 from vprm_runtime.errors import InputError, quoted
 from vprm_runtime.execution.model import OpenedModel
 from vprm_runtime.execution.prepare import (
@@ -75,12 +76,12 @@ class Intake:
         images: tuple[PinnedImage, ...] = tuple(extra_images) or tuple(self.image(image) for image in row.images)
         return self._work(row, images, options)
 
-    def image(self, image: Path | bytes) -> PinnedImage:
+    def image(self, image: RowImage) -> PinnedImage:
         """An image by value: what came with the request, an upload, or a file under the image root.
 
         Raises InputError for a path that leads elsewhere.
         """
-        if isinstance(image, bytes):
+        if not isinstance(image, Path):
             return image
         name = str(image)
         if name.startswith(SCHEME):
