@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vprm_runtime.bundle.bundle import Bundle
-from vprm_runtime.engines.host.engine import CpuEngine
+from vprm_runtime.engines.host.engine import HostEngine
 from vprm_runtime.errors import InputError, ServerError
 from vprm_runtime.images.load import NamedImage
 from vprm_runtime.options import DEFAULT_OPTIONS, ScoreOptions
@@ -280,7 +280,7 @@ def open_scorers(settings: Settings) -> list[StepScorer]:
             bundle, device, threads=threads, max_block_tokens=settings.max_block_tokens,
             prefix_cache_bytes=settings.cache_bytes,
         )  # fmt: skip
-        if settings.max_block_tokens is None and isinstance(opened.engine, CpuEngine):
+        if settings.max_block_tokens is None and isinstance(opened.engine, HostEngine):
             opened = opened.with_engine(
                 opened.engine, max_block_tokens=CPU_BLOCK_TOKENS, prefix_cache_bytes=settings.cache_bytes
             )
