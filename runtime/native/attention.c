@@ -1,12 +1,8 @@
 #include "attention.h"
 
-#include <cpuid.h>
 #include <math.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 #include "products.h"
 
@@ -20,28 +16,6 @@ enum {
 enum { SEEN_NONE, SEEN_SOME, SEEN_ALL };
 
 static int64_t rounded_up(int64_t value, int64_t step) { return (value + step - 1) / step * step; }
-
-static bool amx_permitted(void) {
-    enum { ARCH_REQ_XCOMP_PERM = 0x1023, XFEATURE_XTILEDATA = 18 };
-    return syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0;
-}
-
-__attribute__((visibility("default"))) VprmLevel vprm_level(void) {
-    static _Atomic int known = -1;
-    int level = atomic_load(&known);
-    if (level >= 0) return (VprmLevel)level;
-    unsigned a = 0, b = 0, c = 0, d = 0;
-    level = VPRM_NONE;
-    const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                        __builtin_cpu_supports("avx512vl");
-    if (avx512 && __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a >> 5 & 1)) {
-        level = VPRM_AVX512_BF16;
-        const bool amx = __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d >> 22 & 1) && (d >> 24 & 1);
-        if (amx && amx_permitted()) level = VPRM_AMX_BF16;
-    }
-    atomic_store(&known, level);
-    return (VprmLevel)level;
-}
 
 /* Everything that the blocks of one call share. `dim` is head_dim padded, `keys` is past + fresh padded. */
 typedef struct {
@@ -57,15 +31,15 @@ static const float *row_of(const float *past, const float *fresh, int64_t past_r
     return row < past_rows ? past + row * width : fresh + (row - past_rows) * width;
 }
 
-VPRM_INLINE VPRM_AVX512 __m256i rounded(__m512 values) { return (__m256i)_mm512_cvtneps_pbh(values); }
+VPRM_INLINE VPRM_BF16 __m256i rounded(__m512 values) { return (__m256i)_mm512_cvtneps_pbh(values); }
 
-VPRM_INLINE VPRM_AVX512 __m512 loaded(const float *from, int64_t count) {
+VPRM_INLINE VPRM_BF16 __m512 loaded(const float *from, int64_t count) {
     return count >= 16 ? _mm512_loadu_ps(from)
                        : _mm512_maskz_loadu_ps((__mmask16)(count <= 0 ? 0 : (1u << count) - 1), from);
 }
 
 /* Pack one block of keys and values of one key head. */
-static VPRM_AVX512 void pack_block(void *context, size_t index) {
+static VPRM_BF16 void pack_block(void *context, size_t index) {
     Call *call = context;
     const VprmAttention *in = call->in;
     const int64_t head = (int64_t)index / call->key_blocks, block = (int64_t)index % call->key_blocks;
@@ -111,7 +85,7 @@ static void look_at_mask(void *context, size_t index) {
 }
 
 /* 2^x for x <= 0 (0 for -inf), relative error below 3e-7: 2^round(x) times a polynomial in the rest. */
-VPRM_INLINE VPRM_AVX512 __m512 power_of_two(__m512 x) {
+VPRM_INLINE VPRM_BF16 __m512 power_of_two(__m512 x) {
     x = _mm512_max_ps(x, _mm512_set1_ps(-200.0f));
     const __m512 whole = _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
     const __m512 rest = _mm512_sub_ps(x, whole);
@@ -131,7 +105,7 @@ typedef struct {
     float largest[QUERY_ROWS], total[QUERY_ROWS];
 } Workspace;
 
-static VPRM_AVX512 void pack_queries(const Call *call, Workspace *work, int64_t head, int64_t first, int64_t tokens) {
+static VPRM_BF16 void pack_queries(const Call *call, Workspace *work, int64_t head, int64_t first, int64_t tokens) {
     const VprmAttention *in = call->in;
     const float log2_of_e = 1.44269504f;
     const __m512 scale = _mm512_set1_ps(log2_of_e / sqrtf((float)in->head_dim));
@@ -145,7 +119,7 @@ static VPRM_AVX512 void pack_queries(const Call *call, Workspace *work, int64_t 
 }
 
 /* Masked scores become -inf. Keys behind the last one are masked too. */
-static VPRM_AVX512 void apply_mask(const Call *call, Workspace *work, int64_t first, int64_t block, int rows) {
+static VPRM_BF16 void apply_mask(const Call *call, Workspace *work, int64_t first, int64_t block, int rows) {
     const VprmAttention *in = call->in;
     const int64_t all = in->past + in->fresh, start = block * KEY_BLOCK;
     const __m512 never = _mm512_set1_ps(-INFINITY);
@@ -163,7 +137,7 @@ static VPRM_AVX512 void apply_mask(const Call *call, Workspace *work, int64_t fi
 }
 
 /* Scores to weights in bfloat16; what was summed before is rescaled where a row has a new largest score. */
-static VPRM_AVX512 void weigh(const Call *call, Workspace *work, int rows) {
+static VPRM_BF16 void weigh(const Call *call, Workspace *work, int rows) {
     for (int row = 0; row < rows; row++) {
         const float *scores = work->scores[row];
         __m512 highest = _mm512_loadu_ps(scores);
@@ -201,7 +175,7 @@ static void attend_block(void *context, size_t index) {
     const int64_t first = query_block * call->block_tokens;
     const int64_t left = in->queries - first, tokens = left < call->block_tokens ? left : call->block_tokens;
     const int rows = (int)(tokens * call->group);
-    const bool amx = call->level == VPRM_AMX_BF16;
+    const bool amx = call->level == VPRM_AMX;
     static _Thread_local Workspace workspace;
     Workspace *const work = &workspace;
     memset(work->queries, 0, sizeof work->queries);
@@ -241,6 +215,7 @@ static void attend_block(void *context, size_t index) {
 }
 
 bool vprm_attention(const VprmAttention *attention, VprmLevel level, VprmParallelFor parallel_for, void *pool) {
+    if (!vprm_fast_attention(level)) return vprm_attention_in_float32(attention, parallel_for, pool);
     const int64_t all = attention->past + attention->fresh;
     Call call = {.in = attention, .level = level, .group = attention->heads / attention->kv_heads};
     call.dim = rounded_up(attention->head_dim, COLUMN_STEP);

@@ -1,4 +1,4 @@
-/* Scaled dot-product attention in bfloat16 with float32 sums, for x86 CPUs with AVX-512 BF16 or AMX BF16.
+/* Scaled dot-product attention: in bfloat16 with float32 sums on AVX-512 BF16 or AMX BF16, in float32 on other CPUs.
  *
  * Queries, keys, values and results are float32 rows [tokens, heads*head_dim], as the graphs have them. Keys and values
  * come in two parts, cached rows and new ones, so that nobody has to join them. All heads that share a key head are
@@ -11,11 +11,7 @@
 #ifndef VPRM_ATTENTION_H
 #define VPRM_ATTENTION_H
 
-#include <stdbool.h>
-#include <stddef.h>
-#include <stdint.h>
-
-typedef enum { VPRM_NONE = 0, VPRM_AVX512_BF16 = 1, VPRM_AMX_BF16 = 2 } VprmLevel;
+#include "cpu.h"
 
 typedef struct {
     const float *query;      /* [queries, heads*head_dim] */
@@ -29,13 +25,10 @@ typedef struct {
     int64_t heads, kv_heads, head_dim;
 } VprmAttention;
 
-/* Runs work(context, index) for every index below count, on any number of threads; returns when all are done. */
-typedef void (*VprmParallelFor)(void *pool, void (*work)(void *context, size_t index), size_t count, void *context);
-
-/* The best level that this CPU and its system support. */
-VprmLevel vprm_level(void);
-
-/* False where memory is not to be had. `level` must be one that the CPU supports, not VPRM_NONE. */
+/* False where memory is not to be had. `level` must be one that the CPU supports. */
 bool vprm_attention(const VprmAttention *attention, VprmLevel level, VprmParallelFor parallel_for, void *pool);
+
+/* The same in float32, on any CPU. */
+bool vprm_attention_in_float32(const VprmAttention *attention, VprmParallelFor parallel_for, void *pool);
 
 #endif

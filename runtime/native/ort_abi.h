@@ -12,7 +12,7 @@
 
 enum { ORT_API_VERSION = 17, ORT_CUSTOM_OP_VERSION = 16 };
 enum { ORT_FAIL = 1, ORT_INVALID_ARGUMENT = 2 };
-enum { ORT_FLOAT = 1, ORT_BOOL = 9 };
+enum { ORT_FLOAT = 1, ORT_UINT8 = 2, ORT_INT64 = 7, ORT_BOOL = 9, ORT_FLOAT16 = 10 };
 enum { ORT_REQUIRED = 0, ORT_OPTIONAL = 1 };
 
 typedef struct OrtStatus OrtStatus; /* NULL: no error */

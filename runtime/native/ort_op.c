@@ -12,7 +12,7 @@
 #include <stdlib.h>
 
 #include "attention.h"
-#include "ort_abi.h"
+#include "ort_operator.h"
 
 enum { QUERY, KEY, VALUE, PAST_KEY, PAST_VALUE, MASK, INPUTS };
 enum { LARGEST_GROUP = 64, LARGEST_HEAD_DIM = 256 };
@@ -20,26 +20,18 @@ enum { LARGEST_GROUP = 64, LARGEST_HEAD_DIM = 256 };
 typedef struct {
     const OrtApi *api;
     int64_t heads, kv_heads;
+    VprmLevel level;
 } Kernel;
-
-typedef struct {
-    const void *data; /* NULL: not given */
-    int64_t batch, rows, width;
-} Rows;
-
-#define TRY(call)                   \
-    do {                            \
-        OrtStatus *error = (call);  \
-        if (error) return error;    \
-    } while (0)
 
 static OrtStatus *create(const OrtCustomOp *op, const OrtApi *api, const OrtKernelInfo *info, void **kernel) {
     (void)op;
-    if (vprm_level() == VPRM_NONE)
-        return ORT_CREATE_STATUS(ORT_FAIL, "vprm::Attention needs a CPU with AVX-512 BF16 or AMX BF16");
+    VprmLevel level;
+    const char *wrong = vprm_choose_level(&level);
+    if (wrong != NULL) return ORT_CREATE_STATUS(ORT_INVALID_ARGUMENT, wrong);
     Kernel *made = malloc(sizeof *made);
     if (made == NULL) return ORT_CREATE_STATUS(ORT_FAIL, "vprm::Attention: out of memory");
     made->api = api;
+    made->level = level;
     OrtStatus *error = ORT_GET_ATTRIBUTE_INT(info, "heads", &made->heads);
     if (!error) error = ORT_GET_ATTRIBUTE_INT(info, "kv_heads", &made->kv_heads);
     if (!error && (made->kv_heads < 1 || made->heads % made->kv_heads || made->heads / made->kv_heads > LARGEST_GROUP))
@@ -51,25 +43,6 @@ static OrtStatus *create(const OrtCustomOp *op, const OrtApi *api, const OrtKern
     }
     *kernel = made;
     return NULL;
-}
-
-static OrtStatus *read_rows(const OrtApi *api, const OrtKernelContext *context, size_t count, size_t index, Rows *rows) {
-    *rows = (Rows){.batch = 1};
-    const OrtValue *value = NULL;
-    if (index < count) TRY(ORT_INPUT(context, index, &value));
-    if (value == NULL) return NULL;
-    TRY(ORT_GET_TENSOR_DATA((OrtValue *)value, (void **)&rows->data));
-    OrtShapeInfo *shape = NULL;
-    TRY(ORT_GET_SHAPE(value, &shape));
-    size_t rank = 0;
-    int64_t sizes[3] = {1, 1, 1};
-    OrtStatus *error = ORT_GET_DIMENSIONS_COUNT(shape, &rank);
-    if (!error && rank != 2 && rank != 3)
-        error = ORT_CREATE_STATUS(ORT_INVALID_ARGUMENT, "vprm::Attention: inputs have 2 or 3 dimensions");
-    if (!error) error = ORT_GET_DIMENSIONS(shape, sizes + 3 - rank, rank);
-    ORT_RELEASE_SHAPE(shape);
-    rows->batch = sizes[0], rows->rows = sizes[1], rows->width = sizes[2];
-    return error;
 }
 
 static const char *problem(const Kernel *kernel, const Rows *in) {
@@ -88,18 +61,6 @@ static const char *problem(const Kernel *kernel, const Rows *in) {
     if (in[QUERY].batch != 1 && (in[PAST_KEY].rows || in[MASK].data != NULL))
         return "vprm::Attention: a batch has neither past nor mask";
     return NULL;
-}
-
-typedef struct {
-    const OrtApi *api;
-    OrtKernelContext *context;
-    OrtStatus *error;
-} Pool;
-
-static void parallel_for(void *pool, void (*work)(void *, size_t), size_t count, void *context) {
-    Pool *threads = pool;
-    const OrtApi *api = threads->api;
-    if (!threads->error) threads->error = ORT_PARALLEL_FOR(threads->context, work, count, 0, context);
 }
 
 static OrtStatus *compute(void *state, OrtKernelContext *context) {
@@ -138,7 +99,7 @@ static OrtStatus *compute(void *state, OrtKernelContext *context) {
             .queries = query->rows, .past = in[PAST_KEY].rows, .fresh = key->rows,
             .heads = kernel->heads, .kv_heads = kernel->kv_heads, .head_dim = query->width / kernel->heads,
         };
-        if (!vprm_attention(&attention, vprm_level(), parallel_for, &pool))
+        if (!vprm_attention(&attention, kernel->level, parallel_for, &pool))
             return ORT_CREATE_STATUS(ORT_FAIL, "vprm::Attention: out of memory");
         if (pool.error) return pool.error;
     }
@@ -188,6 +149,7 @@ __attribute__((visibility("default"))) OrtStatus *RegisterCustomOps(OrtSessionOp
         OrtCustomOpDomain *made = NULL;
         TRY(ORT_CREATE_CUSTOM_OP_DOMAIN("vprm", &made));
         TRY(ORT_CUSTOM_OP_DOMAIN_ADD(made, &attention_op));
+        TRY(ORT_CUSTOM_OP_DOMAIN_ADD(made, &vprm_linear_op));
         domain = made;
     }
     return ORT_ADD_CUSTOM_OP_DOMAIN(options, domain);

@@ -11,10 +11,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "cpu.h"
 #include "tiles.h"
-
-#define VPRM_AVX512 __attribute__((target("avx512f,avx512bw,avx512vl,avx512bf16")))
-#define VPRM_INLINE static inline __attribute__((always_inline))
 
 typedef uint16_t bfloat16;
 
@@ -27,7 +25,7 @@ typedef struct {
 } Product;
 
 /* `rows` is a constant wherever this is called, so the sums live in registers: 6 rows x 4 vectors. */
-VPRM_INLINE VPRM_AVX512 void avx512_rows(const Product *p, int row, int column, const int rows) {
+VPRM_INLINE VPRM_BF16 void avx512_rows(const Product *p, int row, int column, const int rows) {
     __m512 sums[6][4];
     for (int r = 0; r < rows; r++)
         for (int v = 0; v < 4; v++)
@@ -51,7 +49,7 @@ VPRM_INLINE VPRM_AVX512 void avx512_rows(const Product *p, int row, int column, 
             _mm512_storeu_ps(p->c + (row + r) * p->c_stride + column + 16 * v, sums[r][v]);
 }
 
-static VPRM_AVX512 void avx512_product(const Product *p) {
+static VPRM_BF16 void avx512_product(const Product *p) {
     for (int column = 0; column < p->n; column += 64) {
         int row = 0;
         for (; row + 6 <= p->m; row += 6) avx512_rows(p, row, column, 6);

@@ -36,6 +36,7 @@ static const TileConfig tile_config = {
     __asm__ volatile("tilestored %%tmm" #tile ", (%0,%1,1)" : : "r"(base), "r"((ptrdiff_t)(stride)) : "memory")
 /* Assembly of AT&T lists the operands from the last to the first. */
 #define TILE_PRODUCT_BF16(sums, a, b) __asm__ volatile("tdpbf16ps %%tmm" #b ", %%tmm" #a ", %%tmm" #sums : :)
+#define TILE_PRODUCT_S8U8(sums, a, b) __asm__ volatile("tdpbsud %%tmm" #b ", %%tmm" #a ", %%tmm" #sums : :)
 
 #else /* the same tiles in plain C, so that the code around them can be tested on any CPU */
 
@@ -52,6 +53,7 @@ static _Thread_local const TileConfig *emulated_config; /* NULL: an instruction 
     for (int line = 0; line < 16; line++)     \
     __builtin_memcpy((uint8_t *)(base) + line * (ptrdiff_t)(stride), emulated_tile(tile) + 64 * line, 64)
 #define TILE_PRODUCT_BF16(sums, a, b) emulated_product_bf16(sums, a, b)
+#define TILE_PRODUCT_S8U8(sums, a, b) emulated_product_s8u8(sums, a, b)
 
 static inline uint8_t *emulated_tile(int tile) {
     if (emulated_config == NULL || emulated_config->rows[tile] != 16 || emulated_config->row_bytes[tile] != 64) abort();
@@ -73,6 +75,16 @@ static inline void emulated_product_bf16(int sums, int a, int b) {
             for (int k = 0; k < 32; k++)
                 to[16 * row + column] += emulated_widened(from_a[32 * row + k]) *
                                          emulated_widened(from_b[32 * (k / 2) + 2 * column + k % 2]);
+}
+
+static inline void emulated_product_s8u8(int sums, int a, int b) {
+    int32_t *to = (int32_t *)emulated_tile(sums);
+    const int8_t *from_a = (const int8_t *)emulated_tile(a);
+    const uint8_t *from_b = emulated_tile(b);
+    for (int row = 0; row < 16; row++)
+        for (int column = 0; column < 16; column++)
+            for (int k = 0; k < 64; k++)
+                to[16 * row + column] += from_a[64 * row + k] * from_b[64 * (k / 4) + 4 * column + k % 4];
 }
 
 #endif

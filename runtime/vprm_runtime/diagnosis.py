@@ -19,6 +19,7 @@ from typing import Literal
 from PIL import features
 
 from vprm_runtime import native
+from vprm_runtime.errors import EngineError
 from vprm_runtime.extras import missing_distributions
 from vprm_runtime.machine import (
     Machine,
@@ -94,16 +95,19 @@ def _no_gpu() -> Finding:
 
 def _native_finding(machine: Machine) -> Finding:
     """The package's own operators: what they can use here."""
-    level = native.level()
-    if level is not native.Level.NONE:
-        return Finding("native operators", "ok", f"{level.name} (export with  --target cpu-native )")
-    able = {"avx512_bf16", "amx_bf16"} & set(machine.instruction_sets)
-    if able and machine.system == "Linux":
+    try:
+        level = native.level()
+    except EngineError as error:
+        return Finding("native operators", "broken", str(error), "unset VPRM_NATIVE_LEVEL")
+    if level:
+        return Finding("native operators", "ok", f"{native.description()} (export with  --target cpu-native )")
+    able = {"avx512_vnni", "amx_int8"} & set(machine.instruction_sets)
+    if level is None and able and machine.system == "Linux":
         mend = "install a C compiler (gcc or clang), then  pip install --force-reinstall --no-deps vprm"
         return Finding(
             "native operators", "missing", f"the CPU has {', '.join(sorted(able))}, the library is not", mend
         )
-    return Finding("native operators", "note", "this CPU has neither AVX-512 BF16 nor AMX BF16; standard operators run")
+    return Finding("native operators", "note", "this CPU has neither AVX-512 VNNI nor AMX INT8; standard operators run")
 
 
 def _engine_findings(machine: Machine) -> Iterator[Finding]:

@@ -88,8 +88,8 @@ def test_a_name_with_commas_is_read() -> None:
 
 
 def test_a_capable_cpu_without_the_native_library_is_told_to_build_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(diagnosis.native, "level", lambda: diagnosis.native.Level.NONE)
-    able = Machine("Linux", "x86_64", "CPU", 2, ("avx512_bf16",), 1 << 34, ())
+    monkeypatch.setattr(diagnosis.native, "level", lambda: None)
+    able = Machine("Linux", "x86_64", "CPU", 2, ("avx512_vnni",), 1 << 34, ())
     assert diagnosis._native_finding(able).state == "missing"
     plain = Machine("Linux", "x86_64", "CPU", 2, ("avx2",), 1 << 34, ())
     assert diagnosis._native_finding(plain).state == "note"

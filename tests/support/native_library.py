@@ -48,7 +48,7 @@ class AttentionCase:
 
 
 def attention(library: Path, level: int, case: AttentionCase) -> Rows:
-    """vprm_attention_plain of a library at one level; [queries, heads*head_dim]."""
+    """vprm_attention_call of a library at one level; [queries, heads*head_dim]."""
     result = np.full_like(case.query, 7)
     arguments = _AttentionArguments()
     for name in _POINTERS:
@@ -60,7 +60,51 @@ def attention(library: Path, level: int, case: AttentionCase) -> Rows:
     )  # fmt: skip
     for name, number in zip(_NUMBERS, numbers, strict=True):
         setattr(arguments, name, number)
-    assert ctypes.CDLL(str(library)).vprm_attention_plain(ctypes.byref(arguments), level) == 0
+    assert ctypes.CDLL(str(library)).vprm_attention_call(ctypes.byref(arguments), level) == 0
+    return result
+
+
+class _LinearArguments(ctypes.Structure):
+    """VprmLinear of linear.h."""
+
+    _fields_ = [
+        *((name, ctypes.c_void_p) for name in ("input", "weight", "scale", "bias", "residual", "result")),
+        *((name, ctypes.c_int64) for name in ("rows", "inputs", "outputs", "group")),
+        ("bits", ctypes.c_int32), ("activation", ctypes.c_int32),
+    ]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class LinearCase:
+    """One call of a Linear: arrays in the kernel's layout, `outputs` of the result; group 0: all inputs."""
+
+    input: Rows
+    weight: NDArray[np.uint8]
+    scale: Rows
+    outputs: int
+    bits: int = 8
+    group: int = 0
+    activation: int = 0
+    bias: Rows | None = None
+    residual: Rows | None = None
+
+
+def linear(library: Path, level: int, case: LinearCase) -> Rows:
+    """vprm_linear_call of a library at one level; [rows, outputs]. Raises ValueError with its complaint."""
+    rows, inputs = case.input.shape
+    result = np.full((rows, case.outputs), 7, np.float32)
+    arguments = _LinearArguments(
+        rows=rows, inputs=inputs, outputs=case.outputs, group=case.group, bits=case.bits, activation=case.activation
+    )
+    for name in ("input", "weight", "scale", "bias", "residual"):
+        array = getattr(case, name)
+        setattr(arguments, name, None if array is None else array.ctypes.data)
+    arguments.result = result.ctypes.data
+    function = ctypes.CDLL(str(library)).vprm_linear_call
+    function.restype = ctypes.c_char_p
+    problem: bytes | None = function(ctypes.byref(arguments), level)
+    if problem is not None:
+        raise ValueError(problem.decode())
     return result
 
 

@@ -1,11 +1,11 @@
-"""`vprm bench`: one subcommand per benchmark. Nothing heavy is imported before one runs."""
+"""`vprm bench`: one subcommand a benchmark, each in a module of its own."""
 
 from __future__ import annotations
 
-from vprm_benchmarks.speed import best_of_n, engine, export, preprocess, programs, session
+from vprm_benchmarks.speed import best_of_n, engine, export, preprocess, session
 from vprm_runtime.cli.common import Subparsers
 
-_BENCHMARKS = (best_of_n, session, engine, preprocess, export, programs)
+_BENCHMARKS = (best_of_n, session, engine, preprocess, export)
 
 
 def register(subparsers: Subparsers) -> None:

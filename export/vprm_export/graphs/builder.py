@@ -1,16 +1,17 @@
 """A thin layer over onnx_ir for building one graph: operators by name, constants, weights as external data."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
 from vprm_export.external_data import ExternalData
-from vprm_export.weights import Weight
+from vprm_export.weights import Weight, stacked
 from vprm_runtime import native
 from vprm_runtime.bundle.graph_io import GraphIO, TensorSpec
+from vprm_runtime.native import Activation
 
 OPSET = 24
 IR_VERSION = 11
@@ -35,6 +36,31 @@ class LinearFormat(Protocol):
     def plus_bias(self, graph: "GraphBuilder", product: ir.Value, bias: ir.Value) -> ir.Value:
         """The product [.., out] plus the Linear's bias [out]."""
         return graph.op("Add", product, bias)
+
+
+@runtime_checkable
+class FusedLinear(LinearFormat, Protocol):
+    """A Linear that is one node with what follows it; float32 throughout."""
+
+    def product(self, graph: "GraphBuilder", value: ir.Value, weight: Weight) -> ir.Value:
+        """X W^T."""
+        return self.fused(graph, value, weight)
+
+    def fused(
+        self,
+        graph: "GraphBuilder",
+        value: ir.Value,
+        weight: Weight,
+        bias: Weight | None = None,
+        residual: ir.Value | None = None,
+        activation: Activation = Activation.IDENTITY,
+    ) -> ir.Value:
+        """f(X W^T + b) + residual, which is [.., out]."""
+        ...
+
+    def gated(self, graph: "GraphBuilder", value: ir.Value, gate: Weight, up: Weight) -> ir.Value:
+        """silu(X G^T) * X U^T."""
+        ...
 
 
 class FloatingPoint(LinearFormat):
@@ -78,10 +104,12 @@ class GraphBuilder:
         """One operator with one output."""
         return self._tape.op(op_type, inputs, attributes)
 
-    def native_attention(self, *inputs: ir.Value, heads: int, kv_heads: int) -> ir.Value:
-        """The runtime's own operator: query, key, value and, for one sequence, past_key, past_value, mask; float32."""
+    def native(self, op_type: str, *inputs: ir.Value | None, **attributes: int) -> ir.Value:
+        """One of the runtime's own operators."""
         self._opsets[native.DOMAIN] = 1
-        return self._tape.op("Attention", inputs, {"heads": heads, "kv_heads": kv_heads}, domain=native.DOMAIN)
+        while inputs and inputs[-1] is None:
+            inputs = inputs[:-1]
+        return self._tape.op(op_type, inputs, attributes, domain=native.DOMAIN)
 
     def split(self, value: ir.Value, sizes: Sequence[int]) -> Sequence[ir.Value]:
         """Split along the last axis."""
@@ -132,16 +160,51 @@ class GraphBuilder:
         """The graph's dtype -> float32, for the residual stream."""
         return self.cast(value, FLOAT32, self.dtype)
 
-    def linear(self, value: ir.Value, weight: Weight, bias: Weight | None = None, site: str | None = None) -> ir.Value:
-        """`value` [N, in] in the graph's dtype times a checkpoint's Linear [out, in], plus its bias.
+    def linear(
+        self,
+        value: ir.Value,
+        weight: Weight,
+        bias: Weight | None = None,
+        site: str | None = None,
+        residual: ir.Value | None = None,
+        gelu: bool = False,
+    ) -> ir.Value:
+        """`value` [N, in] in the graph's dtype times a checkpoint's Linear [out, in], plus its bias; [N, out].
 
-        `site` names the Linear for quantisation; without one it stays in floating point.
+        `site` names the Linear for quantisation; without one it stays in floating point. `gelu`: GELU follows. With a
+        `residual`, float32 [N, out], the result is float32 and has that added.
         """
-        linear_format = (None if site is None else self._linear_formats(site)) or FloatingPoint()
-        product = linear_format.product(self, value, weight)
-        if site is not None:
-            _mark_site(product, site)
-        return product if bias is None else linear_format.plus_bias(self, product, self.weight(bias))
+        linear_format = self._format(site)
+        if isinstance(linear_format, FusedLinear):
+            activation = Activation.GELU if gelu else Activation.IDENTITY
+            result = linear_format.fused(self, value, weight, bias, residual, activation)
+            _mark_site(result, site)
+            return result
+        result = linear_format.product(self, value, weight)
+        _mark_site(result, site)
+        if bias is not None:
+            result = linear_format.plus_bias(self, result, self.weight(bias))
+        if gelu:
+            result = self.op("Gelu", result)
+        return result if residual is None else self.op("Add", residual, self.to_float32(result))
+
+    def gated(self, value: ir.Value, gate: Weight, up: Weight, name: str, site: str) -> ir.Value:
+        """silu(X G^T) * X U^T for Linears [out, in] of the same input, stored as `name`."""
+        linear_format = self._format(site)
+        if isinstance(linear_format, FusedLinear):
+            result = linear_format.gated(self, value, gate, up)
+            _mark_site(result, site)
+            return result
+        joined = self.linear(value, stacked([gate, up], name), site=site)
+        gates, values = self.split(joined, [gate.shape[0], up.shape[0]])
+        return self.op("Mul", self.op("Mul", gates, self.op("Sigmoid", gates)), values)
+
+    def is_fused(self, site: str) -> bool:
+        """Whether a site's Linears are one node with what follows them."""
+        return isinstance(self._format(site), FusedLinear)
+
+    def _format(self, site: str | None) -> LinearFormat:
+        return (None if site is None else self._linear_formats(site)) or FloatingPoint()
 
     def finish(self, outputs: Sequence[ir.Value]) -> ir.Model:
         """The model; `outputs` in the order of the declared ones, whose names, types and shapes they take."""
@@ -160,10 +223,10 @@ class GraphBuilder:
         return ir.Model(graph, ir_version=IR_VERSION, producer_name="vprm")
 
 
-def _mark_site(product: ir.Value, site: str) -> None:
+def _mark_site(product: ir.Value, site: str | None) -> None:
     """Note a Linear's site on the node that makes its product, for calibration to find it in a stored graph."""
     node = product.producer()
-    if node is not None:
+    if node is not None and site is not None:
         node.metadata_props[SITE_KEY] = site
 
 

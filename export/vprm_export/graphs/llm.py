@@ -114,10 +114,10 @@ class _LlmGraph:
             cos, sin = graph.op("Gather", cos, scored, axis=1), graph.op("Gather", sin, scored, axis=1)
         q = self._rotated(q, self._llm.heads, cos, sin)
         attended = self._attend(q, k, v, mask, layer)
-        output = graph.linear(attended, self._weights.attention_output(layer), site=site_name(layer, "o"))
-        hidden = graph.op("Add", hidden, graph.to_float32(output))
+        output = self._weights.attention_output(layer)
+        hidden = graph.linear(attended, output, site=site_name(layer, "o"), residual=hidden)
         inner = graph.to_weights(self._norm(hidden, self._weights.mlp_norm(layer)))
-        return graph.op("Add", hidden, graph.to_float32(self._mlp(inner, layer))), k, v
+        return self._mlp(inner, hidden, layer), k, v
 
     def _project(self, normed: ir.Value, layer: int, last: bool) -> tuple[ir.Value, ir.Value, ir.Value]:
         """Queries, keys and values; in the last layer queries of the scored rows only."""
@@ -157,7 +157,9 @@ class _LlmGraph:
         graph, llm = self._graph, self._llm
         past_keys, past_values = (graph.inputs[name.past] for name in layer_cache_names(layer))
         if self._native_attention:
-            return graph.native_attention(q, k, v, past_keys, past_values, mask, heads=llm.heads, kv_heads=llm.kv_heads)
+            return graph.native(
+                "Attention", q, k, v, past_keys, past_values, mask, heads=llm.heads, kv_heads=llm.kv_heads
+            )
         keys = graph.op("Concat", past_keys, k, axis=0)  # [P+S, kv_heads*head_dim]
         values = graph.op("Concat", past_values, v, axis=0)
         q, keys, values = (graph.op("Unsqueeze", rows, self._batch_axis) for rows in (q, keys, values))
@@ -167,13 +169,13 @@ class _LlmGraph:
         )  # fmt: skip
         return graph.op("Squeeze", attended, self._batch_axis)
 
-    def _mlp(self, value: ir.Value, layer: int) -> ir.Value:
-        """SwiGLU: down(silu(gate) * up)."""
-        graph = self._graph
-        joined = self._joined(value, self._weights.gate_and_up(layer), [], site_name(layer, "gate_up"))
-        gate, up = graph.split(joined, [self._llm.mlp_size] * 2)
-        silu = graph.op("Mul", gate, graph.op("Sigmoid", gate))
-        return graph.linear(graph.op("Mul", silu, up), self._weights.down(layer), site=site_name(layer, "down"))
+    def _mlp(self, value: ir.Value, hidden: ir.Value, layer: int) -> ir.Value:
+        """SwiGLU and its residual: hidden + down(silu(gate) * up)."""
+        site = site_name(layer, "gate_up")
+        inner = self._graph.gated(
+            value, *self._weights.gate_and_up(layer), name=f"language_model.{site}.weight", site=site
+        )
+        return self._graph.linear(inner, self._weights.down(layer), site=site_name(layer, "down"), residual=hidden)
 
     def _norm(self, value: ir.Value, weight: Weight) -> ir.Value:
         return self._graph.op(

@@ -14,7 +14,7 @@ from vprm_export.architecture import VisionArchitecture
 from vprm_export.external_data import ExternalData
 from vprm_export.graphs.builder import FLOAT32, GraphBuilder, LinearFormats
 from vprm_export.graphs.position_resize import bicubic_resize
-from vprm_export.weights import TensorReader, Weight
+from vprm_export.weights import TensorReader, Weight, scaled
 from vprm_runtime.bundle.graph_io import GraphIO
 
 # ImageNet statistics; OpenGVLab/InternVL @2410d1d, internvl_chat/internvl/train/constants.py
@@ -107,17 +107,26 @@ class _VisionGraph:
         graph, vision = self._graph, self._vision
         width = vision.hidden_size
         attended = self._attention(graph.to_weights(self._norm(hidden, f"{name}.norm1")), f"{name}.attn")
-        hidden = graph.op("Add", hidden, self._scaled(attended, f"{name}.ls1"))
+        hidden = self._added(hidden, attended, f"{name}.attn.proj", f"{name}.ls1", width)
         inner = graph.to_weights(self._norm(hidden, f"{name}.norm2"))
         fc1 = self._weight(f"{name}.mlp.fc1.weight", vision.mlp_size, width)
-        inner = graph.linear(inner, fc1, self._weight(f"{name}.mlp.fc1.bias", vision.mlp_size), f"{name}.fc1")
-        inner = graph.op("Gelu", inner)
-        fc2 = self._weight(f"{name}.mlp.fc2.weight", width, vision.mlp_size)
-        inner = graph.linear(inner, fc2, self._weight(f"{name}.mlp.fc2.bias", width), f"{name}.fc2")
-        return graph.op("Add", hidden, self._scaled(inner, f"{name}.ls2"))
+        fc1_bias = self._weight(f"{name}.mlp.fc1.bias", vision.mlp_size)
+        inner = graph.linear(inner, fc1, fc1_bias, f"{name}.fc1", gelu=True)
+        return self._added(hidden, inner, f"{name}.mlp.fc2", f"{name}.ls2", vision.mlp_size)
+
+    def _added(self, hidden: ir.Value, value: ir.Value, name: str, scale_name: str, inputs: int) -> ir.Value:
+        """hidden + layer scale * Linear(value), in float32."""
+        graph, width = self._graph, self._vision.hidden_size
+        weight, bias = self._weight(f"{name}.weight", width, inputs), self._weight(f"{name}.bias", width)
+        site, scale = name.replace(".mlp", ""), self._weight(scale_name, width)
+        if graph.is_fused(site):
+            weight, bias = scaled(weight, rows=scale.load), scaled(bias, rows=scale.load)
+            return graph.linear(value, weight, bias, site, residual=hidden)
+        product = graph.to_float32(graph.linear(value, weight, bias, site))
+        return graph.op("Add", hidden, graph.op("Mul", product, graph.weight(scale, FLOAT32)))
 
     def _attention(self, value: ir.Value, name: str) -> ir.Value:
-        """Full attention inside each tile: [T, N, C] -> [T, N, C]; qkv rows are packed q, k, v."""
+        """Full attention inside each tile, unprojected: [T, N, C] -> [T, N, C]; qkv rows are packed q, k, v."""
         graph, vision = self._graph, self._vision
         width = vision.hidden_size
         bias = self._weight(f"{name}.qkv.bias", 3 * width) if vision.qkv_bias else None
@@ -127,14 +136,11 @@ class _VisionGraph:
             q = graph.to_weights(self._rms_norm(graph.to_float32(q), f"{name}.q_norm"))
             k = graph.to_weights(self._rms_norm(graph.to_float32(k), f"{name}.k_norm"))
         if self._native_attention:
-            attended = graph.native_attention(q, k, v, heads=vision.heads, kv_heads=vision.heads)
-        else:
-            attended = graph.op(
-                "Attention", q, k, v, q_num_heads=vision.heads, kv_num_heads=vision.heads,
-                softmax_precision=ir.DataType.FLOAT.value,
-            )  # fmt: skip
-        proj = self._weight(f"{name}.proj.weight", width, width)
-        return graph.linear(attended, proj, self._weight(f"{name}.proj.bias", width), f"{name}.proj")
+            return graph.native("Attention", q, k, v, heads=vision.heads, kv_heads=vision.heads)
+        return graph.op(
+            "Attention", q, k, v, q_num_heads=vision.heads, kv_num_heads=vision.heads,
+            softmax_precision=ir.DataType.FLOAT.value,
+        )  # fmt: skip
 
     def _norm(self, value: ir.Value, name: str) -> ir.Value:
         if self._vision.norm == "rms_norm":
@@ -150,13 +156,6 @@ class _VisionGraph:
     def _rms_norm(self, value: ir.Value, name: str) -> ir.Value:
         scale = self._graph.weight(self._weight(f"{name}.weight", self._vision.hidden_size), FLOAT32)
         return self._graph.op("RMSNormalization", value, scale, axis=-1, epsilon=self._vision.norm_eps)
-
-    def _scaled(self, value: ir.Value, name: str) -> ir.Value:
-        """Layer scale, in float32."""
-        graph = self._graph
-        return graph.op(
-            "Mul", graph.to_float32(value), graph.weight(self._weight(name, self._vision.hidden_size), FLOAT32)
-        )
 
     def _pixel_shuffle(self, hidden: ir.Value) -> ir.Value:
         """[T, N, C] -> [R, s*s*C]: drop CLS, join each s x s square of patches, its rows first."""

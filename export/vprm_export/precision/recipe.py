@@ -13,8 +13,8 @@ Channel means output channel. Some roles have a milder recipe (`Recipe.of`): w4'
 and int8 for TensorRT divides the inputs of `down` by their token's absmax before the constant scale. Where 128 does not
 divide the number of inputs, the group is the largest power of two that does. The default target is the CPU; there ONNX
 Runtime turns the weight-only recipes' DequantizeLinear + MatMul into its MatMulNBits, which rounds activations to int8
-per token and group of inputs. Target cpu-native has cpu's recipes, and its graphs have attention in bfloat16 through
-the package's own operator (vprm_runtime.native).
+per token and group of inputs. Target cpu-native has cpu's recipes by the package's own operators (vprm_runtime.native),
+and attention in bfloat16.
 """
 
 from dataclasses import dataclass, replace

@@ -12,6 +12,7 @@ from vprm_export.graphs.llm_weights import LlmWeights
 from vprm_export.precision.calibration_file import Calibration
 from vprm_export.precision.linear_formats import Dequantised, HalfStored, StaticQdq, TokenInt8, TokenQdq
 from vprm_export.precision.linears import parse_site, site_inputs, site_names
+from vprm_export.precision.native_linear import NativeLinear
 from vprm_export.precision.quantizers import FloatArray
 from vprm_export.precision.recipe import FLOAT_DTYPES, Recipe, recipe_for
 from vprm_export.precision.smoothed_weights import SiteTuner, SmoothedLlmWeights
@@ -78,7 +79,7 @@ def plan_llm(options: PrecisionOptions, llm: LlmArchitecture, reader: TensorRead
     kept = _kept_high(options, llm, calibration, recipe)
     tuner = None if calibration is None else SiteTuner(llm, reader, calibration, recipe, frozenset(kept))
     weights = LlmWeights(llm, reader) if tuner is None else SmoothedLlmWeights(llm, reader, tuner)
-    formats = _Formats(recipe, tuner, frozenset(kept))
+    formats = _Formats(recipe, tuner, frozenset(kept), options.target)
     quantisation = Quantisation(
         options.target, recipe.description, None if calibration is None else calibration.sha256, kept
     )
@@ -98,8 +99,11 @@ def plan_vision(options: PrecisionOptions) -> VisionPlan:
     recipe = recipe_for(precision, options.target)
     if recipe is None:
         return VisionPlan(GraphInfo("vision.onnx", precision, FLOAT_DTYPES[precision]))
-    if recipe.weights == "int8_channel" and recipe.activations == "int8_token":
-        linear_format: LinearFormat = TokenInt8()
+    linear_format: LinearFormat
+    if options.target == "cpu-native" and precision in ("int8", "w8"):
+        linear_format = NativeLinear(recipe.weights)
+    elif recipe.weights == "int8_channel" and recipe.activations == "int8_token":
+        linear_format = TokenInt8()
     elif precision == "w8":
         linear_format = Dequantised(recipe)
     else:
@@ -142,11 +146,14 @@ class _Formats:
     recipe: Recipe
     tuner: SiteTuner | None
     kept_high: frozenset[str]
+    target: Target
 
     def __call__(self, site: str) -> LinearFormat | None:
         if site in self.kept_high:
             return HalfStored()
         recipe = self.recipe.of(parse_site(site)[1])
+        if self.target == "cpu-native" and recipe.activations in ("int8_token", "int8_token_group"):
+            return NativeLinear(recipe.weights, lambda: self._gram(site))
         if recipe.activations == "int8_token":
             return TokenInt8() if recipe.target == "cpu" else TokenQdq(recipe)
         if recipe.needs_calibration and self.tuner is not None:

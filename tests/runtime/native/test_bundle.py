@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,15 +11,14 @@ import onnx_ir as ir
 import onnxruntime
 import pytest
 
+from vprm.__main__ import main
 from vprm_demo import checkpoint_dir, example
 from vprm_export import ExportOptions, export_bundle
 from vprm_runtime import Bundle, EngineError, InputError, StepScorer, UnsupportedError, native
 from vprm_runtime.engines.cuda import onnxruntime as ort_cuda
 from vprm_runtime.native import Level
 
-runs_here = pytest.mark.skipif(
-    native.level() is Level.NONE, reason="the native operator was not built, or the CPU has no AVX-512 BF16"
-)
+runs_here = pytest.mark.skipif(native.level() is None, reason="the native library was not built")
 
 
 def demo(tmp_path_factory: pytest.TempPathFactory, target: str) -> Path:
@@ -41,7 +42,7 @@ def standard_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_scores_are_those_of_the_standard_operators_within_bfloat16(native_bundle: Path, standard_bundle: Path) -> None:
     shown = example()
     scorer, standard = StepScorer.open(native_bundle, "cpu"), StepScorer.open(standard_bundle, "cpu")
-    assert native.level().name in scorer.engine.description
+    assert f"native operators at {native.description()}" in scorer.engine.description
     responses = [*shown.responses, "A right angle.\n\n" * 30 + "So 3."]
     found = scorer.score(shown.image, shown.question, responses)
     wanted = standard.score(shown.image, shown.question, responses)
@@ -78,6 +79,51 @@ def test_steps_of_a_session_are_those_of_the_whole(native_bundle: Path) -> None:
     np.testing.assert_allclose(alternatives.candidates[0].score, whole.steps[0].score, rtol=0, atol=0.02)
 
 
+@runs_here
+@pytest.mark.parametrize("family", ["internlm2", "llama", "qwen2"])
+@pytest.mark.parametrize(("precision", "vision"), [("int8", "int8"), ("w8", "w8"), ("w4", None)])
+def test_every_family_and_recipe_scores_as_the_standard_operators_do(
+    random_checkpoint: Callable[[str], Path], tmp_path: Path, family: str, precision: str, vision: str | None
+) -> None:
+    """Biases of Qwen2, GELU and layer scales of the vision encoder, widths that are no multiple of a panel."""
+    found = []
+    for target in ("cpu", "cpu-native"):
+        options = ExportOptions(precision, vision, target=target)  # type: ignore[arg-type]
+        export_bundle(random_checkpoint(family), tmp_path / target, options)
+        scored = StepScorer.open(tmp_path / target, "cpu").score(example().image, "What?", ["a b\n\nc", "d e f"])
+        found.append([step.score for candidate in scored.candidates for step in candidate.steps])
+    np.testing.assert_allclose(*found, rtol=0, atol=0.02)
+
+
+@runs_here
+def test_a_bundle_of_another_layout_is_refused_with_the_command_that_mends_it(
+    native_bundle: Path, tmp_path: Path
+) -> None:
+    model = ir.load(native_bundle / "llm.onnx")
+    for node in model.graph:
+        if node.op_type == "Linear":
+            node.attributes["layout"] = ir.AttrInt64("layout", 99)
+    copied = tmp_path / "llm.onnx"
+    ir.save(model, copied)
+    shutil.copy(native_bundle / "llm.onnx.data", tmp_path)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.register_custom_ops_library(str(native.library_path()))
+    with pytest.raises(Exception, match="another version of this package: export it again with"):
+        onnxruntime.InferenceSession(str(copied), options, providers=["CPUExecutionProvider"])
+
+
+@runs_here
+def test_inspect_says_what_it_runs_at(
+    native_bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("VPRM_NATIVE_LEVEL", "plain")
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr("sys.argv", ["vprm", "inspect", str(native_bundle)])
+    assert main() == 0
+    assert "fast from AVX-512 VNNI on; here: PLAIN (slow" in capsys.readouterr().out
+
+
 def test_floating_precisions_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="fp32 promises more than the bfloat16 attention"):
         export_bundle(checkpoint_dir(), tmp_path / "bundle", ExportOptions("fp32", target="cpu-native"))
@@ -94,15 +140,39 @@ def test_without_the_library_the_error_says_what_to_do(
     native_bundle: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(native, "_LIBRARY", tmp_path / "missing.so")
-    assert native.level() is Level.NONE
+    assert native.level() is None
     with pytest.raises(EngineError, match=r"without its native part.*--target cpu"):
         StepScorer.open(native_bundle, "cpu")
 
 
 @runs_here
-def test_on_an_older_cpu_the_error_says_what_to_do(native_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(native, "level", lambda: Level.NONE)
-    with pytest.raises(EngineError, match=r"AVX-512 BF16 or AMX BF16.*--target cpu"):
+def test_a_lower_level_is_chosen_by_the_environment_and_shown(
+    native_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VPRM_NATIVE_LEVEL", "plain")
+    scorer = StepScorer.open(native_bundle, "cpu")
+    assert "native operators at PLAIN (slow" in scorer.engine.description
+    shown = example()
+    slow = scorer.score(shown.image, shown.question, shown.responses[:1]).candidates[0]
+    monkeypatch.delenv("VPRM_NATIVE_LEVEL")
+    best = StepScorer.open(native_bundle, "cpu").score(shown.image, shown.question, shown.responses[:1]).candidates[0]
+    # Linears give the same bits at every level; attention rounds to bfloat16 above PLAIN.
+    np.testing.assert_allclose(
+        [step.score for step in slow.steps], [step.score for step in best.steps], rtol=0, atol=0.02
+    )
+
+
+@runs_here
+@pytest.mark.parametrize(
+    ("chosen", "message"), [("sse", "must be plain, avx512 or amx"), ("amx", "a level that this CPU does not have")]
+)
+def test_an_impossible_level_is_refused(
+    native_bundle: Path, monkeypatch: pytest.MonkeyPatch, chosen: str, message: str
+) -> None:
+    if chosen == "amx" and native.level() is Level.AMX:
+        pytest.skip("this CPU has AMX")
+    monkeypatch.setenv("VPRM_NATIVE_LEVEL", chosen)
+    with pytest.raises(EngineError, match=message):
         StepScorer.open(native_bundle, "cpu")
 
 

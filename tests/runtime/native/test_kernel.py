@@ -15,9 +15,7 @@ from tests.support.native_library import LIBRARY, SOURCE, AttentionCase, Rows, a
 from vprm_runtime.native import Level, level
 
 Case = AttentionCase
-pytestmark = pytest.mark.skipif(
-    level() is Level.NONE, reason="the native operator was not built, or the CPU has no AVX-512 BF16"
-)
+pytestmark = pytest.mark.skipif(level() is None, reason="the native library was not built")
 
 
 @dataclass(frozen=True)
@@ -39,18 +37,18 @@ def child() -> Iterator[NativeChild]:
     started.close()
 
 
-@pytest.fixture(scope="module", params=["AVX512_BF16", "AMX_BF16", "emulated AMX_BF16"])
+@pytest.fixture(scope="module", params=["PLAIN", "AVX512", "AMX", "emulated AMX"])
 def kernel(request: pytest.FixtureRequest, child: NativeChild, tmp_path_factory: pytest.TempPathFactory) -> Kernel:
     """Every level that this CPU has, and AMX's in plain C."""
     if not request.param.startswith("emulated"):
         wanted = Level[request.param]
-        if level() < wanted:
+        if (level() or Level.PLAIN) < wanted:
             pytest.skip(f"this CPU has no {wanted.name}")
         return Kernel(child, LIBRARY, wanted)
     library = tmp_path_factory.mktemp("emulated") / "libvprm_native.so"
     problem = build_hook().compiled(SOURCE, library, "-Werror", "-DVPRM_EMULATE_AMX")
     assert problem is None, problem
-    return Kernel(child, library, Level.AMX_BF16)
+    return Kernel(child, library, Level.AMX)
 
 
 def case(
@@ -161,8 +159,8 @@ def test_a_query_that_sees_nothing_gives_no_number(kernel: Kernel) -> None:
     assert np.isfinite(np.delete(result, 4, axis=0)).all()
 
 
-def test_both_levels_agree(kernel: Kernel) -> None:
-    """The tiles add in another order than AVX-512, nothing else differs."""
-    plain = Kernel(kernel.child, LIBRARY, Level.AVX512_BF16)
+def test_all_levels_agree(kernel: Kernel) -> None:
+    """Plain C is in float32, the others round inputs and weights to bfloat16."""
+    plain = Kernel(kernel.child, LIBRARY, Level.PLAIN)
     inputs = case(100, 333, 8, 2, 128)
-    np.testing.assert_allclose(kernel(inputs), plain(inputs), rtol=0, atol=2e-3)
+    np.testing.assert_allclose(kernel(inputs), plain(inputs), rtol=0, atol=0.01)

@@ -25,8 +25,8 @@ class OrtGraph:
 
     @property
     def library(self) -> str:
-        """Library and version, and what the native operator uses."""
-        own = f" with {native.level().name} attention" if self._is_native else ""
+        """Library and version, and what the native operators use."""
+        own = f" with native operators at {native.description()}" if self._is_native else ""
         return f"ONNX Runtime {self._ort.__version__}{own}"
 
     @property

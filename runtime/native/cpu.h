@@ -1,0 +1,34 @@
+/* Levels: what the operators use of a CPU, and how code is compiled for them.
+ *
+ *     plain    any x86-64
+ *     avx512   AVX-512 F, BW, VL and VNNI; BF16 for attention, which is plain without it
+ *     amx      AMX INT8 and BF16, beside AVX-512
+ */
+#ifndef VPRM_CPU_H
+#define VPRM_CPU_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+typedef enum { VPRM_PLAIN = 0, VPRM_AVX512 = 1, VPRM_AMX = 2 } VprmLevel;
+
+#define VPRM_INLINE static inline __attribute__((always_inline))
+#define VPRM_EXPORT __attribute__((visibility("default")))
+#define VPRM_VNNI __attribute__((target("avx512f,avx512bw,avx512vl,avx512vnni")))
+#define VPRM_BF16 __attribute__((target("avx512f,avx512bw,avx512vl,avx512bf16")))
+
+/* Runs work(context, index) for every index below count, on any number of threads; returns when all are done. */
+typedef void (*VprmParallelFor)(void *pool, void (*work)(void *context, size_t index), size_t count, void *context);
+
+/* The best level of this CPU and its system, asked once. */
+VprmLevel vprm_cpu_level(void);
+
+/* Whether attention has a faster way than plain C at a level that the CPU supports. */
+bool vprm_fast_attention(VprmLevel level);
+
+/* The level to run at: the CPU's best, or what the environment's VPRM_NATIVE_LEVEL (plain, avx512, amx) says. Returns
+ * NULL, or what is wrong with that. */
+const char *vprm_choose_level(VprmLevel *level);
+
+#endif

@@ -1,0 +1,189 @@
+/* Sums of products of int8 inputs and uint8 weights, exact in int32: AVX-512 VNNI, AMX and plain C.
+ *
+ * S [rows][64] = or += X W^T for two panels of 32 outputs. Inputs are tiles [rows / 16][all chunks][16][64], weights as
+ * linear.h has them at 8 bits. A chunk of fewer than 64 inputs leaves the end of its 64 bytes of inputs zero.
+ */
+#ifndef VPRM_INT_PRODUCTS_H
+#define VPRM_INT_PRODUCTS_H
+
+#include <immintrin.h>
+#include <stdbool.h>
+#include <string.h>
+
+#include "cpu.h"
+#include "tiles.h"
+
+enum { BLOCK_OUTPUTS = 64, TILE_ROWS = 16, TILE_BYTES = 1024, SLOT_BYTES = 64 };
+
+typedef struct {
+    const int8_t *inputs;      /* the first row's first chunk of this block */
+    const uint8_t *weights[2]; /* a panel's first chunk; the second is NULL for a block of 32 outputs */
+    int32_t *sums;             /* [rows][64] */
+    ptrdiff_t row_tile_bytes;  /* from 16 rows of inputs to the next */
+    int rows, chunks, quads;   /* quads: groups of 4 inputs in a chunk */
+    bool accumulate;
+    const uint8_t *fetch[2]; /* as many chunks of stored weights as are read here, to be read soon */
+} IntProduct;
+
+VPRM_INLINE const int8_t *input_row(const IntProduct *p, int row) {
+    return p->inputs + row / TILE_ROWS * p->row_tile_bytes + row % TILE_ROWS * SLOT_BYTES;
+}
+
+/* Sums of one quad of inputs, which is 4 bytes of every row. */
+VPRM_INLINE VPRM_VNNI __m512i add_quad(__m512i sums, __m512i weights, const int8_t *inputs) {
+    int32_t four;
+    memcpy(&four, inputs, sizeof four);
+    return _mm512_dpbusd_epi32(sums, weights, _mm512_set1_epi32(four));
+}
+
+/* Two lines of each panel's weights that are read soon, so that memory works while rows are multiplied. */
+VPRM_INLINE VPRM_VNNI void fetch_lines(const IntProduct *p, ptrdiff_t at) {
+    for (int panel = 0; panel < 2; panel++) {
+        _mm_prefetch((const char *)p->fetch[panel] + at, _MM_HINT_T1);
+        _mm_prefetch((const char *)p->fetch[panel] + at + 64, _MM_HINT_T1);
+    }
+}
+
+/* Where one pass over the weights for a few rows is. */
+typedef struct {
+    const int8_t *inputs[6];
+    const uint8_t *weights[2];
+    __m512i sums[6][4];
+} VnniPass;
+
+/* One chunk. The constants are known wherever this is called, so that sums live in registers: 6 rows x 4 vectors.
+ * With 4 bits the weights are as they are stored. `fetched`: from where in p->fetch on, if at all. */
+VPRM_INLINE VPRM_VNNI void vnni_chunk(const IntProduct *p, VnniPass *at, ptrdiff_t fetched, const bool fetches,
+                                      const int rows, const int vectors, const int bits) {
+    const int half = p->quads / 2;
+    const ptrdiff_t tile = p->quads * 8 * bits;
+    for (int quad = 0; quad < (bits == 8 ? p->quads : half); quad++) {
+        if (fetches) fetch_lines(p, fetched + 128 * quad);
+        __m512i weights[4];
+        for (int v = 0; v < vectors; v++)
+            weights[v] = _mm512_loadu_si512(at->weights[v / 2] + v % 2 * tile + 64 * quad);
+        if (bits == 8) {
+            for (int r = 0; r < rows; r++)
+                for (int v = 0; v < vectors; v++)
+                    at->sums[r][v] = add_quad(at->sums[r][v], weights[v], at->inputs[r] + 4 * quad);
+            continue;
+        }
+        const __m512i low_half = _mm512_set1_epi8(15);
+        for (int v = 0; v < vectors; v++) {
+            const __m512i low = _mm512_and_si512(weights[v], low_half);
+            const __m512i high = _mm512_and_si512(_mm512_srli_epi16(weights[v], 4), low_half);
+            for (int r = 0; r < rows; r++) {
+                at->sums[r][v] = add_quad(at->sums[r][v], low, at->inputs[r] + 4 * quad);
+                at->sums[r][v] = add_quad(at->sums[r][v], high, at->inputs[r] + 4 * (half + quad));
+            }
+        }
+    }
+    for (int panel = 0; panel < vectors / 2; panel++) at->weights[panel] += 2 * tile;
+    for (int r = 0; r < rows; r++) at->inputs[r] += TILE_BYTES;
+}
+
+VPRM_INLINE VPRM_VNNI void vnni_rows(const IntProduct *p, int row, const int rows, const int vectors, const int bits) {
+    const int passes = (p->rows + 5) / 6, pass = row / 6;
+    VnniPass at = {.weights = {p->weights[0], p->weights[1]}};
+    int32_t *to = p->sums + row * BLOCK_OUTPUTS;
+    for (int r = 0; r < rows; r++) {
+        at.inputs[r] = input_row(p, row + r);
+        for (int v = 0; v < vectors; v++)
+            at.sums[r][v] = p->accumulate ? _mm512_loadu_si512(to + r * BLOCK_OUTPUTS + 16 * v) : _mm512_setzero_si512();
+    }
+    for (int chunk = 0; chunk < p->chunks; chunk++)
+        if (chunk % passes == pass)
+            vnni_chunk(p, &at, (ptrdiff_t)chunk * p->quads * 16 * bits, true, rows, vectors, bits);
+        else
+            vnni_chunk(p, &at, 0, false, rows, vectors, bits);
+    for (int r = 0; r < rows; r++)
+        for (int v = 0; v < vectors; v++) _mm512_storeu_si512(to + r * BLOCK_OUTPUTS + 16 * v, at.sums[r][v]);
+}
+
+VPRM_INLINE VPRM_VNNI void vnni_columns(const IntProduct *p, const int vectors, const int bits) {
+    int row = 0;
+    for (; row + 6 <= p->rows; row += 6) vnni_rows(p, row, 6, vectors, bits);
+    switch (p->rows - row) {
+        case 5: vnni_rows(p, row, 5, vectors, bits); break;
+        case 4: vnni_rows(p, row, 4, vectors, bits); break;
+        case 3: vnni_rows(p, row, 3, vectors, bits); break;
+        case 2: vnni_rows(p, row, 2, vectors, bits); break;
+        case 1: vnni_rows(p, row, 1, vectors, bits); break;
+    }
+}
+
+static VPRM_VNNI void vnni_product(const IntProduct *p) {
+    if (p->weights[1] != NULL) vnni_columns(p, 4, 8);
+    else vnni_columns(p, 2, 8);
+}
+
+static VPRM_VNNI void vnni_4bit_product(const IntProduct *p) {
+    if (p->weights[1] != NULL) vnni_columns(p, 4, 4);
+    else vnni_columns(p, 2, 4);
+}
+
+static void plain_product(const IntProduct *p) {
+    for (int row = 0; row < p->rows; row++)
+        for (int half = 0; half < 4; half++) {
+            if (p->weights[half / 2] == NULL) continue;
+            int32_t sums[16] = {0};
+            const int8_t *inputs = input_row(p, row);
+            for (int chunk = 0; chunk < p->chunks; chunk++, inputs += TILE_BYTES) {
+                const uint8_t *tile = p->weights[half / 2] + (2 * chunk + half % 2) * p->quads * 64;
+                for (int quad = 0; quad < p->quads; quad++)
+                    for (int output = 0; output < 16; output++)
+                        for (int i = 0; i < 4; i++)
+                            sums[output] += inputs[4 * quad + i] * tile[64 * quad + 4 * output + i];
+            }
+            int32_t *to = p->sums + row * BLOCK_OUTPUTS + 16 * half;
+            for (int output = 0; output < 16; output++) to[output] = sums[output] + (p->accumulate ? to[output] : 0);
+        }
+}
+
+/* 32 rows (or the last 16) times one panel. Rows that are not there are computed and thrown away: sums has room. */
+static void amx_panel(const IntProduct *p, int row, int panel, bool two) {
+    int32_t *upper = p->sums + row * BLOCK_OUTPUTS + panel * LINEAR_PANEL, *lower = upper + TILE_ROWS * BLOCK_OUTPUTS;
+    const int8_t *a = input_row(p, row);
+    const uint8_t *b = p->weights[panel];
+    const ptrdiff_t sums_bytes = BLOCK_OUTPUTS * sizeof *p->sums;
+    if (p->accumulate) {
+        TILE_LOAD(0, upper, sums_bytes);
+        TILE_LOAD(1, upper + 16, sums_bytes);
+        if (two) {
+            TILE_LOAD(2, lower, sums_bytes);
+            TILE_LOAD(3, lower + 16, sums_bytes);
+        }
+    } else {
+        TILE_ZERO(0);
+        TILE_ZERO(1);
+        TILE_ZERO(2);
+        TILE_ZERO(3);
+    }
+    for (int chunk = 0; chunk < p->chunks; chunk++, a += TILE_BYTES, b += 2 * TILE_BYTES) {
+        TILE_LOAD(6, b, 64);
+        TILE_LOAD(4, a, SLOT_BYTES);
+        TILE_LOAD(7, b + TILE_BYTES, 64);
+        TILE_PRODUCT_S8U8(0, 4, 6);
+        TILE_PRODUCT_S8U8(1, 4, 7);
+        if (two) {
+            TILE_LOAD(5, a + p->row_tile_bytes, SLOT_BYTES);
+            TILE_PRODUCT_S8U8(2, 5, 6);
+            TILE_PRODUCT_S8U8(3, 5, 7);
+        }
+    }
+    TILE_STORE(0, upper, sums_bytes);
+    TILE_STORE(1, upper + 16, sums_bytes);
+    if (two) {
+        TILE_STORE(2, lower, sums_bytes);
+        TILE_STORE(3, lower + 16, sums_bytes);
+    }
+}
+
+/* Chunks are of 64 inputs. */
+static void amx_product_int(const IntProduct *p) {
+    for (int row = 0; row < p->rows; row += 2 * TILE_ROWS)
+        for (int panel = 0; panel < 2; panel++)
+            if (p->weights[panel] != NULL) amx_panel(p, row, panel, row + TILE_ROWS < p->rows);
+}
+
+#endif

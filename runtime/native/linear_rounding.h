@@ -1,0 +1,164 @@
+/* What a Linear does in float32: inputs to codes, sums to results. Plain C that compilers vectorise, compiled for each
+ * level from one source: without contraction to fused operations (-ffp-contract=off) all of them give the same bits.
+ */
+#ifndef VPRM_LINEAR_ROUNDING_H
+#define VPRM_LINEAR_ROUNDING_H
+
+#include <math.h>
+#include <string.h>
+
+#include "int_products.h"
+#include "linear.h"
+
+VPRM_INLINE uint32_t float_bits(float value) {
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    return bits;
+}
+
+VPRM_INLINE float float_of_bits(uint32_t bits) {
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+/* 1.5 * 2^23: what is added to it is rounded to an integer, ties to even, in the lowest bits. */
+#define ROUNDER 12582912.0f
+
+/* e^-x for |x| <= 87, beyond that as if it were there; relative error below 3e-7. */
+VPRM_INLINE float exp_of_minus(float x) {
+    float power = x * -1.44269504f;
+    power = power < -126.0f ? -126.0f : power;
+    power = power > 126.0f ? 126.0f : power;
+    const float whole = (power + ROUNDER) - ROUNDER, rest = power - whole;
+    float sum = 1.5403530e-4f; /* (ln 2)^n / n!, n = 6 .. 0 */
+    sum = sum * rest + 1.3333558e-3f;
+    sum = sum * rest + 9.6181291e-3f;
+    sum = sum * rest + 5.5504109e-2f;
+    sum = sum * rest + 2.4022651e-1f;
+    sum = sum * rest + 6.9314718e-1f;
+    sum = sum * rest + 1.0f;
+    return sum * float_of_bits((uint32_t)((int32_t)whole + 127) << 23);
+}
+
+VPRM_INLINE float silu(float x) { return x / (1.0f + exp_of_minus(x)); }
+
+/* x times the normal distribution's integral up to x; Abramowitz and Stegun 7.1.26, absolute error below 2e-7 |x|. */
+VPRM_INLINE float gelu(float x) {
+    const float z = fabsf(x) * 0.70710678f, t = 1.0f / (1.0f + 0.3275911f * z);
+    float sum = 1.061405429f;
+    sum = sum * t - 1.453152027f;
+    sum = sum * t + 1.421413741f;
+    sum = sum * t - 0.284496736f;
+    sum = sum * t + 0.254829592f;
+    const float tail = 0.5f * sum * t * exp_of_minus(z * z);
+    return x * (x < 0 ? tail : 1.0f - tail);
+}
+
+/* A row's inputs as codes. */
+typedef struct {
+    int8_t *slots; /* of the row: 64 bytes in every KB */
+    float *scales; /* [groups] */
+    int32_t *sums; /* [groups], of codes */
+} CodedRow;
+
+VPRM_INLINE void code_chunk(const float *from, int64_t count, float factor, int8_t *slot, int32_t *sum) {
+    int32_t total = 0;
+    for (int64_t i = 0; i < count; i++) {
+        const int32_t code = (int32_t)(float_bits(from[i] * factor + ROUNDER) - float_bits(ROUNDER));
+        total += code;
+        slot[i] = (int8_t)code;
+    }
+    *sum += total;
+}
+
+VPRM_INLINE void code_row_body(const float *row, int64_t inputs, int64_t group, CodedRow to) {
+    const int64_t chunk = group < LINEAR_CHUNK ? group : LINEAR_CHUNK;
+    int8_t *slot = to.slots;
+    for (int64_t start = 0, g = 0; start < inputs; start += group, g++) {
+        const int64_t end = start + group < inputs ? start + group : inputs;
+        uint32_t highest = float_bits(1e-20f); /* of rows of zeros, so that they divide by something */
+        for (int64_t i = start; i < end; i++) {
+            const uint32_t magnitude = float_bits(row[i]) & 0x7FFFFFFF; /* orders like the number; NaN is highest */
+            highest = magnitude > highest ? magnitude : highest;
+        }
+        const bool finite = highest < 0x7F800000;
+        const float absmax = finite ? float_of_bits(highest) : NAN;
+        to.scales[g] = absmax * (1.0f / 127.0f);
+        to.sums[g] = 0;
+        const float factor = finite ? 127.0f / absmax : 0.0f;
+        for (int64_t first = start; first < end; first += chunk, slot += TILE_BYTES) {
+            if (end - first >= LINEAR_CHUNK) {
+                code_chunk(row + first, LINEAR_CHUNK, factor, slot, to.sums + g);
+                continue;
+            }
+            const int64_t count = end - first < chunk ? end - first : chunk;
+            memset(slot, 0, SLOT_BYTES);
+            code_chunk(row + first, count, factor, slot, to.sums + g);
+        }
+    }
+}
+
+/* Sums of some rows of one group, to what they stand for. */
+typedef struct {
+    const int32_t *sums; /* [rows][64] */
+    float *values;       /* [rows][64] */
+    const float *input_scales;
+    const int32_t *code_sums;
+    int64_t row_step; /* of the two above, from row to row */
+    const float *weight_scales; /* [64] */
+    int rows, outputs;
+    int32_t zero;
+    bool accumulate;
+} Folded;
+
+VPRM_INLINE void fold_body(const Folded *f) {
+    for (int row = 0; row < f->rows; row++) {
+        const int32_t offset = f->zero * f->code_sums[row * f->row_step];
+        const float scale = f->input_scales[row * f->row_step];
+        const int32_t *sums = f->sums + row * BLOCK_OUTPUTS;
+        float *values = f->values + row * BLOCK_OUTPUTS;
+        if (f->accumulate)
+            for (int i = 0; i < f->outputs; i++) values[i] += (float)(sums[i] - offset) * (scale * f->weight_scales[i]);
+        else
+            for (int i = 0; i < f->outputs; i++) values[i] = (float)(sums[i] - offset) * (scale * f->weight_scales[i]);
+    }
+}
+
+/* The last steps for a row of one block: bias, activation, residual. `there` outputs are wanted. */
+VPRM_INLINE void finish_body(const VprmLinear *in, float *values, int64_t row, int64_t block, int outputs) {
+    const bool gated = in->activation == VPRM_SILU_GATE;
+    if (in->bias != NULL)
+        for (int i = 0; i < outputs; i++) values[i] += in->bias[block * BLOCK_OUTPUTS + i];
+    if (gated)
+        for (int i = 0; i < LINEAR_PANEL; i++) values[i] = silu(values[i]) * values[LINEAR_PANEL + i];
+    else if (in->activation == VPRM_GELU)
+        for (int i = 0; i < outputs; i++) values[i] = gelu(values[i]);
+    const int64_t width = gated ? LINEAR_PANEL : BLOCK_OUTPUTS, first = block * width;
+    const int64_t left = in->outputs - first, there = left < width ? left : width, at = row * in->outputs + first;
+    if (in->residual != NULL)
+        for (int64_t i = 0; i < there; i++) in->result[at + i] = values[i] + in->residual[at + i];
+    else
+        memcpy(in->result + at, values, (size_t)there * sizeof *values);
+}
+
+/* Stored 4-bit codes [tiles][bytes] to bytes [tiles][2 * bytes]: the low halves, then the high ones. */
+VPRM_INLINE void expand_body(const uint8_t *from, uint8_t *to, int tiles, int bytes) {
+    for (int tile = 0; tile < tiles; tile++, from += bytes, to += 2 * bytes)
+        for (int i = 0; i < bytes; i++) {
+            to[i] = from[i] & 15;
+            to[bytes + i] = from[i] >> 4;
+        }
+}
+
+#define BOTH_LEVELS(name, parameters, arguments)                            \
+    static VPRM_VNNI void name##_avx512 parameters { name##_body arguments; } \
+    static void name##_plain parameters { name##_body arguments; }
+
+BOTH_LEVELS(code_row, (const float *row, int64_t inputs, int64_t group, CodedRow to), (row, inputs, group, to))
+BOTH_LEVELS(fold, (const Folded *f), (f))
+BOTH_LEVELS(finish, (const VprmLinear *in, float *values, int64_t row, int64_t block, int outputs),
+            (in, values, row, block, outputs))
+BOTH_LEVELS(expand, (const uint8_t *from, uint8_t *to, int tiles, int bytes), (from, to, tiles, bytes))
+
+#endif
