@@ -162,7 +162,7 @@ def _save_whole(file: Path, tensors: Mapping[str, NDArray[Any]]) -> None:
 
 
 def start_or_resume(work: Path, fingerprint: Mapping[str, Any]) -> bool:
-    """Prepare the working directory; True where it holds an interrupted run of just this kind."""
+    """Prepare the working directory; True if it holds an interrupted run of just this kind."""
     state = work / "state.json"
     if state.is_file() and json.loads(state.read_text("utf-8")) == dict(fingerprint):
         return True

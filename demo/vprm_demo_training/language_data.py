@@ -49,7 +49,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Batch:
-    """Arrays of a batch; positions are flat indices into [B * T], weights are 0 where padded."""
+    """Arrays of a batch; positions are flat indices into [B * T], weights are 0 if padded."""
 
     tiles: np.ndarray  # uint8 [B * n_tiles, S, S, 3]
     n_tiles: int

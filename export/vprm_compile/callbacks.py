@@ -80,7 +80,7 @@ def stream_writer(trt: Any, file: BinaryIO) -> Any:
 
 
 def compiled_into(builder: Any, network: Any, config: Any, writer: Any) -> bool:
-    """Compile a network into a writer: as a stream where this TensorRT can, else at once. False where it failed."""
+    """Compile a network into a writer: as a stream if this TensorRT can, else at once. False if it failed."""
     if hasattr(builder, "build_serialized_network_to_stream"):
         return bool(builder.build_serialized_network_to_stream(network, config, writer))
     plan = builder.build_serialized_network(network, config)

@@ -1,7 +1,7 @@
 """What a compiled engine does with the costly nodes: is attention fused, are quantised products really quantised?
 
 TensorRT-RTX's engine files hold the compiled program as text: a line for each tensor with its type, and a line for
-each kernel with its operands and the ONNX nodes that it computes. A strongly typed build fails at first where attention
+each kernel with its operands and the ONNX nodes that it computes. A strongly typed build fails at first if attention
 has no fused kernel (the importer leaves it indecomposable); quantised products fall back silently, which only the
 operands' types show. Needs no device.
 """
@@ -101,7 +101,7 @@ def attention_nodes(model: onnx.ModelProto) -> list[str]:
 
 
 def products(model: onnx.ModelProto) -> list[Product]:
-    """The graph's matrix products with stored weights; operand types behind a DequantizeLinear are its input's."""
+    """The graph's matrix products with stored weights; operand types after a DequantizeLinear are its input's."""
     graph = model.graph
     stored = {tensor.name: tensor.data_type for tensor in graph.initializer}
     made_by = {output: node for node in graph.node for output in node.output}
@@ -123,7 +123,7 @@ def products(model: onnx.ModelProto) -> list[Product]:
 
 
 def read_kernels(path: Path) -> list[Kernel]:
-    """The compiled program's kernels; an empty list where the file holds no readable program."""
+    """The compiled program's kernels; an empty list if the file holds no readable program."""
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as plan:
         types = {}
         for line in _lines(plan, b"tensor={ "):
@@ -140,7 +140,7 @@ def read_kernels(path: Path) -> list[Kernel]:
 
 
 def _lines(plan: mmap.mmap, start: bytes) -> Iterator[bytes]:
-    """Lines of the program's text that begin with `start`; it stands among gigabytes of weights."""
+    """Lines of the program's text that begin with `start`; it is among gigabytes of weights."""
     position = plan.find(start)
     while position >= 0:
         stop = plan.find(b"\n", position, position + _MAX_LINE_BYTES)

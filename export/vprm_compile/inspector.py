@@ -1,8 +1,8 @@
 """The same question as `plan_check`, asked of TensorRT's own engines, whose files hold no readable program.
 
-The engine inspector lists the compiled layers as JSON; a driver is needed, which is there where TensorRT builds. Its
+The engine inspector lists the compiled layers as JSON; a driver is needed, which is there if TensorRT builds. Its
 layers become the kernels that `plan_check.compare` takes. Source: NVIDIA, TensorRT 11.4, "Engine Inspector" and
-"Migrating IEngineInspector Usage from TensorRT 10.x to 11.x" (a tensor's type stands in `Format/Datatype`, since 11 in
+"Migrating IEngineInspector Usage from TensorRT 10.x to 11.x" (a tensor's type is in `Format/Datatype`, since 11 in
 `DataType`). The listing need not name every node, so a node that it leaves out is unknown, not wrong.
 """
 
@@ -33,7 +33,7 @@ _TYPES = (  # in this order: a longer word before one that it contains
 def check_by_inspector(trt: Any, logger: Any, path: Path, model: onnx.ModelProto) -> CompiledCheck:
     """Load an engine file on the device and compare its layers with the graph that it was built from.
 
-    The inspector's text is kept beside the engine, as `<graph>.layers.json`. `read` is False where the engine cannot
+    The inspector's text is kept beside the engine, as `<graph>.layers.json`. `read` is False if the engine cannot
     be loaded or the text names no node of the graph.
     """
     attention, wanted = attention_nodes(model), products(model)
@@ -47,7 +47,7 @@ def check_by_inspector(trt: Any, logger: Any, path: Path, model: onnx.ModelProto
 
 
 def inspected_kernels(text: str) -> list[Kernel]:
-    """Kernels of the inspector's JSON text that name nodes of the graph; none where it is not such a text."""
+    """Kernels of the inspector's JSON text that name nodes of the graph; none if it is not such a text."""
     try:
         layers = json.loads(text)["Layers"]
     except (ValueError, KeyError, TypeError):

@@ -1,4 +1,4 @@
-"""From a bundle's ONNX graph to a TensorRT network, and what to say where the importer refuses a node."""
+"""From a bundle's ONNX graph to a TensorRT network, and what to say if the importer refuses a node."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -47,7 +47,7 @@ def imported_network(trt: Any, builder: Any, logger: Any, model: onnx.ModelProto
 
 
 def allow_decomposed_attention(trt: Any, network: Any) -> None:
-    """Let the compiler make several kernels of attention where it has no fused one; where it has, it takes that."""
+    """Let the compiler make several kernels of attention if it has no fused one; if it has, it takes that."""
     for index in range(network.num_layers):
         layer = network.get_layer(index)
         if layer.type == trt.LayerType.ATTENTION_INPUT:

@@ -42,7 +42,7 @@ class _Placed:
 
 
 class _HashedFile:
-    """Bytes go to a file and into a hash, each in a thread of its own, a few pieces behind the caller."""
+    """Bytes go to a file and into a hash, each in a thread of its own, a few pieces after the caller."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.position = 0
@@ -94,7 +94,7 @@ class ExternalData:
         return self._place(weight, ir.DataType.from_numpy(dtype), lambda values: converted(values, dtype, weight.name))
 
     def add_stored(self, weight: Weight, dtype: ir.DataType) -> ir.Value:
-        """As `add`, for a weight whose values come as they are stored: quantised codes, packed where below a byte."""
+        """As `add`, for a weight whose values come as they are stored: quantised codes, packed if below a byte."""
         return self._place(weight, dtype, np.ascontiguousarray)
 
     def _place(self, weight: Weight, dtype: ir.DataType, stored: Callable[[NDArray[Any]], NDArray[Any]]) -> ir.Value:

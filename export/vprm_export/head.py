@@ -9,7 +9,7 @@ from vprm_runtime.errors import CheckpointError
 
 
 def check_head(checkpoint: Checkpoint, architecture: Architecture, readings: Readings) -> None:
-    """Raise CheckpointError where `tie_word_embeddings` and the stored head contradict each other."""
+    """Raise CheckpointError if `tie_word_embeddings` and the stored head contradict each other."""
     heads = [name for name in HEAD_NAMES if name in checkpoint.tensors]
     if not architecture.llm.tied_head:
         if not heads:

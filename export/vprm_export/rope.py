@@ -19,7 +19,7 @@ _SUPPORTED = ("default", "dynamic")  # dynamic NTK changes nothing up to max_pos
 def rope_base(section: Section) -> float:
     """The base of the rotary frequencies.
 
-    Raises CheckpointError where none is given or two differ, UnsupportedError for kinds of scaling that change scores.
+    Raises CheckpointError if none is given or two differ, UnsupportedError for kinds of scaling that change scores.
     """
     bases: dict[str, float] = {}
     if section.optional("rope_theta") is not None:

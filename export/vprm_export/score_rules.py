@@ -31,7 +31,7 @@ class RuleText:
     default_system_message: bool = False
 
     def with_ids(self, tokenizer: BundleTokenizer) -> ScoreRule:
-        """The rule for one tokenizer. Raises CheckpointError where a candidate or the marker is not one token."""
+        """The rule for one tokenizer. Raises CheckpointError if a candidate or the marker is not one token."""
         candidates = tuple(CandidateToken(text, tokenizer.single_token(text), w) for text, w in self.candidates)
         marker_id = None if self.marker is None else tokenizer.token(self.marker)
         return ScoreRule(self.name, self.first_turn, self.step_joiner, self.reply, candidates, self.marker, marker_id)
@@ -95,7 +95,7 @@ def _checked(document: Any, where: str) -> RuleText:
         raise InputError(f"{where}: step_joiner is empty: responses could not be split into steps")
     marker = document.get("marker")
     if marker is not None and (not isinstance(marker, str) or not marker or document.get("reply")):
-        raise InputError(f"{where}: marker must be the text of a token, and there is no reply where there is a marker")
+        raise InputError(f"{where}: marker must be the text of a token, and there is no reply if there is a marker")
     reply = "" if marker is not None else _text(document, "reply", where)
     if marker is None and not reply:
         raise InputError(f"{where}: give reply, the text of every assistant turn, or marker")

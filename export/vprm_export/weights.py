@@ -25,7 +25,7 @@ _TRANSPOSED_BYTES = 1 << 24
 class Weight:
     """A tensor of a graph: its shape, and how to get its values (any floating dtype) when they are needed.
 
-    `load` gives all of them; `row_blocks`, where a weight has it, some rows (axis 0) at a time, in order.
+    `load` gives all of them; `row_blocks`, if a weight has it, some rows (axis 0) at a time, in order.
     """
 
     name: str
@@ -123,7 +123,7 @@ class TensorReader:
     used: set[str] = field(default_factory=set)
 
     def weight(self, name: str, shape: tuple[int, ...]) -> Weight:
-        """A tensor that must be there with this shape. Raises CheckpointError where it is not."""
+        """A tensor that must be there with this shape. Raises CheckpointError if it is not."""
         found = self.checkpoint.shape(name)
         if found != shape:
             raise CheckpointError(
@@ -134,7 +134,7 @@ class TensorReader:
         return Weight(name, shape, lambda: self.checkpoint.read(name), lambda: self.checkpoint.read_blocks(name))
 
     def check_all_used(self, ignored: Callable[[str], bool]) -> None:
-        """Raise CheckpointError where the checkpoint has tensors that no graph took."""
+        """Raise CheckpointError if the checkpoint has tensors that no graph took."""
         left = sorted(name for name in self.checkpoint.tensors.keys() - self.used if not ignored(name))
         if left:
             raise CheckpointError(
@@ -145,7 +145,7 @@ class TensorReader:
 
 
 def converted(values: Array, dtype: np.dtype[Any], name: str) -> Array:
-    """Values in `dtype`, C-contiguous. Raises UnsupportedError where float16 would overflow to infinity."""
+    """Values in `dtype`, C-contiguous. Raises UnsupportedError if float16 would overflow to infinity."""
     contiguous = np.ascontiguousarray(values)
     if values.dtype == dtype:
         return contiguous

@@ -30,7 +30,7 @@ class Gpu:
 
 @dataclass(frozen=True)
 class Machine:
-    """What decides which bundle is fastest. Memory in bytes; None where the system does not say."""
+    """What decides which bundle is fastest. Memory in bytes; None if the system does not say."""
 
     system: str
     architecture: str
@@ -74,7 +74,7 @@ def memory_bytes() -> int | None:
 
 
 def available_memory_bytes() -> int | None:
-    """Memory that a new process could have now; None where the system does not say."""
+    """Memory that a new process could have now; None if the system does not say."""
     try:
         lines = Path("/proc/meminfo").read_text("ascii").splitlines()
     except OSError:
@@ -100,7 +100,7 @@ def cache_directory() -> Path:
 
 
 def gpus() -> tuple[Gpu, ...]:
-    """NVIDIA GPUs by `nvidia-smi`, which comes with the driver; none where it is missing or fails."""
+    """NVIDIA GPUs by `nvidia-smi`, which comes with the driver; none if it is missing or fails."""
     try:
         listed = subprocess.run(_NVIDIA_QUERY, capture_output=True, text=True, timeout=_NVIDIA_TIMEOUT_S)
     except (OSError, subprocess.TimeoutExpired):

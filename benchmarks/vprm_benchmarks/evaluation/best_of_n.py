@@ -1,7 +1,7 @@
 """Best of N: how often the response that a PRM scores highest is right, against what needs no PRM.
 
 All figures for N < the number of responses M are expectations over all subsets of N responses: exact for choice by
-score and pass@N (by counting), for votes over all subsets where there are few, else over drawn ones. pass@1 is the
+score and pass@N (by counting), for votes over all subsets if they are few, else over drawn ones. pass@1 is the
 share of right responses, which is also what choosing at random gives at every N. Rows with more than M responses, M the
 most frequent number, count with subsets of theirs; rows with fewer are left out.
 """
@@ -92,7 +92,7 @@ def questions_from_scored(
 ) -> tuple[list[Question], list[LeftOut]]:
     """Join the two scorings of the same rows and judge every response.
 
-    A response is right as its row's `correct` says, else where its final answer is the row's `answer`.
+    A response is right as its row's `correct` says, else if its final answer is the row's `answer`.
     """
     whole = {row.number: row for row in outcome.rows}
     questions: list[Question] = []
@@ -123,7 +123,7 @@ def evaluate_best_of_n(
     aggregate: Aggregate = "mean",
     bootstrap: int = 1000,
 ) -> BestOfN:
-    """Evaluate judged questions. Raises InputError where there is none."""
+    """Evaluate judged questions. Raises InputError if there is none."""
     if not questions:
         raise InputError(
             "no row can be evaluated: give rows with responses, and an answer or correct (a true or false a response)"

@@ -32,7 +32,7 @@ class Counts:
 
     @property
     def f1_right(self) -> float:
-        """F1 of right steps; 0 where there are none and none is called so."""
+        """F1 of right steps; 0 if there are none and none is called so."""
         return _ratio(2 * self.tp, 2 * self.tp + self.fp + self.fn)
 
     @property
@@ -130,7 +130,7 @@ def best_threshold(steps: Steps) -> float:
 
 
 def auc(steps: Steps) -> float | None:
-    """Chance that a right step scores above a wrong one, equals counting half; None where one kind is missing."""
+    """Chance that a right step scores above a wrong one, equals counting half; None if one kind is missing."""
     return _weighted_auc(steps.without_neutral(), np.ones(_number_of_rows(steps)))
 
 
@@ -182,7 +182,7 @@ def bootstrap_macro_f1(steps: Steps, threshold: float, samples: int, seed: int =
 
 
 def bootstrap_auc(steps: Steps, samples: int, seed: int = 0) -> Interval | None:
-    """Interval of the AUC when whole rows are drawn again; None where one kind of step is missing."""
+    """Interval of the AUC when whole rows are drawn again; None if one kind of step is missing."""
     counted = steps.without_neutral()
     values = [_weighted_auc(counted, weights) for weights in _row_weights(steps, samples, seed)]
     known = [value for value in values if value is not None]

@@ -85,7 +85,7 @@ def process_page(bench: ProcessBench, samples: Sequence[Sample], context: PageCo
 
 
 def best_of_n_page(bench: BestOfN, questions: Sequence[Question], context: PageContext) -> Page:
-    """The page of a best-of-N evaluation; a wrong call is a wrong choice where a right response was there."""
+    """The page of a best-of-N evaluation; a wrong call is a wrong choice although a right response was there."""
     largest = bench.sizes[-1]
     shown = _most_telling(questions, lambda question: _wrong_choice(question, bench.aggregate), context.max_rows)
     images = _pictures(context, [question.row.number for question in shown])
@@ -111,7 +111,7 @@ def best_of_n_page(bench: BestOfN, questions: Sequence[Question], context: PageC
         tables=_best_of_n_tables(bench),
         rows=tuple(_choice_row(question, bench.aggregate, images.get(question.row.number, ())) for question in shown),
         rows_in_all=len(questions),
-        rows_note="A wrong call is a wrong choice where a right response was there.",
+        rows_note="A wrong call is a wrong choice although a right response was there.",
         footer=_FOOTER,
     )
 

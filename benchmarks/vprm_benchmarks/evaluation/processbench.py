@@ -152,7 +152,7 @@ class ProcessBench:
 
 
 def evaluate_process(scored: ScoredRows, options: ProcessBenchOptions | None = None) -> ProcessBench:
-    """Evaluate scored rows. Raises InputError where no step is labelled right or wrong."""
+    """Evaluate scored rows. Raises InputError if no step is labelled right or wrong."""
     chosen = options or ProcessBenchOptions()
     samples, unlabelled = labelled_samples(scored.rows)
     steps = _steps(samples)
@@ -234,7 +234,7 @@ def _groups(
 
 
 def _held_out(samples: Sequence[Sample], steps: Steps, options: ProcessBenchOptions) -> HeldOutThreshold | None:
-    """Choose on the questions whose hash is even, report on the others; None where a half has no counted step."""
+    """Choose on the questions whose hash is even, report on the others; None if a half has no counted step."""
     even = np.array([_is_even(sample.row.question) for sample in samples])
     in_even: NDArray[np.bool_] = even[steps.rows]
     chosen_on, other = steps.select(in_even).without_neutral(), steps.select(~in_even).without_neutral()
@@ -256,7 +256,7 @@ def _is_even(question: str) -> bool:
 
 
 def _published(sources: Sequence[Group]) -> tuple[PublishedF1, ...]:
-    """Published figures, with sources named as in the data, where the data is the real benchmark."""
+    """Published figures, with sources named as in the data, if the data is the real benchmark."""
     if not is_visual_process_bench({group.name for group in sources}):
         return ()
     names = {paper: data for data, paper in VISUAL_PROCESS_BENCH_SOURCES.items()}

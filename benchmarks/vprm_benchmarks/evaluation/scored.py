@@ -20,7 +20,7 @@ Progress = Callable[[int, int | None, int], None]
 
 @dataclass(frozen=True)
 class ScoredCandidate:
-    """A response's steps as scored, their scores, and their labels where the row has them."""
+    """A response's steps as scored, their scores, and their labels if the row has them."""
 
     steps: tuple[str, ...]
     scores: tuple[float, ...]
@@ -60,7 +60,7 @@ class LeftOut:
 
 
 def first_reason(left_out: Sequence[LeftOut]) -> str:
-    """How many rows are left out and why the first is, to go behind an error message; "" where none is."""
+    """How many rows are left out and why the first is, to go after an error message; "" if none is."""
     return f"; {len(left_out)} rows were left out, the first because: {left_out[0].reason}" if left_out else ""
 
 
@@ -83,7 +83,7 @@ class DataFile:
 def score_rows(
     scorer: StepScorer, data: DataFile, options: ScoreOptions, scores_path: Path | None, progress: Progress
 ) -> ScoredRows:
-    """Score a file's rows into `scores_path` (None: a temporary file), going on where it stands, and read them back."""
+    """Score a file's rows into `scores_path` (None: a temporary file), resuming it, and read them back."""
     with tempfile.TemporaryDirectory(prefix="vprm-eval-") as folder:
         target = scores_path or Path(folder) / "scores.jsonl"
         score_file(scorer, data.path, target, image_root=data.image_root, options=options, progress=progress)

@@ -9,7 +9,7 @@ from vprm_benchmarks.speed.plot import Bars, draw_bars
 
 
 def draw(report: dict[str, Any], path: Path) -> None:
-    """Write horizontal bars of the best-of-N latencies. Raises ImportError where matplotlib is not installed."""
+    """Write horizontal bars of the best-of-N latencies. Raises ImportError if matplotlib is not installed."""
     measured = [entry for entry in report["results"] if entry.get("ms")]
     counts = sorted({what for entry in measured for what in entry["ms"] if what.startswith("best of")}, key=_number)
     series = {what: {entry["name"]: entry["ms"][what] for entry in measured if what in entry["ms"]} for what in counts}

@@ -31,7 +31,7 @@ class Measurements:
     pruned: dict[str, bool] = field(default_factory=dict)
 
     def rounds(self, contenders: Sequence[Contender], count: int, out_of_time: Callable[[], bool]) -> None:
-        """`count` rounds in which every contender takes its turn, behind one that warms up and whose scores are kept.
+        """`count` rounds in which every contender takes its turn, after one that warms up and whose scores are kept.
 
         Once out of time, rounds after the first measured one are left out.
         """

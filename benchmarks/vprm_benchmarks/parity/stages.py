@@ -45,7 +45,7 @@ class StageCollector:
     problems: list[str] = field(default_factory=list)
 
     def add(self, case: str, wanted: NDArray[np.generic], got: NDArray[np.generic]) -> bool:
-        """Compare dtype kind and shape, and keep the values; False where they cannot be compared value by value."""
+        """Compare dtype kind and shape, and keep the values; False if they cannot be compared value by value."""
         wanted, got = np.asarray(wanted), np.asarray(got)
         if wanted.shape != got.shape:
             self.problems.append(f"{case}: shape {list(got.shape)}, reference {list(wanted.shape)}")
@@ -134,7 +134,7 @@ def _is_integer(array: NDArray[np.generic]) -> bool:
 
 
 def _largest(errors: NDArray[np.float64]) -> float:
-    """The largest error; infinite where one is not a number, so that it never passes."""
+    """The largest error; infinite if one is not a number, so that it never passes."""
     if not errors.size:
         return 0.0
     return _finite(errors.max())

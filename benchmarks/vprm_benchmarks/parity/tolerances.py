@@ -1,8 +1,8 @@
 """How far a bundle may be from the reference, stage by stage and precision by precision: the one table, with its
 reasons.
 
-A limit applies to the largest error of a stage. Where ``unit`` is ``rms``, it is a fraction of the root mean square
-of the reference's values over all cases, so that it does not depend on a model's scale; where it is ``absolute``, a
+A limit applies to the largest error of a stage. If ``unit`` is ``rms``, it is a fraction of the root mean square
+of the reference's values over all cases, so that it does not depend on a model's scale; if it is ``absolute``, a
 plain difference.
 
 The floating-point rows. A transformer layer rounds about ten times in a row; roundings in a residual network add as a
@@ -109,7 +109,7 @@ class Precisions:
 def tolerance(stage: Stage, precision: str) -> Tolerance:
     """The table's row; integer stages are exact in every precision. KeyError for an unknown precision.
 
-    The ranking has the score's limit: two candidates may change places only where the reference has them closer than
+    The ranking has the score's limit: two candidates may change places only if the reference has them closer than
     twice that.
     """
     if stage in ("tile_grid", "tile_pixels", "token_ids", "score_positions"):

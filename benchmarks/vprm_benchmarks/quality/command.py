@@ -56,7 +56,7 @@ def register(subparsers: Subparsers) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Compare. Returns 1 where a figure is beyond the budget."""
+    """Compare. Returns 1 if a figure is beyond the budget."""
     from rich.console import Console
     from rich.markup import escape
     from rich.progress import Progress

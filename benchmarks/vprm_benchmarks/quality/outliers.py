@@ -2,7 +2,7 @@
 
 | planted in                         | by                               | undone by                              |
 |------------------------------------|----------------------------------|----------------------------------------|
-| inputs of q, k, v and of gate, up  | channels of the norm's weight    | columns of the Linears behind the norm |
+| inputs of q, k, v and of gate, up  | channels of the norm's weight    | columns of the Linears after the norm |
 | inputs of the attention's output   | rows of the value projection     | columns of the output projection       |
 | inputs of the MLP's output (down)  | rows of the up projection        | columns of the down projection         |
 
@@ -33,7 +33,7 @@ Change = Callable[[NDArray[np.float32]], None]
 def plant_outliers(checkpoint_path: Path, target: Path, factor: float = FACTOR, seed: int = 0) -> Path:
     """Write the checkpoint (InternLM2 names) to `target` in float32, with some channels of each Linear's input grown.
 
-    `factor` must be a power of two. Raises CheckpointError where `target` exists, UnsupportedError on another family.
+    `factor` must be a power of two. Raises CheckpointError if `target` exists, UnsupportedError on another family.
     """
     from safetensors.numpy import save_file
 
@@ -84,7 +84,7 @@ def _layer_changes(
     for_qkv, for_mlp = channels(llm.hidden_size), channels(llm.hidden_size)
     for_down, values = channels(llm.mlp_size), channels(llm.kv_heads * llm.head_dim)
     per_group = llm.heads // llm.kv_heads
-    # Value channel (g, d) stands in wqkv's row ((per_group + 2) * g + per_group + 1) * head_dim + d, and reaches the
+    # Value channel (g, d) is in wqkv's row ((per_group + 2) * g + per_group + 1) * head_dim + d, and reaches the
     # inputs (per_group * g + r, d) of wo for each of the group's query heads r.
     group, channel = np.divmod(values, llm.head_dim)
     value_rows = ((per_group + 2) * group + per_group + 1) * llm.head_dim + channel

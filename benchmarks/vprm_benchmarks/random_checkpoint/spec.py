@@ -38,7 +38,7 @@ class VisionSpec:
     """InternViT dimensions, in the terms of ``vision_config`` in config.json.
 
     ``image_size`` is the tile's side in pixels (config.json ``force_image_size``); ``position_image_size`` the side
-    the position table was made for (``vision_config.image_size``), None for the same: where they differ, positions
+    the position table was made for (``vision_config.image_size``), None for the same: if they differ, positions
     are interpolated.
     """
 

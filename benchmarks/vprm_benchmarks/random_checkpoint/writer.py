@@ -48,7 +48,7 @@ _TOKENIZER_FILES = (
 def write_random_checkpoint(directory: Path, spec: CheckpointSpec) -> Path:
     """Create ``directory`` with the checkpoint that ``spec`` describes and return it.
 
-    Raises FileExistsError where the directory has files already, ValueError where ``spec.vocab_size`` is smaller than
+    Raises FileExistsError if the directory has files already, ValueError if ``spec.vocab_size`` is smaller than
     the tokenizer's vocabulary.
     """
     directory = Path(directory)

@@ -32,7 +32,7 @@ def load_model(
 ) -> InternVLForConditionalGeneration:
     """Build the model that ``directory``'s config.json describes and fill it with the directory's weights.
 
-    Raises ValueError for an unknown LLM architecture and RuntimeError where tensors are missing or misshapen.
+    Raises ValueError for an unknown LLM architecture and RuntimeError if tensors are missing or misshapen.
     """
     config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
     model_config = internvl_config(config)

@@ -17,7 +17,7 @@ ASSISTANT_HEADER = "<|im_start|>assistant\n"
 
 
 def default_system_message() -> str:
-    """The system message of template internvl2_5, used where config.json has none."""
+    """The system message of template internvl2_5, used if config.json has none."""
     file = resources.files("vprm_benchmarks.reference").joinpath("internvl2_5_system_message.txt")
     return file.read_text(encoding="utf-8")
 
@@ -67,7 +67,7 @@ def find_score_positions(rule: ReferenceRule, token_ids: Sequence[int], tokenize
 
 
 def candidate_ids(rule: ReferenceRule, tokenizer: ReferenceTokenizer) -> list[int]:
-    """Token ids of the rule's candidates; ValueError where one of the words is more than one token."""
+    """Token ids of the rule's candidates; ValueError if one of the words is more than one token."""
     ids = []
     for word, _ in rule.candidates:
         encoded = tokenizer.encode(word, add_bos=False)

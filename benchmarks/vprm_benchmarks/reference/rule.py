@@ -18,7 +18,7 @@ class ReferenceRule:
     """``marker`` None: one user turn a step, each answered by ``reply``. Else: one assistant turn, a marker a step."""
 
     name: str
-    first_turn: str  # {images} (where missing: directly before the question), {question} and, last, {step}
+    first_turn: str  # {images} (if missing: directly before the question), {question} and, last, {step}
     step_joiner: str
     reply: str
     marker: str | None

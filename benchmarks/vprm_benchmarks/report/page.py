@@ -67,7 +67,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A response. `right` is its label where there is one; `open` shows its steps at once."""
+    """A response. `right` is its label if there is one; `open` shows its steps at once."""
 
     title: str
     score: float | None

@@ -17,7 +17,7 @@ JPEG_QUALITY = 82
 
 
 def picture_from_image(image: ImageInput, tiling: TilingInfo) -> Picture:
-    """The picture, scaled to at most MAX_SIDE_PX a side. Raises InputError where it cannot be read."""
+    """The picture, scaled to at most MAX_SIDE_PX a side. Raises InputError if it cannot be read."""
     opened = load_image(image)
     width_px, height_px = opened.size
     columns, rows = tile_grid(width_px, height_px, tiling)

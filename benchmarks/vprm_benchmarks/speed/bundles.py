@@ -19,4 +19,4 @@ class BundleKind:
 
 
 NATIVE_INT8 = BundleKind("int8", target="cpu-native" if native.level() else "cpu")
-"""int8 with attention by the native operator, where this machine runs it."""
+"""int8 with attention by the native operator, if this machine runs it."""

@@ -38,7 +38,7 @@ class Competitor(Protocol):
         ...
 
     def scores(self, work: Workload) -> Scores:
-        """Step scores of the request's candidates, one behind the other; of the first only, where `calls` > 1."""
+        """Step scores of the request's candidates, one after the other; of the first only, if `calls` > 1."""
         ...
 
 
@@ -117,7 +117,7 @@ def choose(
 ) -> tuple[tuple[str, ...], dict[str, str]]:
     """Who takes part, and why others of the default do not.
 
-    Raises InputError on an unknown name, and MissingExtraError where one that was asked for cannot take part.
+    Raises InputError on an unknown name, and MissingExtraError if one that was asked for cannot take part.
     """
     names = tuple(asked or default)
     if unknown := set(names) - set(known):

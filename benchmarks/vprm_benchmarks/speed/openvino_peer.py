@@ -1,8 +1,8 @@
 """What an OpenVINO expert would write: the PyTorch networks converted, keys and values as the LLM's state, which is
-saved behind the prefix and put back for every candidate.
+saved after the prefix and put back for every candidate.
 
 The conversion is laid out so that OpenVINO fuses attention with the state (`ScaledDotProductAttentionWithKVCache`):
-rows chosen by an int32 `beam_idx`, new rows behind them, a state that begins empty. The head runs at score positions
+rows chosen by an int32 `beam_idx`, new rows after them, a state that begins empty. The head runs at score positions
 only. (optimum-intel's export computes the whole vocabulary's logits at every position.)
 """
 

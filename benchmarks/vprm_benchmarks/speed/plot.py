@@ -20,7 +20,7 @@ class Bars:
 
 
 def draw_bars(bars: Bars, path: Path) -> None:
-    """Write the picture; x is logarithmic. Raises ImportError where matplotlib is not installed."""
+    """Write the picture; x is logarithmic. Raises ImportError if matplotlib is not installed."""
     from matplotlib.figure import Figure
 
     rows, series = max(1, len(bars.rows)), max(1, len(bars.series))
@@ -45,7 +45,7 @@ def draw_bars(bars: Bars, path: Path) -> None:
 
 
 def draw_report(report: Report, path: Path) -> None:
-    """Medians of all competitors of a `vprm bench` run. Raises ImportError where matplotlib is not installed."""
+    """Medians of all competitors of a `vprm bench` run. Raises ImportError if matplotlib is not installed."""
     medians = {name: entry["median_s"] for name, entry in report.competitors.items() if "median_s" in entry}
     title = f"{report.benchmark}: {report.roofline['machine']['cpu']}, {report.roofline['threads']} threads"
     draw_bars(Bars(title, "seconds (log scale)", list(medians), {"median": medians}), path)

@@ -23,7 +23,7 @@ _FLOATS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def synchronize() -> None:
-    """Wait for the CUDA device, where there is one."""
+    """Wait for the CUDA device, if there is one."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
 
@@ -49,7 +49,7 @@ def cpu_roofline(threads: int | None = None, size: int = 2048) -> dict[str, Any]
 
 
 def torch_tflops(kind: ProductType, size: int, device: str = "cpu", repeats: int = 3) -> float | None:
-    """TFLOP/s of PyTorch's square product; None where this device has no int8 product."""
+    """TFLOP/s of PyTorch's square product; None if this device has no int8 product."""
     if kind == "int8":
         a, b = (torch.randint(-127, 127, (size, size), device=device, dtype=torch.int8) for _ in range(2))
         call: Callable[[], object] = lambda: torch._int_mm(a, b.t())  # noqa: E731
@@ -91,7 +91,7 @@ def onnxruntime_tflops(kind: Literal["fp32", "int8"], size: int, threads: int, r
 
 
 def openvino_tflops(threads: int, size: int, repeats: int = 3) -> float:
-    """TFLOP/s of OpenVINO's product in the type that its engine computes in: bfloat16 where the CPU does."""
+    """TFLOP/s of OpenVINO's product in the type that its engine computes in: bfloat16 if the CPU does."""
     import openvino
 
     from vprm_runtime.engines.host.openvino import graph_options, native_arithmetic

@@ -35,7 +35,7 @@ def interleaved(
     """Seconds of every competitor in every round, by name; each round runs all of them, in turns of order.
 
     Rounds let a slow minute of a shared machine fall on all alike. `warmups` rounds come first and do not count;
-    `after` clears up behind every call, off the clock.
+    `after` clears up after every call, off the clock.
     """
     times: dict[str, list[float]] = {name: [] for name in competitors}
     for number in range(-warmups, rounds):

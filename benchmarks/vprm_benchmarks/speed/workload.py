@@ -36,7 +36,7 @@ class Workload:
 
 
 def workload(size: WorkloadSize, tile_px: int, count_tokens: Callable[[str], int]) -> Workload:
-    """The same request for the same sizes and tokenizer. Raises InputError where no picture has that many tiles.
+    """The same request for the same sizes and tokenizer. Raises InputError if no picture has that many tiles.
 
     `count_tokens` counts a step's own tokens; a step has `step_tokens` of them, or as few more as its last word takes.
     """

@@ -1,4 +1,4 @@
-"""Names and layouts of LLM weights in a checkpoint, for each family, behind one set of roles."""
+"""Names and layouts of LLM weights in a checkpoint, for each family, under one set of roles."""
 
 from dataclasses import dataclass
 
@@ -51,7 +51,7 @@ class LlmWeights:
         return self._reader.weight(f"{_ROOT}.{self._names.embeddings}.weight", self._vocabulary_shape)
 
     def head(self) -> Weight:
-        """Output head [vocabulary, hidden]; the embeddings where config.json ties them."""
+        """Output head [vocabulary, hidden]; the embeddings if config.json ties them."""
         if self._llm.tied_head:  # under its own name: the graph has both, the head cut to few rows
             embeddings = self.embeddings()
             return Weight(f"{_ROOT}.{self._names.head}.weight", embeddings.shape, embeddings.load)
@@ -91,7 +91,7 @@ class LlmWeights:
         )
 
     def q_k_v_biases(self, layer: int) -> tuple[Weight, Weight, Weight] | None:
-        """Biases of the three projections, or None where the family has none."""
+        """Biases of the three projections, or None if the family has none."""
         llm = self._llm
         if not llm.qkv_bias:
             return None
@@ -107,7 +107,7 @@ class LlmWeights:
         return self._layer(layer, f"{self._names.output}.weight", self._llm.hidden_size, width)
 
     def gate_and_up(self, layer: int) -> tuple[Weight, Weight]:
-        """The MLP's two input projections [mlp, hidden]: the one behind SiLU first."""
+        """The MLP's two input projections [mlp, hidden]: the one that SiLU is applied to first."""
         shape = (self._llm.mlp_size, self._llm.hidden_size)
         gate = self._layer(layer, f"{self._names.gate}.weight", *shape)
         return gate, self._layer(layer, f"{self._names.up}.weight", *shape)

@@ -34,7 +34,7 @@ class Rounding:
 
 
 def feedback_factors(gram: FloatArray) -> FloatArray:
-    """U [blocks, b, b] of G [blocks, b, b]: upper triangular, U^T U = (G + damping)^-1; the identity where G is 0."""
+    """U [blocks, b, b] of G [blocks, b, b]: upper triangular, U^T U = (G + damping)^-1; the identity if G is 0."""
     factors = np.empty_like(gram)
     for block, values in enumerate(gram):
         g = values.astype(np.float64)

@@ -10,7 +10,7 @@
 | fp8       | both     | E4M3, one scale              | E4M3, one calibrated scale             |            |
 
 Channel means output channel. Some roles have a milder recipe (`Recipe.of`): w4's queries, keys and values are as w8's,
-and int8 for TensorRT divides the inputs of `down` by their token's absmax before the constant scale. Where 128 does not
+and int8 for TensorRT divides the inputs of `down` by their token's absmax before the constant scale. If 128 does not
 divide the number of inputs, the group is the largest power of two that does. The default target is the CPU; there ONNX
 Runtime turns the weight-only recipes' DequantizeLinear + MatMul into its MatMulNBits, which rounds activations to int8
 per token and group of inputs. Target cpu-native has cpu's recipes by the package's own operators (vprm_runtime.native),
@@ -33,7 +33,7 @@ _W8_IN_W4: tuple[Role, ...] = ("qkv",)
 """Rounding queries and keys to 4 bits changes what attends to what: on the demo PRM that is over half of w4's squared
 error, at an eighth of the weights (docs/quantisation.md)."""
 _TOKEN_SCALES_IN_STATIC: tuple[Role, ...] = ("down",)
-"""The MLP's products differ between tokens by orders of magnitude, and no norm stands behind them: with one constant
+"""The MLP's products differ between tokens by orders of magnitude, and no norm comes after them: with one constant
 scale they lose 2 to 7% of an output on the demo PRM, other Linears 1% (docs/quantisation.md)."""
 TARGETS: tuple[Target, ...] = get_args(Target)
 GROUP_SIZE = 128
@@ -67,7 +67,7 @@ class Recipe:
         )
 
     def of(self, role: Role) -> "Recipe":
-        """The recipe of the Linears in this role: where a precision would cost too much, a milder one."""
+        """The recipe of the Linears in this role: if a precision would cost too much, a milder one."""
         if self.weights == "int4_group" and role in _W8_IN_W4:
             return next(recipe for recipe in _RECIPES if (recipe.precision, recipe.target) == ("w8", self.target))
         if self.activations == "int8_static" and role in _TOKEN_SCALES_IN_STATIC:

@@ -42,7 +42,7 @@ class SiteTuner:
         self._tuned: dict[str, TunedSite] = {}
 
     def site(self, layer: int, role: Role) -> TunedSite:
-        """Factors and ranges of one site. Raises InputError where the calibration is of another model."""
+        """Factors and ranges of one site. Raises InputError if the calibration is of another model."""
         name = site_name(layer, role)
         if name not in self._tuned:
             shared = None

@@ -92,7 +92,7 @@ def _candidates(absmax: FloatArray, rms: FloatArray, weight_absmax: FloatArray) 
 
 
 def _measured(factors: FloatArray, rows: FloatArray, statistics: SiteStatistics, recipe: Recipe) -> TunedSite:
-    """The error that `factors` leave on the samples, with the best static range where the recipe has one."""
+    """The error that `factors` leave on the samples, with the best static range if the recipe has one."""
     dtype = np.dtype(recipe.float_dtype)
     gram = divided_gram(statistics.gram, factors) if recipe.weights in FEEDBACK_KINDS else None
     weight = quantised_weight(rows * factors, recipe.weights, dtype, gram).dequantised()

@@ -8,7 +8,7 @@ from vprm_runtime.errors import InputError
 def text_argument(value: str | None, what: str) -> str | None:
     """TEXT as it is, or the content of FILE for @FILE without what editors add: a byte order mark, one final newline.
 
-    Raises InputError where the file cannot be read or is not UTF-8; `what` names the argument in the message.
+    Raises InputError if the file cannot be read or is not UTF-8; `what` names the argument in the message.
     """
     if value is None or not value.startswith("@"):
         return value

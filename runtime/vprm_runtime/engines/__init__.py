@@ -1,4 +1,4 @@
-"""Inference engines behind one protocol, and the choice among them."""
+"""Inference engines under one protocol, and the choice among them."""
 
 from vprm_runtime.engines.base import Block, Engine, KVCache
 from vprm_runtime.engines.select import open_engine

@@ -102,7 +102,7 @@ class PromptBuilder:
     def _build_marked(
         self, question: str, tiles: Sequence[int], steps: Sequence[str], marker_id: int
     ) -> TokenisedPrompt:
-        """One assistant turn with question and steps, a marker behind each step."""
+        """One assistant turn with question and steps, a marker after each step."""
         ids = [*self._marked_start, *self._open_turn("assistant", self._first_turn(question, steps[0], tiles))]
         score_positions = []
         for number, step in enumerate(steps):

@@ -23,7 +23,7 @@ class TextTokenizer:
         self._control_ids = frozenset(ids) | {index for index in (control.bos, marker_id) if index is not None}
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of `text`, without BOS. Raises InputError where text is not valid Unicode."""
+        """Token ids of `text`, without BOS. Raises InputError if text is not valid Unicode."""
         try:
             text.encode("utf-8")  # lone surrogates: the library's own error does not say so
         except UnicodeEncodeError as error:

@@ -63,7 +63,7 @@ def test_an_engine_in_words(built: tuple[Bundle, EngineInfo, Path]) -> None:
     _, info, _ = built
     assert engine_lines(info) == [
         "tensorrt-rtx-sm89: tensorrt-rtx 1.7.1.116, profile latency, full weights",
-        "  a run takes 13 tiles, or 4,096 tokens behind 8,192 cached ones, at most",
+        "  a run takes 13 tiles, or 4,096 tokens after 8,192 cached ones, at most",
         *(
             f"  {name}: fp16, 0.0 MB in 0.5 s, workspace 0.0 MB, attention fused in 2 of 2, products 11 of half x half"
             for name in ("vision", "llm")

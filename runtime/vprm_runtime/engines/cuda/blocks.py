@@ -11,8 +11,8 @@ from vprm_runtime.engines.base import Block
 def split_block(block: Block, max_tokens: int, max_scores: int, img_context_id: int) -> Iterator[Block]:
     """The block's tokens in order, in parts of at most `max_tokens` tokens and `max_scores` score positions.
 
-    Each part is to run behind the rows of those before it; together they compute what the whole block would, because
-    no token sees a later one. Raises ValueError where one does, or where score positions are not in ascending order.
+    Each part is to run after the rows of those before it; together they compute what the whole block would, because
+    no token sees a later one. Raises ValueError if one does, or if score positions are not in ascending order.
     """
     tokens = len(block.input_ids)
     if tokens <= max_tokens and len(block.score_positions) <= max_scores:
@@ -39,7 +39,7 @@ def split_block(block: Block, max_tokens: int, max_scores: int, img_context_id: 
 
 
 def padded_block(block: Block, multiple: int, padding_id: int) -> Block:
-    """The block with tokens `padding_id` behind it, so that cached and new ones together are a multiple of `multiple`.
+    """The block with tokens `padding_id` after it, so that cached and new ones together are a multiple of `multiple`.
 
     Padding sees only itself and nothing sees it, so all rows before it are what they were.
     """

@@ -34,7 +34,7 @@ def engine_lines(info: EngineInfo) -> list[str]:
     limits = Limits.of(info.vision.profiles, info.llm.profiles)
     lines = [
         f"{info.name}: {info.library} {info.library_version}, profile {info.profile}, {info.weights} weights",
-        f"  a run takes {limits.tiles} tiles, or {limits.tokens:,} tokens behind {limits.past:,} cached ones, at most",
+        f"  a run takes {limits.tiles} tiles, or {limits.tokens:,} tokens after {limits.past:,} cached ones, at most",
     ]
     for name, graph in (("vision", info.vision), ("llm", info.llm)):
         lines.append(
