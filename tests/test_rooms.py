@@ -13,18 +13,30 @@ ROOT = Path(__file__).parent.parent
 HEAVY = {"torch", "transformers"}
 GRAPHS = {"onnx", "onnx_ir"}
 ALLOWED = {  # what each room may import of the others; `vprm_demo` is files and rows, and imports nothing
-    "runtime/vprm": {"vprm_runtime"},
+    "runtime/vprm": {"vprm_runtime", "vprm_client"},
     "runtime/vprm_runtime": set(),
+    "runtime/vprm_serving": {"vprm_runtime"},
+    "runtime/vprm_client": {"vprm_runtime"},
     "export/vprm_export": {"vprm_runtime", "vprm_demo"},
     "export/vprm_compile": {"vprm_runtime"},
     "calibration/vprm_calibration": {"vprm_runtime", "vprm_export", "vprm_demo"},
-    "benchmarks/vprm_benchmarks": {"vprm_runtime", "vprm_export", "vprm_compile", "vprm_calibration", "vprm_demo"},
+    "benchmarks/vprm_benchmarks": {
+        "vprm_runtime",
+        "vprm_serving",
+        "vprm_client",
+        "vprm_export",
+        "vprm_compile",
+        "vprm_calibration",
+        "vprm_demo",
+    },
     "demo/vprm_demo": set(),
     "demo/vprm_demo_training": {"vprm_demo"},
 }
 BANNED_LIBRARIES = {
     "runtime/vprm": HEAVY | GRAPHS,
     "runtime/vprm_runtime": HEAVY | GRAPHS,
+    "runtime/vprm_serving": HEAVY | GRAPHS,
+    "runtime/vprm_client": HEAVY | GRAPHS | {"starlette", "uvicorn", "prometheus_client", "onnxruntime"},
     "export/vprm_export": HEAVY,
     "export/vprm_compile": HEAVY,
     "calibration/vprm_calibration": HEAVY,

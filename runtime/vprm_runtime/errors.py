@@ -6,6 +6,7 @@
     ├── UnsupportedError (ValueError)    a model option that is understood but not supported
     ├── InputError (ValueError)          an image, question, response or row that cannot be scored
     ├── EngineError (RuntimeError)       an inference engine that could not be opened or failed while running
+    ├── ServerError (RuntimeError)       a server that refused, gave up or cannot be reached
     └── MissingExtraError (ImportError)  an optional dependency that is not installed
 
 Each is also the builtin that a caller who does not know the package would catch. Messages say what happened, what was
@@ -60,6 +61,20 @@ class EngineError(VprmError, RuntimeError):
     """An inference engine could not be opened or failed while running."""
 
     default_code = "engine"
+
+
+class ServerError(VprmError, RuntimeError):
+    """A server refused a request, gave it up or cannot be reached. It says nothing about the row: try again later.
+
+    `code` is one of overloaded, draining, deadline, unauthorized, unreachable, not_found, server. `retry_after_s` is
+    when the server expects to have room, if it said so.
+    """
+
+    default_code = "server"
+
+    def __init__(self, message: str = "", *, code: str | None = None, retry_after_s: float | None = None) -> None:
+        super().__init__(message, code=code)
+        self.retry_after_s = retry_after_s
 
 
 class MissingExtraError(VprmError, ImportError):

@@ -21,7 +21,7 @@ from vprm_runtime.engines import Engine, open_engine
 from vprm_runtime.errors import InputError
 from vprm_runtime.execution.aggregate import Aggregate
 from vprm_runtime.execution.model import OpenedModel
-from vprm_runtime.execution.prefix_pool import PoolCounters, PrefixPool
+from vprm_runtime.execution.prefix_pool import PoolCounters, PrefixPool, RunPrefix
 from vprm_runtime.execution.prepare import (
     Tiles,
     pinned,
@@ -147,6 +147,16 @@ class StepScorer:
         return self._model.max_block_tokens
 
     @property
+    def model(self) -> OpenedModel:
+        """What `execution.prepare` and `execution.run` work on, for code that drives the engine block by block."""
+        return self._model
+
+    @property
+    def prefixes(self) -> PrefixPool:
+        """The caches that are alive. Hold the model's lock around its methods."""
+        return self._pool
+
+    @property
     def prefix_cache(self) -> PoolCounters:
         """How often a prefix was asked for and found, and in tokens."""
         return self._pool.counters
@@ -269,6 +279,14 @@ class StepScorer:
             if kept is not None:
                 return Session(self._model, self._pool, kept, chosen.responses)
         return self._opened(tiles_of(self._model, given, chosen.max_tiles), question, chosen.responses, key)
+
+    def session_of_prefix(self, prefix: RunPrefix) -> Session:
+        """A session on a prefix that is in the engine's cache, which it holds until it is closed.
+
+        For code that runs prefixes itself: hold the model's lock.
+        """
+        prefix.users += 1
+        return Session(self._model, self._pool, prefix, ResponseOptions())
 
     def session_of_tiles(self, tiles: Sequence[Tiles], question: str) -> Session:
         """A session whose images are tiled already.

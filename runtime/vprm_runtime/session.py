@@ -11,21 +11,21 @@ Sessions that come from one another share one cache. Each knows which rows are i
 attention mask hides all others, so any tree of continuations fits.
 """
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
 import numpy as np
 
-from vprm_runtime.errors import EngineError, InputError
+from vprm_runtime.errors import InputError
 from vprm_runtime.execution.aggregate import Aggregate
 from vprm_runtime.execution.cache_tree import Branch
 from vprm_runtime.execution.model import OpenedModel
 from vprm_runtime.execution.prefix_pool import PrefixPool, RunPrefix
 from vprm_runtime.execution.prepare import PreparedResponse, prepare_next_steps, prepare_responses
 from vprm_runtime.execution.probabilities import probabilities
-from vprm_runtime.execution.run import candidate_logits, run_candidates
+from vprm_runtime.execution.run import candidate_logits, run_candidates, run_to_end
 from vprm_runtime.inputs import list_of
 from vprm_runtime.options import ResponseOptions
 from vprm_runtime.prompt.builder import Response
@@ -99,8 +99,7 @@ class Session:
         how = ResponseOptions(max_steps or self._defaults.max_steps, aggregate or self._defaults.aggregate)
         prepared = prepare_responses(self._model, self._prefix.question, self.tiles, texts, how)
         with self._model.lock:
-            self._check_open()
-            return self._run(prepared, self._past[0], how)
+            return run_to_end(self._running(prepared, self._past[0]))
 
     def append(self, step: str) -> StepScore:
         """Commit a step after the committed ones; only its tokens are run.
@@ -116,24 +115,35 @@ class Session:
             EngineError: the engine failed; nothing was committed.
         """
         with self._model.lock:
-            self._check_open()
-            (prepared,) = prepare_next_steps(self._model, self._prefix.question, self.tiles, self.steps, [step])
-            if prepared.failed is not None:
-                raise InputError(prepared.failed.error or "", code=prepared.failed.code)
-            tree, past = self._prefix.tree, self._past[-1]
-            tree.reclaim()
-            candidate = prepared.candidate(past.ids)
-            start = tree.rows.length_tokens
-            try:
-                logits = np.concatenate(list(candidate_logits(self._model, tree, past.branch, candidate)))
-                score = float(probabilities(logits, self._model.manifest.score_rule)[-1])
-            except EngineError:
-                tree.rows.truncate(start)
-                raise
-            branch = tree.grown(past.branch, candidate.shared_tokens, start)
-            scored = StepScore(step, score)
-            self._past.append(_Committed(candidate.prompt.ids[: branch.tokens], branch, (*past.steps, scored)))
-            return scored
+            return run_to_end(self.appending(step))
+
+    def appending(self, step: str) -> Generator[None, None, StepScore]:
+        """`append`, stopping after each engine call; closed before its end, it commits nothing.
+
+        For schedulers: hold the model's lock while advancing it, and start nothing else on sessions that come from
+        one another, or on their prefix, before it ends. Raises as `append` does.
+        """
+        self._check_open()
+        (prepared,) = prepare_next_steps(self._model, self._prefix.question, self.tiles, self.steps, [step])
+        if prepared.failed is not None:
+            raise InputError(prepared.failed.error or "", code=prepared.failed.code)
+        tree, past = self._prefix.tree, self._past[-1]
+        tree.reclaim()
+        candidate = prepared.candidate(past.ids)
+        start = tree.rows.length_tokens
+        logits = np.zeros((0, len(self._model.manifest.score_rule.candidates)), np.float32)
+        try:
+            for found in candidate_logits(self._model, tree, past.branch, candidate):
+                logits = np.concatenate([logits, found])
+                yield
+            score = float(probabilities(logits, self._model.manifest.score_rule)[-1])
+        except BaseException:
+            tree.rows.truncate(start)
+            raise
+        branch = tree.grown(past.branch, candidate.shared_tokens, start)
+        scored = StepScore(prepared.steps[0], score)
+        self._past.append(_Committed(candidate.prompt.ids[: branch.tokens], branch, (*past.steps, scored)))
+        return scored
 
     def score_next(self, alternatives: Sequence[str]) -> ScoreResult:
         """Score alternatives for the next step, each after the committed steps; none is committed.
@@ -150,10 +160,13 @@ class Session:
         """
         texts = list_of(alternatives, "alternatives")
         with self._model.lock:
-            self._check_open()
-            done = self.steps
-            prepared = prepare_next_steps(self._model, self._prefix.question, self.tiles, done, texts)
-            return self._run(prepared, self._past[-1], ResponseOptions())
+            return run_to_end(self.scoring_next(texts))
+
+    def scoring_next(self, alternatives: Sequence[str]) -> Generator[None, None, ScoreResult]:
+        """`score_next`, stopping after each engine call. For schedulers, as `appending` is."""
+        done = self.steps
+        prepared = prepare_next_steps(self._model, self._prefix.question, self.tiles, done, alternatives)
+        return (yield from self._running(prepared, self._past[-1]))
 
     def fork(self) -> Self:
         """A session of its own with the same committed steps; what both share is stored once."""
@@ -213,11 +226,13 @@ class Session:
     def _branches(self) -> list[Branch]:
         return [committed.branch for committed in self._past[1:]]
 
-    def _run(self, prepared: Sequence[PreparedResponse], past: _Committed, how: ResponseOptions) -> ScoreResult:
+    def _running(self, prepared: Sequence[PreparedResponse], past: _Committed) -> Generator[None, None, ScoreResult]:
+        self._check_open()
         self._prefix.tree.reclaim()
         results: list[CandidateScore] = []
-        for finished in run_candidates(self._model, self._prefix.tree, past.ids, past.branch, prepared, how):
-            results += finished
+        for found in run_candidates(self._model, self._prefix.tree, past.ids, past.branch, prepared):
+            results += [result for result in found if isinstance(result, CandidateScore)]
+            yield
         return ScoreResult(self.tiles, tuple(sorted(results, key=lambda result: result.index)))
 
     def _check_open(self) -> None:

@@ -1,4 +1,4 @@
-"""Final answers: taken from a response's text, and compared.
+"""Final answers compared. How they are taken from a response's text: final_answers.py.
 
 Mathematical answers are compared by math-verify (SymPy underneath: 1/2 equals 0.5), option letters as letters, and
 everything else as normalised text.
@@ -13,37 +13,27 @@ import threading
 from functools import lru_cache
 from typing import Any
 
+from vprm_benchmarks.evaluation.final_answers import cleaned, final_answer
 from vprm_runtime import MissingExtraError
-from vprm_runtime.prompt.builder import Response
+
+__all__ = ["AnswerJudge", "final_answer"]
 
 PARSE_SECONDS = 3
 """Limit for one expression: math-verify stops itself by a signal, which only a main thread may use."""
 
-_MARKED = re.compile(r"answer\**\s*(?:is|[:：=])+\s*(.+)", re.IGNORECASE)
-_BEHIND = re.compile(r".*(?:\bis\b|\bare\b|\bequals\b|=)\s*(.+)", re.IGNORECASE | re.DOTALL)
-_OPTION = re.compile(r"(?:option\s*)?\(?([A-Z])\)?(?:[.):,]\s.*)?", re.IGNORECASE | re.DOTALL)
+_LABELLED = re.compile(r"(?:option|choice)?\s*\(?([a-j])(?:\)|[.:,)]|\))\s*(.*)", re.DOTALL)
+_OPTION = re.compile(r"(?:(?:the\s+)?(?:option|choice|figure|选项)\s*)?\(?([a-j])\)?")
+_OPTIONS = re.compile(r"\(?[a-j]\)?(?:\s*(?:,|，|、|and|&)\s*\(?[a-j]\)?)+")
+_ARTICLE = re.compile(r"(?:a|an|the)\s+(?=[a-z]{2})")
+_UNITS = re.compile(r"\s*(?:(?:square|cubic)?\s*units?|(?<=\d)\s*(?:[mck]?m|in|ft|yd))(?:\s*\^?\{?[23]\}?)?$")
 _LATEX_TEXT = re.compile(r"\\(?:text|mathrm|textbf|mathbf)\s*\{([^{}]*)\}")
+_ROOT = re.compile(r"√\s*(?:\(([^()]*)\)|(\d+(?:\.\d+)?|[a-zA-Z]))")
+_SIGNS = {
+    "−": "-", "–": "-", "×": "\\times ", "·": "\\cdot ", "÷": "/", "π": "\\pi ", "∞": "\\infty ", "²": "^2", "³": "^3",
+    "½": "\\frac{1}{2}", "¼": "\\frac{1}{4}", "¾": "\\frac{3}{4}", "⅓": "\\frac{1}{3}", "⅔": "\\frac{2}{3}",
+    "，": ",", "：": ":", "（": "(", "）": ")", "≤": "\\le ", "≥": "\\ge ", "°": "",
+}  # fmt: skip
 _DEGREES = re.compile(r"\^\s*\{?\s*\\circ\s*\}?|\\degree|°|\s+degrees?\b", re.IGNORECASE)
-
-
-def final_answer(response: Response) -> str | None:
-    """The answer that a response ends with, or None where it has no text.
-
-    Looked for in this order: the last \\boxed{...}; the last text behind "answer is" or "answer:"; what stands behind
-    the last "is" or "=" of the last line; the last line.
-    """
-    text = response if isinstance(response, str) else "\n".join(str(step) for step in response)
-    boxed = _last_boxed(text)
-    if boxed is not None:
-        return _cleaned(boxed)
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    marked = [match[1] for match in map(_MARKED.search, lines) if match and _cleaned(match[1])]
-    if marked:
-        return _cleaned(marked[-1])
-    if not lines:
-        return None
-    behind = _BEHIND.match(lines[-1])
-    return _cleaned(behind[1] if behind and _cleaned(behind[1]) else lines[-1]) or None
 
 
 class AnswerJudge:
@@ -79,11 +69,21 @@ class AnswerJudge:
         return result
 
     def _compare(self, expected: str, given: str) -> bool:
-        if expected == given:
+        if _tight(expected) == _tight(given):
             return True
-        if re.fullmatch(r"[a-j]", expected):
-            option = _OPTION.fullmatch(given)
-            return option is not None and option[1].lower() == expected
+        wanted, found = _letters(expected), _letters(given)
+        if wanted and found:
+            return wanted == found
+        for several, one in ((wanted, given), (found, expected)):  # "a, c" and "ac"
+            if len(several) > 1 and several == "".join(sorted(one)):
+                return True
+        for label, text, other in (*_labelled(expected, given), *_labelled(given, expected)):
+            if _letters(other) and not _OPTIONS.fullmatch(other):
+                return label == _letters(other)
+            if text and self.same(text, other):
+                return True
+        if wanted and len(wanted) == 1:
+            return False
         gold, answer = self._parsed(expected), self._parsed(given)
         if not gold or not answer:
             return False
@@ -95,28 +95,32 @@ class AnswerJudge:
         return tuple(self._math.parse(expression, parsing_timeout=self._seconds))
 
 
-def _last_boxed(text: str) -> str | None:
-    start = max(text.rfind("\\boxed{"), text.rfind("\\fbox{"))
-    if start < 0:
-        return None
-    begin = text.index("{", start) + 1
-    depth = 1
-    for position in range(begin, len(text)):
-        depth += {"{": 1, "}": -1}.get(text[position], 0)
-        if not depth:
-            return text[begin:position]
-    return text[begin:]
+def _letters(text: str) -> str:
+    """The options that a normalised text names: "b" for "(b)", "ac" for "a, c" and "a and c"; else ""."""
+    if option := _OPTION.fullmatch(text):
+        return option[1]
+    if _OPTIONS.fullmatch(text):
+        return "".join(sorted(re.findall(r"(?<![a-z])[a-j](?![a-z])", text)))
+    return ""
 
 
-def _cleaned(text: str) -> str:
-    """Without the marks around an answer: Markdown, dollar signs, a closing full stop."""
-    return text.strip().strip("*_`$ \t").rstrip(".。").strip("*_`$ \t")
+def _labelled(text: str, other: str) -> list[tuple[str, str, str]]:
+    """(label, text behind it, other) if a text is an option with its label, such as "(c) 14" or "a. 55"."""
+    found = _LABELLED.fullmatch(text)
+    return [(found[1], found[2].strip(), other)] if found else []
+
+
+def _tight(text: str) -> str:
+    """Without blanks beside brackets, commas, colons and signs: (1, 2) and (1,2) are one answer."""
+    return re.sub(r"\s*([()\[\]{},:;=+*/^<>-])\s*", r"\1", _ARTICLE.sub("", text))
 
 
 def _normalised(text: str) -> str:
-    """What comparison as text goes by: no LaTeX text commands, degree signs, blanks or capitals."""
-    plain = _LATEX_TEXT.sub(r"\1", _cleaned(text)).replace("\\left", "").replace("\\right", "")
-    plain = _DEGREES.sub("", plain.replace("\\dfrac", "\\frac").replace("\\tfrac", "\\frac").replace("\\!", ""))
-    plain = " ".join(plain.split())
-    option = re.fullmatch(r"\(([A-Ja-j])\)", plain)
-    return (option[1] if option else plain).lower()
+    """What comparison goes by: no LaTeX text commands, degree signs, units, blanks or capitals; signs as LaTeX."""
+    plain = _LATEX_TEXT.sub(r"\1", cleaned(text)).replace("\\left", "").replace("\\right", "")
+    plain = plain.replace("\\dfrac", "\\frac").replace("\\tfrac", "\\frac").replace("\\!", "").replace("\\ ", " ")
+    plain = _DEGREES.sub("", plain)
+    plain = _ROOT.sub(lambda found: f"\\sqrt{{{found[1] or found[2]}}}", plain)
+    for sign, latex in _SIGNS.items():
+        plain = plain.replace(sign, latex)
+    return _UNITS.sub("", " ".join(plain.split()).lower()).strip()

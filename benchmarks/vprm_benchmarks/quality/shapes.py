@@ -1,7 +1,7 @@
 """What quantisation does at a checkpoint's layer shapes: error of each Linear, sizes, export time and memory.
 
-    python -m vprm_benchmarks.random_checkpoint slice --preset 8b-slice --layers 2 --vision-layers 1
-    python -m vprm_benchmarks.quality.shapes slice --full-layers 32 --work work
+    vprm bench random-checkpoint slice --preset 8b-slice --layers 2 --vision-layers 1
+    vprm bench shapes slice --full-layers 32 --work work
 
 For checkpoints whose scores mean nothing (random weights at the real shapes). An error is |difference of outputs| /
 |outputs| of one Linear, root mean square over tokens of rows that calibration has not seen, on evenly spaced outputs.
@@ -10,7 +10,6 @@ graph and weights; at full depth, embeddings and the rest count once and a layer
 """
 
 import argparse
-import json
 import os
 import subprocess
 import sys
@@ -34,6 +33,7 @@ from vprm_export.precision.smoothed_weights import SiteTuner
 from vprm_export.weights import TensorReader
 from vprm_runtime.bundle.bundle import Bundle
 from vprm_runtime.bundle.manifest import Precision, Target
+from vprm_runtime.cli.common import print_json
 
 _OUTPUTS = 256  # of each Linear
 VARIANTS: tuple[tuple[Precision, Target], ...] = (
@@ -53,17 +53,10 @@ class ExportFigures:
     full_bytes: int  # at full depth
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def run(args: argparse.Namespace) -> int:
     """Measure and print two tables as Markdown."""
     from vprm_demo import calibration_rows, held_out_rows
 
-    parser = argparse.ArgumentParser(prog="python -m vprm_benchmarks.quality.shapes", description=__doc__)
-    parser.add_argument("checkpoint", type=Path)
-    parser.add_argument("--work", type=Path, required=True, metavar="DIR", help="for bundles and calibrations; kept")
-    parser.add_argument("--full-layers", type=int, default=32, metavar="N", help="LLM layers of the whole model")
-    parser.add_argument("--rows", type=int, default=4, help="rows to calibrate on, and as many to measure on")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
-    args = parser.parse_args(arguments)
     work: Path = args.work
     work.mkdir(parents=True, exist_ok=True)
     exports = [exported(args.checkpoint, work / p, [p], args.full_layers) for p in ("fp32", "fp16")]
@@ -79,10 +72,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         exports.append(exported(args.checkpoint, work / name.replace(", ", "-"), flags, args.full_layers))
         if recipe is not None:
             errors[name] = linear_errors(args.checkpoint, recipe, *map(Calibration.open, files))
-    sys.stdout.write(markdown(exports, errors) + "\n")
-    if args.json is not None:
-        document = {"exports": [asdict(export) for export in exports], "relative_errors": errors}
-        args.json.write_text(json.dumps(document, indent=2), "utf-8")
+    if args.json:
+        print_json({"exports": [asdict(export) for export in exports], "relative_errors": errors})
+    else:
+        sys.stdout.write(markdown(exports, errors) + "\n")
     return 0
 
 
@@ -99,7 +92,7 @@ def exported(checkpoint: Path, bundle: Path, flags: Sequence[str], full_layers: 
         *flags,
     ]
     started = time.perf_counter()
-    process = subprocess.Popen(command)
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
@@ -159,7 +152,3 @@ def markdown(exports: Sequence[ExportFigures], errors: dict[str, dict[str, float
             cells.append(f"{np.sqrt(np.mean(squares)):.4f}")
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,13 +1,12 @@
 """One command for the table in docs/quantisation.md: every recipe of a checkpoint against its fp32 bundle, and peers.
 
-    python -m vprm_benchmarks.quality.table [--checkpoint DIR] [--rows 1000] [--best-of-n 200] [--plant] [--json F]
+    vprm bench table [--checkpoint DIR] [--rows 1000] [--best-of-n 200] [--plant] [--json]
 
 Calibrates on the demo's calibration rows (those of training's looks), measures on its held-out rows. With --plant the
 checkpoint first gets outlier channels that leave its function as it is.
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -34,7 +33,7 @@ from vprm_export import ExportOptions, export_bundle
 from vprm_runtime import native
 from vprm_runtime.bundle.bundle import Bundle
 from vprm_runtime.bundle.manifest import Precision, Target
-from vprm_runtime.cli.common import stderr_console
+from vprm_runtime.cli.common import print_json, stderr_console
 from vprm_runtime.datasets import open_rows
 
 
@@ -75,22 +74,12 @@ PEERS = {
 }
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure and print the table as Markdown; exit code 1 where one of the calibrated recipes is over budget."""
+def run(args: argparse.Namespace) -> int:
+    """Measure and print the table as Markdown; exit code 1 if one of the calibrated recipes is over budget."""
     from vprm_demo import best_of_n_rows, calibration_rows, checkpoint_dir, held_out_rows
 
-    parser = argparse.ArgumentParser(prog="python -m vprm_benchmarks.quality.table", description=__doc__)
-    parser.add_argument("--checkpoint", type=Path, default=checkpoint_dir(), help="default: the demo PRM's")
-    parser.add_argument("--rows", type=int, default=1000, help="held-out rows (default: 1000)")
-    parser.add_argument("--best-of-n", type=int, default=200, help="best-of-8 rows (default: 200)")
-    parser.add_argument("--calibration-rows", type=int, default=32, help="default: 32")
-    parser.add_argument("--plant", action="store_true", help="plant outlier channels first")
-    parser.add_argument("--only", nargs="+", metavar="NAME", help="rows of the table (default: all)")
-    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all cores)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write every report there")
-    args = parser.parse_args(arguments)
     with TemporaryDirectory(prefix="vprm-table-") as directory:
-        work, checkpoint = Path(directory), args.checkpoint
+        work, checkpoint = Path(directory), args.checkpoint or checkpoint_dir()
         if args.plant:
             checkpoint = plant_outliers(checkpoint, work / "planted")
         peers = [name for name in PEERS if PEERS[name] is not modelopt_int8 or has_modelopt()]
@@ -107,9 +96,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 lambda done, total: bar.update(task, completed=done, total=total),
             )
         sizes = {name: llm_bytes(path) for name, path in bundles.items()}
-    sys.stdout.write(markdown(reports, sizes) + "\n")
-    if args.json is not None:
-        args.json.write_text(json.dumps([report.to_dict() for report in reports.values()], indent=2), "utf-8")
+    if args.json:
+        print_json([report.to_dict() for report in reports.values()])
+    else:
+        sys.stdout.write(markdown(reports, sizes) + "\n")
     required = [variant.name for variant in VARIANTS if variant.calibrated]
     return 0 if all(reports[name].passed for name in required if name in reports) else 1
 
@@ -161,7 +151,3 @@ def markdown(reports: Mapping[str, QualityReport], sizes: Mapping[str, int]) -> 
             f"{sizes[name] / sizes['fp16']:.3f} | {'pass' if report.passed else 'over'}"
         )
     return "\n".join(f"| {line} |" for line in lines)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

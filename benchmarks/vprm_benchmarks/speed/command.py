@@ -1,11 +1,11 @@
-"""`vprm bench`: one subcommand a benchmark, each in a module of its own."""
+"""`vprm bench`: one subcommand per benchmark. Nothing heavy is imported before one runs."""
 
 from __future__ import annotations
 
-from vprm_benchmarks.speed import best_of_n, engine, export, preprocess, session
+from vprm_benchmarks.speed import best_of_n, engine, export, preprocess, programs, session
 from vprm_runtime.cli.common import Subparsers
 
-_BENCHMARKS = (best_of_n, session, engine, preprocess, export)
+_BENCHMARKS = (best_of_n, session, engine, preprocess, export, programs)
 
 
 def register(subparsers: Subparsers) -> None:

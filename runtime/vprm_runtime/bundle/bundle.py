@@ -4,8 +4,10 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from vprm_runtime.bundle.manifest import MANIFEST_NAME, TOKENIZER_NAME, FileInfo, Manifest
+from vprm_runtime.bundle.limits import MAX_MANIFEST_BYTES, check_limits
+from vprm_runtime.bundle.manifest import MANIFEST_NAME, TOKENIZER_NAME, FileInfo, Manifest, check_text
 from vprm_runtime.errors import BundleError
+from vprm_runtime.files import open_regular
 
 _HASH_CHUNK_BYTES = 1 << 22
 
@@ -18,11 +20,12 @@ class Bundle:
     manifest: Manifest
 
     @staticmethod
-    def open(path: str | Path) -> "Bundle":
+    def open(path: str | Path, verify: bool = False) -> "Bundle":
         """Open a bundle directory.
 
         Args:
             path: the directory.
+            verify: check every file's sha256, too (reads all of it).
 
         Returns:
             The bundle, its manifest read and the sizes of its files checked.
@@ -44,15 +47,15 @@ class Bundle:
             )
             raise BundleError(f"{directory} has no {MANIFEST_NAME}: it is {hint}  vprm export CHECKPOINT BUNDLE")
         try:
-            text = manifest_path.read_text("utf-8")
-        except UnicodeDecodeError as error:
-            raise BundleError(f"{manifest_path} is not UTF-8 text ({error}): export the bundle again") from error
-        try:
-            bundle = Bundle(directory, Manifest.from_json(text))
+            manifest = Manifest.from_json(_read_manifest(manifest_path))
+            check_limits(manifest)
         except BundleError as error:
             error.add_note(f"(bundle {directory})")
             raise
+        bundle = Bundle(directory, manifest)
         bundle._check_sizes()
+        if verify:
+            bundle.verify()
         return bundle
 
     @property
@@ -73,8 +76,6 @@ class Bundle:
     def _check_sizes(self) -> None:
         for name, info in self.manifest.files.items():
             file = self.path / name
-            if Path(name).is_absolute() or ".." in Path(name).parts:
-                raise BundleError(f"{MANIFEST_NAME} names a file outside the bundle: {name!r}; do not use this bundle")
             if not file.is_file():
                 raise BundleError(f"bundle file {file} is missing: copy the whole directory, or export it again")
             size = file.stat().st_size
@@ -85,11 +86,15 @@ class Bundle:
                 )
 
     def verify(self) -> None:
-        """Check every file's sha256.
+        """Check every byte: the manifest against its own hash, every file against the manifest.
 
-        Raises:
-            BundleError: files differ from the manifest; it names them.
+        Raises BundleError naming the files that differ.
         """
+        try:
+            check_text(_read_manifest(self.path / MANIFEST_NAME))
+        except BundleError as error:
+            error.add_note(f"(bundle {self.path})")
+            raise
         damaged = [name for name, info in self.manifest.files.items() if file_info(self.path / name) != info]
         if damaged:
             raise BundleError(
@@ -98,10 +103,18 @@ class Bundle:
             )
 
 
+def _read_manifest(path: Path) -> bytes:
+    with open_regular(path) as file:
+        text = file.read(MAX_MANIFEST_BYTES + 1)
+    if len(text) > MAX_MANIFEST_BYTES:
+        raise BundleError(f"{path} has more than {MAX_MANIFEST_BYTES:,} bytes: it is not a bundle's")
+    return text
+
+
 def file_info(path: Path) -> FileInfo:
     """Size and sha256 of a file, read in chunks."""
     digest, size = hashlib.sha256(), 0
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         while chunk := file.read(_HASH_CHUNK_BYTES):
             digest.update(chunk)
             size += len(chunk)

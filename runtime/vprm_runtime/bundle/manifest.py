@@ -1,18 +1,23 @@
 """`manifest.json` of a bundle, as frozen dataclasses; read strictly, written deterministically."""
 
+import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from types import UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from vprm_runtime.bundle.graph_io import FloatDType, GraphIO, llm_io, vision_io
-from vprm_runtime.errors import BundleError
+from vprm_runtime.errors import BundleError, quoted
 from vprm_runtime.prompt.score_rule import ScoreRule
+from vprm_runtime.strict_json import loads
 
 SCHEMA_VERSION = 1
 MANIFEST_NAME = "manifest.json"
 TOKENIZER_NAME = "tokenizer.json"
+HASH_KEY = "manifest_sha256"
+_NO_HASH = "0" * 64
 
 Precision = Literal["fp32", "fp16", "int8", "w8", "w4", "fp8"]
 Target = Literal["cpu", "cpu-native", "tensorrt"]
@@ -192,23 +197,45 @@ class Manifest:
                 )
 
     def to_json(self) -> str:
-        """Deterministic JSON text."""
-        return json.dumps(asdict(self), indent=2, ensure_ascii=False, sort_keys=False) + "\n"
+        """Deterministic JSON text. Its last key, `manifest_sha256`, is the text's own hash: see `text_hash`."""
+        text = json.dumps({**asdict(self), HASH_KEY: _NO_HASH}, indent=2, ensure_ascii=False, sort_keys=False) + "\n"
+        head, _, tail = text.rpartition(_NO_HASH)
+        return head + text_hash(text.encode()) + tail
 
     @staticmethod
-    def from_json(text: str) -> "Manifest":
-        """Parse and check types and keys. Raises BundleError naming the key that is wrong."""
+    def from_json(text: str | bytes) -> "Manifest":
+        """Parse; check keys and types, not ranges (limits.py) nor the hash. Raises BundleError naming the wrong key."""
         try:
-            document = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise BundleError(f"{MANIFEST_NAME} is not JSON ({error}): export the bundle again") from error
+            document = loads(text)
+        except ValueError as error:
+            raise BundleError(
+                f"{MANIFEST_NAME} is not JSON ({quoted(error)}): copy the bundle again, or export it again"
+            ) from error
         version = document.get("schema_version") if isinstance(document, dict) else None
         if version != SCHEMA_VERSION:
             raise BundleError(
-                f"{MANIFEST_NAME} has schema_version {version!r}, this vprm reads {SCHEMA_VERSION}: "
+                f"{MANIFEST_NAME} has schema_version {quoted(repr(version))}, this vprm reads {SCHEMA_VERSION}: "
                 "export the bundle again with this version"
             )
+        if not re.fullmatch("[0-9a-f]{64}", str(document.pop(HASH_KEY, ""))):
+            raise BundleError(f"{MANIFEST_NAME} has no {HASH_KEY}: export the bundle again with this version")
         return _parse(Manifest, document, MANIFEST_NAME)
+
+
+def text_hash(text: bytes) -> str:
+    """sha256 of a manifest's bytes with zeros in place of the hash that it ends with."""
+    head, key, tail = text.rpartition(f'"{HASH_KEY}": "'.encode())
+    return hashlib.sha256(head + key + _NO_HASH.encode() + tail[len(_NO_HASH) :]).hexdigest()
+
+
+def check_text(text: bytes) -> None:
+    """Raise BundleError unless a manifest's bytes are those that were written."""
+    written = text.rpartition(f'"{HASH_KEY}": "'.encode())[2][: len(_NO_HASH)]
+    if written != text_hash(text).encode():
+        raise BundleError(
+            f"{MANIFEST_NAME} was changed after it was written (its {HASH_KEY} differs): copy the bundle again, or "
+            "export it again"
+        )
 
 
 T = TypeVar("T")
@@ -221,7 +248,7 @@ def _parse(kind: type[T], value: object, where: str) -> T:
     hints = get_type_hints(kind)
     names = [field.name for field in fields(kind)]  # type: ignore[arg-type]
     if set(value) != set(names):
-        odd = sorted(set(value) ^ set(names))
+        odd = quoted(sorted(set(value) ^ set(names)))
         raise BundleError(f"{where} has missing or unknown keys {odd}: export the bundle again with this version")
     return kind(**{name: _parse_field(hints[name], value[name], f"{where}: {name}") for name in names})
 
@@ -233,7 +260,7 @@ def _parse_field(hint: Any, value: object, where: str) -> object:
     if origin is tuple and isinstance(value, list):
         return tuple(_parse_field(arguments[0], item, where) for item in value)
     if origin is dict and isinstance(value, dict):
-        return {str(key): _parse_field(arguments[1], item, f"{where}: {key}") for key, item in value.items()}
+        return {key: _parse_field(arguments[1], item, f"{where}: {quoted(key)}") for key, item in value.items()}
     if origin is Literal:
         accepted = value in arguments
     elif origin in (Union, UnionType):
@@ -244,11 +271,13 @@ def _parse_field(hint: Any, value: object, where: str) -> object:
     else:
         accepted = _is_plain(hint, value)
     if not accepted:
-        raise BundleError(f"{where} is {value!r}, expected {hint}: export the bundle again with this version")
+        raise BundleError(
+            f"{where} is {quoted(repr(value))}, expected {hint}: export the bundle again with this version"
+        )
     return float(value) if hint is float else value  # type: ignore[arg-type]
 
 
 def _is_plain(hint: Any, value: object) -> bool:
     if hint is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
+        return isinstance(value, float) or (type(value) is int and abs(value) < 1 << 53)
     return isinstance(value, hint) and (hint is bool or not isinstance(value, bool))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from vprm_runtime.demo import demo_hook
 from vprm_runtime.errors import InputError
@@ -44,6 +44,31 @@ def byte_progress(label: str) -> Iterator[Any]:
     with Progress(*columns, console=stderr_console(), transient=True) as bar:
         task = bar.add_task(label, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+class RowBar:
+    """Progress over rows on stderr: rate, time left, errors. A context manager."""
+
+    def __init__(self, label: str) -> None:
+        columns = (
+            TextColumn(label), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"),
+            TimeRemainingColumn(), TextColumn("{task.fields[errors]} errors"),
+        )  # fmt: skip
+        self._bar = Progress(*columns, console=stderr_console(), transient=True)
+        self._task = self._bar.add_task("", total=None, errors=0, rate="")
+
+    def advance(self, done: int, total: int | None, errors: int) -> None:
+        """Show that so many rows are done."""
+        speed = self._bar.tasks[0].speed
+        rate = f"{speed:.1f} rows/s" if speed else ""
+        self._bar.update(self._task, completed=done, total=total, errors=errors, rate=rate)
+
+    def __enter__(self) -> "RowBar":
+        self._bar.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._bar.stop()
 
 
 def check_output_file(path: Path | None) -> None:

@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from vprm_runtime.cli.common import Subparsers, positive_int, print_json, resolve_bundle, stderr_console
+from vprm_runtime.cli import score_shards
+from vprm_runtime.cli.common import RowBar, Subparsers, positive_int, print_json, resolve_bundle, stderr_console
 from vprm_runtime.demo import demo_hook
 from vprm_runtime.errors import InputError
 from vprm_runtime.execution.aggregate import AGGREGATES
@@ -45,9 +46,11 @@ def register(subparsers: Subparsers) -> None:
         "--input",
         type=Path,
         metavar="FILE",
-        help="rows to score (jsonl or parquet); - answers rows from stdin on stdout, each at once",
+        help="rows to score (jsonl, parquet, or a directory of shards); - answers rows from stdin on stdout at once",
     )
-    parser.add_argument("--output", type=Path, metavar="FILE", help="where the rows' scores go (jsonl); resumes")
+    parser.add_argument(
+        "--output", type=Path, metavar="FILE", help="where the rows' scores go (jsonl, or a directory); resumes"
+    )
     parser.add_argument("--image-root", type=Path, metavar="DIR", help="where rows' relative image paths start")
     parser.add_argument(
         "--max-tiles", type=positive_int, metavar="N", help="tiles an image at most (default: bundle's)"
@@ -59,6 +62,7 @@ def register(subparsers: Subparsers) -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu, openvino, cuda, tensorrt or tensorrt-rtx")
     parser.add_argument("--threads", type=positive_int, metavar="N", help="CPU threads (default: all cores)")
     parser.add_argument("--json", action="store_true", help="print one JSON document on stdout")
+    score_shards.add_arguments(parser)
     parser.set_defaults(run=run, extra="cpu")
 
 
@@ -66,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
     """Score what the arguments name. Returns the exit code."""
     options = ScoreOptions(max_steps=args.max_steps, max_tiles=args.max_tiles, aggregate=args.aggregate)
     given = [name for name in ("image", "question", "response") if getattr(args, name)]
-    if args.input is not None or args.output is not None:
+    if args.input is not None or args.output is not None or args.processes is not None or args.ray is not None:
         return _run_file(args, options, given)
     if not given:
         example = demo_hook("example")()
@@ -88,28 +92,18 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _run_file(args: argparse.Namespace, options: ScoreOptions, given: Sequence[str]) -> int:
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
     from vprm_runtime.datasets import score_file
 
+    if score_shards.is_asked_for(args) and not given:
+        return score_shards.run(args, options)
     if args.input == _STDIN:
         return _run_stream(args, options, given)
     if args.input is None or args.output is None or given:
         raise InputError("for a file of rows give --input and --output, and no --image, --question or --response")
     scorer = StepScorer.open(resolve_bundle(args.bundle), args.device, threads=args.threads)
-    columns = (
-        TextColumn("scoring"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(), TextColumn("{task.fields[errors]} errors"),
-    )  # fmt: skip
-    with Progress(*columns, console=stderr_console(), transient=True) as bar:
-        task = bar.add_task("", total=None, errors=0, rate="")
-
-        def advance(done: int, total: int | None, errors: int) -> None:
-            speed = bar.tasks[0].speed
-            bar.update(task, completed=done, total=total, errors=errors, rate=f"{speed:.1f} rows/s" if speed else "")
-
+    with RowBar("scoring") as bar:
         summary = score_file(
-            scorer, args.input, args.output, image_root=args.image_root, options=options, progress=advance
+            scorer, args.input, args.output, image_root=args.image_root, options=options, progress=bar.advance
         )
     written = f"wrote {args.output}: {summary.rows} rows, {summary.errors} with errors"
     stderr_console().print(written, highlight=False, markup=False, soft_wrap=True)

@@ -51,7 +51,9 @@ class LineLog:
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise InputError(f"{self.path} is being written by another process: wait for it, or stop it") from error
+            raise InputError(
+                f"{self.path} is being written by another process: wait for it, or stop it", code="locked"
+            ) from error
 
     def cut_partial_line(self, all_lines: bool = False) -> None:
         """Cut the file after its last line break, looked for from the end; or cut off `all_lines`."""

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from vprm_runtime.datasets.attempts import Attempts, crash_error
 from vprm_runtime.datasets.prefetch import rows_with_tiles
 from vprm_runtime.datasets.row import Row
 from vprm_runtime.datasets.row_scorer import RowScorer, failure
@@ -44,13 +45,15 @@ def score_file(
     image_root: str | Path | None = None,
     options: ScoreOptions = DEFAULT_OPTIONS,
     progress: Progress = lambda done, total, errors: None,
+    attempts: Attempts | None = None,
 ) -> BatchSummary:
     """Score all rows of a jsonl or parquet file into a jsonl file, going on where an earlier run stopped.
 
     A line a row: the document of `ScoreResult.to_dict` and the row's labels. A row that cannot be read or scored has
     its id and an `error` instead. Lines come in scoring order: rows with the same images and question together, groups
     in the order of their first row. Beside the output stand `.run.json`, which describes the run, and `.images`, which
-    lists the images that rows were scored with. Raises InputError where input or output is unusable or changed since,
+    lists the images that rows were scored with. With `attempts`, a row that killed its process again and again gets an
+    error (code "crashed") instead of another try. Raises InputError where input or output is unusable or changed since,
     EngineError where the engine fails row after row.
     """
     began = time.monotonic()
@@ -65,7 +68,7 @@ def score_file(
         resumed = log.done
         log.check_ids(source.ids())
         loop = _Loop(scorer, options, log, images, lambda done, errors: progress(done, source.total, errors))
-        loop.run(source)
+        loop.run(source, attempts)
     return BatchSummary(source.total, resumed, loop.scored, loop.errors, time.monotonic() - began)
 
 
@@ -105,11 +108,15 @@ class _Loop:
         self.errors = log.errors
         self.scored = 0
 
-    def run(self, source: RowSource) -> None:
+    def run(self, source: RowSource, attempts: Attempts | None) -> None:
         """Score and write every row that is not done yet."""
         self._progress(self._done, self.errors)
         to_do = (row for row in source if not self._log.take(row.id))
-        for row, tiles in rows_with_tiles(to_do, self._rows.tiles):
+        may_run_ahead = attempts.may_run_ahead if attempts is not None else lambda: True
+        for row, tiles in rows_with_tiles(to_do, self._rows.tiles, may_run_ahead):
+            if attempts is not None and not attempts.begin(row.number):
+                self._write(failure(row, crash_error()))
+                continue
             try:
                 document = self._rows.document(row, tiles)
             except EngineError as error:

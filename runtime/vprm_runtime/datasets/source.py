@@ -21,6 +21,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from vprm_runtime.datasets.places import Places
 from vprm_runtime.datasets.row import KNOWN_KEYS, Row, RowId, record_id, row_from_record
 from vprm_runtime.datasets.row_files import PARQUET_MAGIC, RowFile
 from vprm_runtime.datasets.row_images import is_image_key
@@ -116,6 +117,7 @@ class RowSource(Protocol):
 def open_rows(path: Path, image_root: Path | None = None) -> RowSource:
     """Open a file of rows, told apart by content; relative image paths start at `image_root`, or beside the file.
 
+    The rows of a shard (see shards.py) have their numbers and places in the files that were cut.
     Raises InputError where the file is missing, empty or holds something else, MissingExtraError where pyarrow is
     missing.
     """
@@ -132,6 +134,8 @@ def open_rows(path: Path, image_root: Path | None = None) -> RowSource:
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or error
         raise InputError(f"the rows' file {quoted(path)} cannot be read ({why}): check the path") from error
+    if (places := Places.of(path, image_root)) is not None:
+        return JsonlRows(path, root, places)  # what there is to note was said when the shards were cut
     source = ParquetRows(path, root) if start == PARQUET_MAGIC else JsonlRows(path, root)
     for note in source.notes:
         _warn_once(str(path), note)
@@ -158,8 +162,8 @@ def row_from_line(line: bytes, number: int, where: str, image_root: Path) -> Row
 class JsonlRows:
     """Lines of JSON with an index over the rows. Blank lines are skipped and not counted."""
 
-    def __init__(self, path: Path, image_root: Path) -> None:
-        self._path, self._image_root = path, image_root
+    def __init__(self, path: Path, image_root: Path, places: Places | None = None) -> None:
+        self._path, self._image_root, self._places = path, image_root, places
         self._file = RowFile(path)
         offsets, groups = array("Q"), array("Q")
         self._line_numbers, self._hashes = array("Q"), LineHashes()
@@ -167,7 +171,7 @@ class JsonlRows:
         group_of: dict[bytes, int] = {}
         content = hashlib.sha256()
         notes = RowNotes()
-        for line_number, (offset, line) in enumerate(_lines(self._file), 1):
+        for line_number, (offset, line) in enumerate(numbered_lines(self._file), 1):
             content.update(line)
             if not line.strip():
                 continue
@@ -179,6 +183,8 @@ class JsonlRows:
             offsets.append(offset)
             self._hashes.append(line)
             self._line_numbers.append(line_number)
+        if places is not None and len(places) != len(offsets):
+            raise InputError(f"{path} has {len(offsets)} rows, {len(places)} were cut: cut them again with  vprm shard")
         self._offsets = offsets
         self._order: NDArray[np.int64] = np.argsort(np.frombuffer(groups, np.uint64), kind="stable")
         self._fingerprint = f"sha256:{content.hexdigest()}"
@@ -209,6 +215,9 @@ class JsonlRows:
         self._state.check()
 
     def _row(self, line: bytes, number: int, line_number: int) -> Row | BadRow:
+        if self._places is not None and number < len(self._places):
+            place = self._places[number]
+            return row_from_line(line, place.number, place.where, place.image_root)
         where = f"element {number}" if self._file.is_array else f"line {line_number}"
         return row_from_line(line, number, where, self._image_root)
 
@@ -265,7 +274,7 @@ class ParquetRows:
         if "id" not in self._columns:
             yield from range(self._total)
             return
-        for number, record in enumerate(self._records(["id"])):
+        for number, record in enumerate(self.records(["id"])):
             try:
                 yield record_id(record, number)
             except InputError:
@@ -273,13 +282,15 @@ class ParquetRows:
 
     def __iter__(self) -> Iterator[Row | BadRow]:
         """All rows in file order."""
-        for number, record in enumerate(self._records(self._columns)):
+        for number, record in enumerate(self.records()):
             yield _parsed(record, number, self._image_root, f"row {number}")
 
-    def _records(self, columns: list[str]) -> Iterator[dict[str, Any]]:
+    def records(self, columns: list[str] | None = None) -> Iterator[dict[str, Any]]:
+        """Records with these columns, in file order (default: all that are read)."""
+        wanted = columns or self._columns
         try:
             with self._parquet.ParquetFile(self._path) as file:
-                for batch in file.iter_batches(_PARQUET_BATCH_ROWS, columns=columns, use_threads=False):
+                for batch in file.iter_batches(_PARQUET_BATCH_ROWS, columns=wanted, use_threads=False):
                     self._state.check()
                     yield from batch.to_pylist()
                 self._state.check()
@@ -305,8 +316,8 @@ def _has_half_character(record: object) -> bool:
     return False
 
 
-def _lines(file: RowFile) -> Iterator[tuple[int, bytes]]:
-    """(offset, line) of every line."""
+def numbered_lines(file: RowFile) -> Iterator[tuple[int, bytes]]:
+    """(offset, line) of every line of a file of rows, blank ones too."""
     offset = file.begin
     with file.path.open("rb") as stream:
         stream.seek(offset)

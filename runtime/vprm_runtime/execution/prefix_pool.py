@@ -72,6 +72,10 @@ class PrefixPool:
         kept = set(self._kept.values())
         return sum(prefix.size_bytes for prefix in self._alive if prefix.users > (prefix in kept))
 
+    def peek(self, key: bytes) -> RunPrefix | None:
+        """The kept prefix of that key, not held: a hint, since it may be evicted. Any thread may ask."""
+        return self._kept.get(key)
+
     def take(self, key: bytes) -> RunPrefix | None:
         """The kept prefix of that key, held once more for the caller; it becomes the last one used."""
         found = self._kept.get(key)

@@ -9,10 +9,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vprm_runtime.errors import InputError
+from vprm_runtime.execution.aggregate import Aggregate
 from vprm_runtime.execution.blocks import Candidate, common_prefix_tokens
 from vprm_runtime.execution.model import OpenedModel
-from vprm_runtime.images.load import ImageInput, NamedImage, load_image, read_image_file
-from vprm_runtime.images.tiling import tile_image
+from vprm_runtime.images.load import (
+    MAX_IMAGE_PIXELS,
+    ImageInput,
+    NamedImage,
+    image_size,
+    load_image,
+    read_image_file,
+)
+from vprm_runtime.images.tiling import tile_count, tile_image
 from vprm_runtime.inputs import text_of
 from vprm_runtime.options import ResponseOptions, check_max_tiles
 from vprm_runtime.prompt.builder import Response, TokenisedPrompt, split_steps
@@ -43,6 +51,7 @@ class PreparedResponse:
     index: int
     steps: tuple[str, ...]
     prompt: TokenisedPrompt | None
+    aggregate: Aggregate = "mean"
     failed: CandidateScore | None = None
 
     def candidate(self, prefix_ids: Sequence[int]) -> Candidate:
@@ -52,10 +61,23 @@ class PreparedResponse:
         return Candidate(self.index, self.prompt, common_prefix_tokens(prefix_ids, self.prompt.ids))
 
 
-def tiles_of(model: OpenedModel, images: Sequence[ImageInput], max_tiles: int | None) -> list[Tiles]:
-    """Tiles of each image. Raises InputError if one cannot be read or `max_tiles` is out of range."""
+def tiles_of(
+    model: OpenedModel, images: Sequence[ImageInput], max_tiles: int | None, max_pixels: int = MAX_IMAGE_PIXELS
+) -> list[Tiles]:
+    """Tiles of each image.
+
+    Raises InputError if one cannot be read or has more than `max_pixels`, or `max_tiles` is out of range.
+    """
     tiling = model.manifest.tiling.limited(check_max_tiles(max_tiles))
-    return [tile_image(load_image(image), tiling) for image in images]
+    return [tile_image(load_image(image, max_pixels), tiling) for image in images]
+
+
+def tile_counts_of(
+    model: OpenedModel, images: Sequence[ImageInput], max_tiles: int | None, max_pixels: int = MAX_IMAGE_PIXELS
+) -> list[int]:
+    """How many tiles each image will give, thumbnail included; only headers are read. Raises as `tiles_of` does."""
+    tiling = model.manifest.tiling.limited(check_max_tiles(max_tiles))
+    return [tile_count(*image_size(image, max_pixels), tiling) for image in images]
 
 
 def prepare_prefix(model: OpenedModel, tiles: Sequence[Tiles], question: str) -> PreparedPrefix:
@@ -74,10 +96,10 @@ def prepare_responses(
     for index, response in enumerate(responses):
         try:
             steps = split_steps(response, model.manifest.score_rule, how.max_steps)
-            prepared.append(PreparedResponse(index, tuple(steps), prompt_of(model, question, tile_counts, steps)))
+            prompt = prompt_of(model, question, tile_counts, steps)
+            prepared.append(PreparedResponse(index, tuple(steps), prompt, how.aggregate))
         except InputError as error:
-            failed = CandidateScore(index, None, (), str(error), error.code)
-            prepared.append(PreparedResponse(index, (), None, failed))
+            prepared.append(_failed(index, error))
     return prepared
 
 
@@ -96,9 +118,12 @@ def prepare_next_steps(
             last = TokenisedPrompt(prompt.ids, prompt.score_positions[-1:])
             prepared.append(PreparedResponse(index, (text,), last))
         except InputError as error:
-            failed = CandidateScore(index, None, (), str(error), error.code)
-            prepared.append(PreparedResponse(index, (), None, failed))
+            prepared.append(_failed(index, error))
     return prepared
+
+
+def _failed(index: int, error: InputError) -> PreparedResponse:
+    return PreparedResponse(index, (), None, failed=CandidateScore(index, None, (), str(error), error.code))
 
 
 def prompt_of(model: OpenedModel, question: str, tile_counts: Sequence[int], steps: Sequence[str]) -> TokenisedPrompt:

@@ -6,8 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vprm_runtime.errors import EngineError
-from vprm_runtime.execution.aggregate import aggregate_scores
-from vprm_runtime.options import ResponseOptions
+from vprm_runtime.execution.aggregate import Aggregate, aggregate_scores
 from vprm_runtime.prompt.score_rule import ScoreRule
 from vprm_runtime.results import CandidateScore, StepScore
 
@@ -30,8 +29,8 @@ def probabilities(logits: NDArray[np.float32], rule: ScoreRule) -> NDArray[np.fl
 
 
 def response_result(
-    index: int, steps: Sequence[str], scores: NDArray[np.float64], how: ResponseOptions
+    index: int, steps: Sequence[str], scores: NDArray[np.float64], aggregate: Aggregate
 ) -> CandidateScore:
     """The result of a response whose steps have these scores, float64 [steps]."""
     step_scores = tuple(StepScore(text, float(score)) for text, score in zip(steps, scores, strict=True))
-    return CandidateScore(index, aggregate_scores([step.score for step in step_scores], how.aggregate), step_scores)
+    return CandidateScore(index, aggregate_scores([step.score for step in step_scores], aggregate), step_scores)

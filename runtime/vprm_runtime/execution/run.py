@@ -5,6 +5,7 @@ drives it can do something else in between, or give up.
 """
 
 from collections.abc import Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
@@ -17,10 +18,17 @@ from vprm_runtime.execution.cache_tree import Branch, CacheTree
 from vprm_runtime.execution.model import OpenedModel
 from vprm_runtime.execution.prepare import PreparedPrefix, PreparedResponse
 from vprm_runtime.execution.probabilities import probabilities, response_result
-from vprm_runtime.options import ResponseOptions
-from vprm_runtime.results import CandidateScore
+from vprm_runtime.results import CandidateScore, StepScore
 
 Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class FirstSteps:
+    """Scores of a response's first steps while the others are still to be run."""
+
+    index: int
+    steps: tuple[StepScore, ...]
 
 
 def run_prefix(model: OpenedModel, prefix: PreparedPrefix) -> Generator[int, None, tuple[CacheTree, Branch]]:
@@ -69,36 +77,46 @@ def run_candidates(
     ids: Sequence[int],
     branch: Branch,
     responses: Iterable[PreparedResponse],
-    how: ResponseOptions,
-) -> Iterator[list[CandidateScore]]:
-    """Score prepared responses after a branch whose ids are `ids`; yields the results that each engine call finished.
+) -> Generator[list[CandidateScore | FirstSteps], None, None]:
+    """Score prepared responses after a branch whose ids are `ids`; yields what each engine call found.
 
-    Responses are packed side by side, shortest first; the cache is as before after each block of them. Results are
-    not in input order. Raises EngineError if the engine fails.
+    That is results, or the first steps of a response that takes several blocks. Responses are packed side by side,
+    shortest first; the cache is as before after each block of them. Results are not in input order. If the iterator is
+    closed between two engine calls, the cache is as before, too. Raises EngineError if the engine fails.
     """
     todo = {response.index: response for response in responses}
-    yield [response.failed for response in todo.values() if response.failed is not None]
+    failed = [response.failed for response in todo.values() if response.failed is not None]
+    if failed:
+        yield [*failed]
     candidates = [response.candidate(ids) for response in todo.values() if response.failed is None]
-    past = tree.rows.length_tokens
+    past, rule = tree.rows.length_tokens, model.manifest.score_rule
     for group in groups(candidates, model.max_block_tokens):
         try:
             if len(group) == 1:
-                parts = []
-                for logits in candidate_logits(model, tree, branch, group[0]):
-                    parts.append(logits)
-                    yield []
-                found = np.concatenate(parts)
+                (candidate,) = group
+                found = np.zeros((0, len(rule.candidates)), np.float32)
+                for logits in candidate_logits(model, tree, branch, candidate):
+                    found = np.concatenate([found, logits])
+                    if len(found) < len(candidate.prompt.score_positions):
+                        yield [_first_steps(todo[candidate.index], probabilities(found, rule))]
             else:
                 block = packed_block(group, past, model.no_embeds, branch.rows)
                 found = model.engine.forward(block, tree.rows)
         finally:
             tree.rows.truncate(past)
         counts = [len(candidate.prompt.score_positions) for candidate in group]
-        scores = np.split(probabilities(found, model.manifest.score_rule), np.cumsum(counts)[:-1])
+        scores = np.split(probabilities(found, rule), np.cumsum(counts)[:-1])
         yield [
-            response_result(candidate.index, todo[candidate.index].steps, step_scores, how)
+            response_result(candidate.index, todo[candidate.index].steps, step_scores, todo[candidate.index].aggregate)
             for candidate, step_scores in zip(group, scores, strict=True)
         ]
+
+
+def _first_steps(response: PreparedResponse, scores: NDArray[np.float64]) -> FirstSteps:
+    texts = response.steps[: len(scores)]
+    return FirstSteps(
+        response.index, tuple(StepScore(text, float(score)) for text, score in zip(texts, scores, strict=True))
+    )
 
 
 def candidate_logits(

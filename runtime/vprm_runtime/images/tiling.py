@@ -49,6 +49,12 @@ def tile_grid(width_px: int, height_px: int, tiling: TilingInfo) -> tuple[int, i
     return best
 
 
+def tile_count(width_px: int, height_px: int, tiling: TilingInfo) -> int:
+    """Number of tiles that an image of this size is cut into, thumbnail included."""
+    columns, rows = tile_grid(width_px, height_px, tiling)
+    return columns * rows + (tiling.use_thumbnail and columns * rows > 1)
+
+
 def tile_image(image: Image.Image, tiling: TilingInfo) -> NDArray[np.uint8]:
     """Cut an RGB image into tiles: uint8 [T, size, size, 3], row-major, thumbnail last where there are several.
 
@@ -59,7 +65,7 @@ def tile_image(image: Image.Image, tiling: TilingInfo) -> NDArray[np.uint8]:
     size = tiling.tile_size_px
     columns, rows = tile_grid(image.width, image.height, tiling)
     count = rows * columns
-    tiles = np.empty((count + (tiling.use_thumbnail and count > 1), size, size, 3), np.uint8)
+    tiles = np.empty((tile_count(image.width, image.height, tiling), size, size, 3), np.uint8)
     grid = _resized(image, columns * size, rows * size).reshape(rows, size, columns, size, 3)
     tiles[:count].reshape(rows, columns, size, size, 3)[:] = grid.transpose(0, 2, 1, 3, 4)
     if len(tiles) > count:

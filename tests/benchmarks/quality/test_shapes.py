@@ -10,6 +10,7 @@ import pytest
 
 from vprm_benchmarks.quality import shapes
 from vprm_runtime.bundle.bundle import Bundle
+from vprm_runtime.cli.main import main
 
 
 def test_errors_sizes_and_memory_of_a_random_checkpoint(
@@ -20,9 +21,9 @@ def test_errors_sizes_and_memory_of_a_random_checkpoint(
 ) -> None:
     monkeypatch.setattr(shapes, "VARIANTS", (("int8", "cpu"), ("w4", "cpu")))
     work = tmp_path / "work"
-    arguments = ["--work", str(work), "--rows", "2", "--full-layers", "30", "--json", str(tmp_path / "figures.json")]
-    assert shapes.main([str(random_checkpoint("internlm2")), *arguments]) == 0
-    document = json.loads((tmp_path / "figures.json").read_text("utf-8"))
+    arguments = [str(random_checkpoint("internlm2")), "--work", str(work), "--rows", "2", "--full-layers", "30"]
+    assert main(["bench", "shapes", *arguments, "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
     errors = document["relative_errors"]
     assert set(errors["int8"]) == set(errors["w4"]) and len(errors["int8"]) == 12
     assert all(0 < error < 0.03 for error in errors["int8"].values())
@@ -38,4 +39,5 @@ def test_errors_sizes_and_memory_of_a_random_checkpoint(
     assert layer_bytes == 2 * parameters + 4 * 2 * 64  # float16 Linears, float32 norms
     assert exports["w4"]["full_bytes"] < exports["int8"]["full_bytes"] < exports["fp16"]["full_bytes"]
     assert all(export["peak_bytes"] > 1e7 for export in exports.values())
-    assert "| `int8` |" in capsys.readouterr().out
+    figures = [shapes.ExportFigures(**export) for export in document["exports"]]
+    assert "| `int8` |" in shapes.markdown(figures, errors)

@@ -9,7 +9,6 @@ from types import SimpleNamespace
 
 import pytest
 
-from vprm_benchmarks import tensorrt_builds
 from vprm_benchmarks.gpu.synthetic_calibration import write_synthetic_calibration
 from vprm_compile.build import (
     NO_FUSED_ATTENTION,
@@ -25,6 +24,7 @@ from vprm_demo import checkpoint_dir
 from vprm_export import ExportOptions, export_bundle
 from vprm_runtime import Bundle, BundleError, EngineError, InputError, MissingExtraError, UnsupportedError
 from vprm_runtime.bundle.manifest import Precision
+from vprm_runtime.cli.main import main
 from vprm_runtime.engines.cuda.device import is_device_present
 from vprm_runtime.engines.cuda.limits import Limits
 from vprm_runtime.engines.cuda.protocol import DeviceFacts
@@ -132,7 +132,7 @@ def test_a_damaged_bundle_is_not_built(fp16_bundle: Bundle, tmp_path: Path) -> N
 def test_what_builds_cost(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The benchmark's command, on the demo PRM: a build measured in a process of its own, and one that is refused."""
     sizes = ["--sm", "80", "--precision", "fp16", "fp8", "--profile", PROFILE, "--work", str(tmp_path)]
-    assert tensorrt_builds.main([*sizes, "--json"]) == 0
+    assert main(["bench", "builds", *sizes, "--json"]) == 0
     shown = capsys.readouterr()
     document = json.loads(shown.out)
     built, refused = document["builds"]

@@ -1,6 +1,6 @@
-"""The demo PRM's quality through the runtime: `python -m vprm_benchmarks.demo_quality [--json]`.
+"""The demo PRM's quality through the runtime: `vprm bench demo-quality [--json]`.
 
-Held-out rows as they are and with every picture replaced by grey of the same size, best-of-8 questions, and variants
+Held-out rows as they are and with every image replaced by grey of the same size, best-of-8 questions, and variants
 of the model card's example; scored with the demo's fp32 bundle.
 """
 
@@ -22,7 +22,8 @@ from rich.table import Table
 import vprm_demo
 from vprm_benchmarks.evaluation.metrics import Steps, auc, counts
 from vprm_runtime import StepScorer
-from vprm_runtime.cli.common import positive_int, print_json, resolve_bundle, stderr_console
+from vprm_runtime.cli.common import print_json, resolve_bundle, stderr_console
+from vprm_runtime.images.load import load_image
 
 THRESHOLD = 0.5
 GREY = (128, 128, 128)
@@ -66,7 +67,7 @@ def _labelled_steps(scorer: StepScorer, rows: Sequence[dict[str, Any]], grey: bo
     labels: list[int] = []
     scores: list[float] = []
     numbers: list[int] = []
-    for number, row in enumerate(track(rows, "grey pictures" if grey else "pictures", console=stderr_console())):
+    for number, row in enumerate(track(rows, "grey images" if grey else "images", console=stderr_console())):
         steps = row["response"]["steps"]
         candidate = scorer.score(_images(row, grey), row["question"], [steps]).candidates[0]
         labels += row["response"]["process_correctness"]
@@ -87,7 +88,7 @@ def _share_of_right_choices(scorer: StepScorer, rows: Sequence[dict[str, Any]]) 
 def _images(row: dict[str, Any], grey: bool) -> list[Image.Image | str]:
     if not grey:
         return list(row["image"])
-    return [Image.new("RGB", Image.open(path).size, GREY) for path in row["image"]]
+    return [Image.new("RGB", load_image(path).size, GREY) for path in row["image"]]
 
 
 def _read(path: Path) -> list[dict[str, Any]]:
@@ -96,27 +97,17 @@ def _read(path: Path) -> list[dict[str, Any]]:
     return [{**row, "image": [str(path.parent / image) for image in row["image"]]} for row in rows]
 
 
-def main() -> None:
+def run(args: argparse.Namespace) -> int:
     """Measure and print."""
-    parser = argparse.ArgumentParser(prog="python -m vprm_benchmarks.demo_quality", description=__doc__)
-    parser.add_argument("bundle", nargs="?", type=Path, help="default: the demo PRM at fp32")
-    parser.add_argument("--rows", type=positive_int, default=1000)
-    parser.add_argument("--questions", type=positive_int, default=200)
-    parser.add_argument("--variants", type=positive_int, default=100)
-    parser.add_argument("--json", action="store_true")
-    args = parser.parse_args()
     scorer = StepScorer.open(resolve_bundle(args.bundle))
     quality = measure(scorer, args.rows, args.questions, args.variants)
     if args.json:
         print_json({"engine": scorer.engine.description, **asdict(quality)})
-        return
+        return 0
     table = Table("figure", "value", show_edge=False)
     for name, value in asdict(quality).items():
         parts = value.items() if isinstance(value, dict) else [("", value)]
         for part, number in parts:
             table.add_row(f"{name} {part}".strip(), f"{number:.3f}")
     Console().print(table)
-
-
-if __name__ == "__main__":
-    main()
+    return 0

@@ -1,4 +1,4 @@
-"""`python -m vprm_benchmarks.tensorrt_builds --model 8b-slice --sm 89 --precision fp16 int8 --json`: what builds cost.
+"""`vprm bench builds --model 8b-slice --sm 89 --precision fp16 int8 --json`: what builds cost.
 
 Exports a model at each precision, laid out for TensorRT, and builds its engines for each compute capability with
 TensorRT-RTX, which needs no device. Each build runs in a process of its own, whose peak memory is that of the build
@@ -8,30 +8,25 @@ alone. Weights are the demo PRM's, or random ones at VisualPRM-8B's layer shapes
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
-import os
-import platform
 import sys
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 from vprm_benchmarks.gpu.synthetic_calibration import write_synthetic_calibration
 from vprm_benchmarks.random_checkpoint import visualprm_8b_spec, write_random_checkpoint
-from vprm_benchmarks.speed.machine import peak_rss_bytes
+from vprm_benchmarks.speed.machine import machine, peak_rss_bytes
 from vprm_compile.build import BuildOptions, build_engines
 from vprm_demo import checkpoint_dir
 from vprm_export import ExportOptions, export_bundle
-from vprm_runtime import Bundle, EngineError, MissingExtraError, UnsupportedError
+from vprm_runtime import Bundle, EngineError, UnsupportedError
 from vprm_runtime.bundle.manifest import Precision
+from vprm_runtime.cli.common import print_json
 from vprm_runtime.engines.cuda.tensorrt.graph import import_tensorrt
-
-ModelName = Literal["demo", "8b-slice", "8b"]
-PRECISIONS: tuple[Precision, ...] = ("fp16", "int8", "w8", "w4", "fp8")
 
 
 @dataclass(frozen=True)
@@ -109,24 +104,9 @@ def _line(cost: BuildCost) -> str:
     )
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Print a line a build on stderr, with --json one document on stdout. Exit code 1 where a build has problems."""
-    parser = argparse.ArgumentParser(prog="python -m vprm_benchmarks.tensorrt_builds", description=__doc__)
-    parser.add_argument("--model", choices=get_args(ModelName), default="demo", help="(default: demo)")
-    parser.add_argument("--layers", type=int, default=2, help="LLM layers of 8b-slice (default: 2)")
-    parser.add_argument("--vision-layers", type=int, default=1, help="vision layers of 8b-slice (default: 1)")
-    parser.add_argument("--sm", type=int, nargs="+", default=[89], metavar="NN")
-    parser.add_argument("--precision", nargs="+", choices=PRECISIONS, default=list(PRECISIONS))
-    parser.add_argument("--profile", default="latency", metavar="P", help="as for vprm build (default: latency)")
-    parser.add_argument(
-        "--work", type=Path, metavar="DIR", help="for weights and bundles (default: a temporary folder)"
-    )
-    parser.add_argument("--json", action="store_true", help="print one JSON document on stdout")
-    args = parser.parse_args(arguments)
-    try:
-        library = import_tensorrt("tensorrt-rtx")
-    except MissingExtraError as error:
-        parser.error(str(error))
+def run(args: argparse.Namespace) -> int:
+    """Print a line per build on stderr, with --json one document on stdout. Exit code 1 if a build has problems."""
+    library = import_tensorrt("tensorrt-rtx")
     started = time.monotonic()
     with tempfile.TemporaryDirectory(dir=args.work) as work:
         checkpoint = checkpoint_dir()
@@ -135,19 +115,16 @@ def main(arguments: list[str] | None = None) -> int:
             checkpoint = write_random_checkpoint(Path(work) / "checkpoint", visualprm_8b_spec(*layers))
         costs = build_costs(checkpoint, Path(work), args.precision, args.sm, args.profile)
     if args.json:
-        document = {
-            "benchmark": "tensorrt_builds",
-            "library": f"tensorrt-rtx {library.__version__}",
-            "machine": {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()},
-            "model": args.model,
-            "layers": [args.layers, args.vision_layers] if args.model == "8b-slice" else None,
-            "profile": args.profile,
-            "builds": [asdict(cost) for cost in costs],
-            "elapsed_s": round(time.monotonic() - started, 1),
-        }
-        print(json.dumps(document))  # noqa: T201 - the command's output
+        print_json(
+            {
+                "benchmark": "builds",
+                "library": f"tensorrt-rtx {library.__version__}",
+                "machine": machine(),
+                "model": args.model,
+                "layers": [args.layers, args.vision_layers] if args.model == "8b-slice" else None,
+                "profile": args.profile,
+                "builds": [asdict(cost) for cost in costs],
+                "elapsed_s": round(time.monotonic() - started, 1),
+            }
+        )
     return int(any(cost.problems for cost in costs))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

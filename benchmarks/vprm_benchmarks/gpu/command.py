@@ -1,0 +1,62 @@
+"""`vprm bench gpu --json --out DIR`: parity, speed and memory of every engine found here."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from vprm_benchmarks.gpu.chart import draw
+from vprm_benchmarks.gpu.environment import roomy_folder
+from vprm_benchmarks.gpu.suite import Suite, SuiteOptions
+from vprm_benchmarks.random_checkpoint import tensor_plans
+from vprm_runtime.engines.cuda.tensorrt.engine_file import LIBRARIES
+from vprm_runtime.engines.cuda.tensorrt.graph import is_installed
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the suite; with --json the document is the last line on stdout."""
+    args.out.mkdir(parents=True, exist_ok=True)
+    if args.work is not None:
+        args.work.mkdir(parents=True, exist_ok=True)
+        report = _run(args, args.work)
+    else:
+        with tempfile.TemporaryDirectory(dir=roomy_folder(_needed_bytes(args)), prefix="vprm-gpu-") as work:
+            report = _run(args, Path(work))
+    if args.json:
+        print(json.dumps(report))  # noqa: T201 - the command's output
+    return 0
+
+
+def _run(args: argparse.Namespace, work: Path) -> dict[str, Any]:
+    def save(report: dict[str, Any]) -> None:
+        try:
+            draw(report, args.out / "gpu.png")
+        except ImportError as error:
+            report["plot"] = f"not drawn: {error}"
+        part = args.out / "gpu.json.part"
+        part.write_text(json.dumps(report, indent=2) + "\n", "utf-8")
+        part.replace(args.out / "gpu.json")
+
+    def say(text: str) -> None:
+        print(text, file=sys.stderr, flush=True)  # noqa: T201 - progress
+
+    return Suite(_options(args, work), say, save).run()
+
+
+def _options(args: argparse.Namespace, work: Path) -> SuiteOptions:
+    return SuiteOptions(
+        work, args.model, args.layers, tuple(args.precisions), tuple(args.best_of), tuple(args.prefill),
+        args.rounds, args.budget_s,
+    )  # fmt: skip
+
+
+def _needed_bytes(args: argparse.Namespace) -> int:
+    """Weights, one bundle of them and, where engines can be built, one engine, each of two bytes a parameter."""
+    spec = _options(args, Path()).spec
+    parameters = sum(plan.elements for plan in tensor_plans(spec, spec.vocab_size or 1000))
+    builds = any(is_installed(library) for library in LIBRARIES)
+    return (3 if builds else 2) * 2 * parameters + 10**9

@@ -1,0 +1,58 @@
+"""`vprm shard`: cut files of rows into shards; merge the shards' scores."""
+
+import argparse
+from pathlib import Path
+
+from vprm_runtime.cli.common import Subparsers, positive_int, print_json, stderr_console
+from vprm_runtime.errors import InputError
+
+CRASHED_EXIT_CODE = 1
+
+
+def register(subparsers: Subparsers) -> None:
+    """Add the `shard` parser."""
+    parser = subparsers.add_parser(
+        "shard",
+        help="cut files of rows into shards that are scored apart; merge their scores",
+        description="Cut files of rows into shards. Rows about the same images and question stay together. "
+        "With --merge: make one file in input order of the scores of the shards in ROWS.",
+    )
+    parser.add_argument("rows", nargs="+", type=Path, metavar="ROWS", help="files of rows (jsonl or parquet)")
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="DIR", help="a new directory (with --merge: a file)"
+    )
+    parser.add_argument("--shards", type=positive_int, metavar="K", help="how many; 5,000 to 20,000 rows each are good")
+    parser.add_argument("--image-root", type=Path, metavar="DIR", help="where rows' relative image paths start")
+    parser.add_argument(
+        "--merge", type=Path, metavar="SCORES", help="directory of the scores of the shards in the directory ROWS"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON document on stdout")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Cut or merge. Returns the exit code."""
+    from vprm_runtime.datasets.shard_merge import merge_scores
+    from vprm_runtime.datasets.shards import ShardSet, write_shards
+
+    if args.merge is not None:
+        if len(args.rows) != 1 or args.shards is not None or args.image_root is not None:
+            raise InputError("with --merge give one directory of shards and -o FILE, and nothing else")
+        found = merge_scores(ShardSet.open(args.rows[0]), args.merge, args.output)
+        _say(f"wrote {args.output}: {found.rows} rows, {found.errors} with errors")
+        if found.crashed_rows:
+            _say(f"set aside, because they killed the process: {found.crashed_text}")
+        if args.json:
+            print_json(found.to_dict())
+        return CRASHED_EXIT_CODE if found.crashed_rows else 0
+    if args.shards is None:
+        raise InputError("give --shards K: into how many files the rows are cut")
+    shards = write_shards(args.rows, args.output, args.shards, args.image_root)
+    _say(f"wrote {args.output}: {shards.rows} rows in {len(shards.shards)} shards")
+    if args.json:
+        print_json({"rows": shards.rows, "shards": [{"name": item.name, "rows": item.rows} for item in shards.shards]})
+    return 0
+
+
+def _say(text: str) -> None:
+    stderr_console().print(text, highlight=False, markup=False, soft_wrap=True)

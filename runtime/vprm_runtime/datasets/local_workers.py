@@ -1,0 +1,114 @@
+"""Workers as processes of this machine. A process that dies is replaced."""
+
+import contextlib
+import json
+import os
+import selectors
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from vprm_runtime.datasets.shard_runner import ScorerSettings, ShardTask, WorkerEvent, event_from_json
+from vprm_runtime.datasets.shard_worker import task_to_json
+
+_WAIT_S = 0.5
+
+
+class _Process:
+    """A worker's process and what it has written of its next event."""
+
+    def __init__(self, settings: ScorerSettings) -> None:
+        self.partial = b""
+        self.has_ended = False  # it said why it ends
+        self.popen = subprocess.Popen(
+            [sys.executable, "-m", "vprm_runtime.datasets.shard_worker", json.dumps(asdict(settings))],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+
+    def end(self) -> None:
+        """End the process now. Closing stdin lets it end in an orderly way."""
+        with contextlib.suppress(OSError):
+            self.pipes[0].close()
+        try:
+            self.popen.wait(5)
+        except subprocess.TimeoutExpired:
+            self.popen.kill()
+            self.popen.wait()
+        self.pipes[1].close()
+
+    @property
+    def pipes(self) -> tuple[Any, Any]:
+        return self.popen.stdin, self.popen.stdout
+
+
+class LocalWorkers:
+    """A `WorkerPool` of processes. Used by one thread."""
+
+    def __init__(self, settings: ScorerSettings, workers: int) -> None:
+        """Start the processes."""
+        self._settings = settings
+        self._selector = selectors.DefaultSelector()
+        self._processes: list[_Process] = []
+        for worker in range(workers):
+            self._processes.append(self._started(worker))
+
+    @property
+    def workers(self) -> int:
+        """How many there are."""
+        return len(self._processes)
+
+    @property
+    def process_ids(self) -> list[int]:
+        """Their processes, by worker."""
+        return [process.popen.pid for process in self._processes]
+
+    def assign(self, worker: int, task: ShardTask) -> None:
+        """Give a worker that is ready its next shard."""
+        with contextlib.suppress(OSError):  # it has died: the event comes
+            self._processes[worker].pipes[0].write(json.dumps(task_to_json(task)).encode() + b"\n")
+            self._processes[worker].pipes[0].flush()
+
+    def events(self) -> Sequence[WorkerEvent]:
+        """What happened since the last call; waits a moment if nothing did."""
+        events: list[WorkerEvent] = []
+        for key, _ in self._selector.select(_WAIT_S):
+            worker = int(key.data)
+            process = self._processes[worker]
+            content = os.read(key.fd, 1 << 16)
+            *lines, process.partial = (process.partial + content).split(b"\n")
+            events += [event_from_json(worker, json.loads(line)) for line in lines]
+            process.has_ended |= any(e.worker == worker and e.event in ("failed", "died") for e in events)
+            if not content:
+                self._selector.unregister(process.pipes[1])
+                process.end()
+                if not process.has_ended:
+                    events.append(WorkerEvent(worker, "died", message=_how_it_ended(process.popen.returncode)))
+                self._processes[worker] = self._started(worker)
+        return events
+
+    def close(self) -> None:
+        """End all processes now."""
+        for process in self._processes:
+            with contextlib.suppress(OSError):
+                process.pipes[0].close()
+        for process in self._processes:
+            process.end()
+        self._selector.close()
+
+    def _started(self, worker: int) -> _Process:
+        process = _Process(self._settings)
+        self._selector.register(process.pipes[1], selectors.EVENT_READ, worker)
+        return process
+
+
+def _how_it_ended(code: int) -> str:
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        return signal.Signals(-code).name
+    except ValueError:
+        return f"signal {-code}"

@@ -1,0 +1,114 @@
+"""Who may come in: decided from a request's size and the backlog, before its body is read or anything is decoded.
+
+Used from the event loop only. A place is held from the decision to the answer, and given back whatever happens.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from vprm_runtime.errors import InputError, ServerError
+from vprm_serving.settings import Limits
+
+_FIRST_GUESS_TOKENS = 256
+_RATE_GUESS_TOKENS = 1000.0
+_LONGEST_RETRY_S = 300.0
+
+
+class Place:
+    """What one request takes of the queue."""
+
+    def __init__(self, admission: "Admission", held_bytes: int, tokens: int) -> None:
+        self._admission = admission
+        self.held_bytes, self.tokens = held_bytes, tokens
+
+    def grow(self, held_bytes: int) -> None:
+        """The body turned out to be larger than announced. Raises InputError or ServerError as `enter` does."""
+        self._admission.check_bytes(held_bytes, held_bytes - self.held_bytes)
+        self._admission.held_bytes += held_bytes - self.held_bytes
+        self.held_bytes = held_bytes
+
+    def settle(self, tokens: int) -> None:
+        """The tokens are counted: they replace the guess.
+
+        Raises InputError if they can never fit, ServerError if they do not fit now.
+        """
+        admission = self._admission
+        admission.learn(tokens)
+        limit = admission.limits.max_queue_tokens
+        if tokens > limit:
+            raise InputError(
+                f"the request takes {tokens:,} tokens, the queue holds {limit:,} in all: send fewer responses at once, "
+                "or give the server more --max-queue-tokens",
+                code="too_large",
+            )
+        if admission.tokens - self.tokens + tokens > limit:
+            raise admission.overloaded()
+        admission.tokens += tokens - self.tokens
+        self.tokens = tokens
+
+
+class Admission:
+    """The backlog, in requests, tokens and bytes."""
+
+    def __init__(self, limits: Limits, tokens_per_s: Callable[[], float | None]) -> None:
+        self.limits = limits
+        self.requests = 0
+        self.tokens = 0
+        self.held_bytes = 0
+        self.refused = 0
+        self._tokens_per_s = tokens_per_s
+        self._usual_tokens = float(_FIRST_GUESS_TOKENS)
+
+    @contextmanager
+    def enter(self, content_length: int | None) -> Iterator[Place]:
+        """A place for a request, for as long as the block lasts.
+
+        Raises InputError, code too_large, if the body is beyond the limit, ServerError, code overloaded, if the queue
+        is full.
+        """
+        held = content_length or 0
+        self.check_bytes(held, held)
+        guess = min(round(self._usual_tokens), self.limits.max_queue_tokens)
+        if self.tokens + guess > self.limits.max_queue_tokens:
+            raise self.overloaded()
+        place = Place(self, held, guess)
+        self.requests += 1
+        self.tokens += guess
+        self.held_bytes += held
+        try:
+            yield place
+        finally:
+            self.requests -= 1
+            self.tokens -= place.tokens
+            self.held_bytes -= place.held_bytes
+
+    def check_bytes(self, size: int, more: int) -> None:
+        """Raise as `enter` does for a body of `size` bytes that needs `more` bytes than are reserved for it."""
+        if size > self.limits.max_body_bytes:
+            raise InputError(
+                f"the body has {size:,} bytes or more, at most {self.limits.max_body_bytes:,} are read: upload images "
+                "with PUT /v1/images/DIGEST, or send fewer responses",
+                code="too_large",
+            )
+        if self.held_bytes + more > self.limits.max_held_bytes:
+            raise self.overloaded()
+
+    def overloaded(self) -> ServerError:
+        """The refusal, with the time after which half of the backlog will be done."""
+        self.refused += 1
+        wait_s = self.retry_after_s()
+        return ServerError(
+            f"the queue is full ({self.tokens:,} tokens wait, at most {self.limits.max_queue_tokens:,}): try again in "
+            f"{wait_s:.0f} s",
+            code="overloaded",
+            retry_after_s=wait_s,
+        )
+
+    def retry_after_s(self) -> float:
+        """Seconds until half of the backlog is done, 1 at least."""
+        rate = self._tokens_per_s() or _RATE_GUESS_TOKENS
+        return min(_LONGEST_RETRY_S, max(1.0, 0.5 * self.tokens / rate))
+
+    def learn(self, tokens: int) -> None:
+        """How large requests usually are: the guess for those that are not read yet."""
+        self._usual_tokens += 0.1 * (tokens - self._usual_tokens)

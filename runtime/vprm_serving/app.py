@@ -1,0 +1,51 @@
+"""The server as an ASGI application."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from starlette.applications import Starlette
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from vprm_serving import image_endpoints, score_endpoints, session_endpoints, status_endpoints
+from vprm_serving.endpoint import Endpoint
+from vprm_serving.middleware import Surroundings, read_api_keys
+from vprm_serving.service import Service
+
+ROUTES = [
+    Route("/v1/score", Endpoint(score_endpoints.score), methods=["POST"]),
+    Route("/v1/select", Endpoint(score_endpoints.select), methods=["POST"]),
+    Route("/v1/score/stream", Endpoint(score_endpoints.score_stream), methods=["POST"]),
+    Route("/v1/images/{digest}", Endpoint(image_endpoints.put, counts=False), methods=["PUT"]),
+    Route("/v1/images/{digest}", Endpoint(image_endpoints.head, counts=False), methods=["HEAD"]),
+    Route("/v1/sessions", Endpoint(session_endpoints.create), methods=["POST"]),
+    Route("/v1/sessions/{session}", Endpoint(session_endpoints.show, counts=False), methods=["GET"]),
+    Route("/v1/sessions/{session}", Endpoint(session_endpoints.delete, counts=False), methods=["DELETE"]),
+    Route("/v1/sessions/{session}/append", Endpoint(session_endpoints.append), methods=["POST"]),
+    Route("/v1/sessions/{session}/score_next", Endpoint(session_endpoints.score_next), methods=["POST"]),
+    Route("/v1/sessions/{session}/fork", Endpoint(session_endpoints.fork, counts=False), methods=["POST"]),
+    Route("/v1/sessions/{session}/rewind", Endpoint(session_endpoints.rewind, counts=False), methods=["POST"]),
+    Route("/v1/model", status_endpoints.model),
+    Route("/healthz", status_endpoints.healthz),
+    Route("/readyz", status_endpoints.readyz),
+    Route("/metrics", status_endpoints.metrics),
+]
+
+
+def make_app(service: Service) -> ASGIApp:
+    """The application of an opened service; the service is started and stopped with it."""
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        await service.start()
+        housekeeping = asyncio.create_task(service.keep_house())
+        try:
+            yield
+        finally:
+            housekeeping.cancel()
+            service.stop()
+
+    app = Starlette(routes=ROUTES, lifespan=lifespan)
+    app.state.service = service
+    return Surroundings(app, read_api_keys(service.settings.api_key_file))

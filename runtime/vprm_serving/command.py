@@ -1,0 +1,89 @@
+"""`vprm serve`: the command line of the server."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from vprm_runtime.cli.common import Subparsers, positive_int, resolve_bundle
+from vprm_runtime.errors import InputError
+
+
+def register(subparsers: Subparsers) -> None:
+    """Add the `serve` parser."""
+    parser = subparsers.add_parser(
+        "serve",
+        help="serve scores over HTTP",
+        description="Serve step scores over HTTP, with a page at /. SIGTERM drains, a second one aborts.",
+    )
+    parser.add_argument("bundle", nargs="?", type=Path, metavar="BUNDLE", help="bundle directory (default: demo PRM)")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
+    parser.add_argument("--port", type=int, default=8000, metavar="N", help="port (default: 8000)")
+    parser.add_argument("--uds", type=Path, metavar="PATH", help="listen on a Unix socket instead")
+    parser.add_argument(
+        "--device", action="append", metavar="D", help="auto, cpu, openvino, cuda, ...; repeat for several engines"
+    )
+    parser.add_argument("--threads", type=positive_int, metavar="N", help="CPU threads of an engine (default: cores)")
+    parser.add_argument(
+        "--max-block-tokens", type=positive_int, metavar="N",
+        help="tokens of one engine call (default: 128 on a CPU, else the engine's)",
+    )  # fmt: skip
+    parser.add_argument("--image-root", type=Path, metavar="DIR", help="the only folder that image paths may lead to")
+    parser.add_argument("--api-key-file", type=Path, metavar="FILE", help="keys, one a line, of which one is needed")
+    parser.add_argument(
+        "--cache-bytes", type=_size, default=1 << 30, metavar="N",
+        help="memory for prefixes, sessions and uploads, e.g. 8G (default: 1G)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--max-queue-tokens", type=positive_int, default=131_072, metavar="N",
+        help="tokens that may wait; beyond, requests are refused with 429 (default: 131072)",
+    )  # fmt: skip
+    parser.add_argument("--drain-s", type=float, default=30.0, metavar="S", help="time to finish in (default: 30)")
+    parser.add_argument(
+        "--stall-s", type=float, default=10.0, metavar="S",
+        help="unhealthy if one block takes longer, and three times the usual (default: 10)",
+    )  # fmt: skip
+    parser.set_defaults(run=run, extra="cpu,serve")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serve until a signal. Returns the exit code."""
+    from vprm_serving.logs import log_to_stderr
+    from vprm_serving.server import serve
+
+    settings = settings_of(args)
+    log_to_stderr()
+    return serve(settings)
+
+
+def settings_of(args: argparse.Namespace) -> Any:
+    """The settings that the arguments name. Raises InputError for what cannot work."""
+    from vprm_serving.settings import Limits, Settings
+
+    if args.image_root is not None and not args.image_root.is_dir():
+        raise InputError(f"the image root {args.image_root} is not a directory: give the one that holds the images")
+    if args.drain_s < 0 or args.stall_s <= 0:
+        raise InputError("--drain-s must not be negative, and --stall-s must be positive")
+    return Settings(
+        bundle=resolve_bundle(args.bundle),
+        host=args.host,
+        port=args.port,
+        uds=args.uds,
+        devices=tuple(args.device or ["auto"]),
+        threads=args.threads,
+        max_block_tokens=args.max_block_tokens,
+        image_root=args.image_root,
+        api_key_file=args.api_key_file,
+        cache_bytes=args.cache_bytes,
+        drain_s=args.drain_s,
+        stall_s=args.stall_s,
+        limits=Limits(max_queue_tokens=args.max_queue_tokens),
+    )
+
+
+def _size(text: str) -> int:
+    """An argparse type: bytes, with K, M, G or T for powers of 1024."""
+    units = {"K": 10, "M": 20, "G": 30, "T": 40}
+    digits, shift = (text[:-1], units[text[-1].upper()]) if text[-1:].upper() in units else (text, 0)
+    if not digits.isascii() or not digits.isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of bytes such as 1073741824, 512M or 8G")
+    return int(digits) << shift

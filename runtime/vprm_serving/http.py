@@ -1,0 +1,209 @@
+"""What endpoints share: reading a body, options of a call, errors as JSON, and noticing that the caller is gone."""
+
+import asyncio
+import json
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+
+from vprm_runtime.errors import EngineError, InputError, ServerError, VprmError, quoted
+from vprm_runtime.execution.aggregate import AGGREGATES
+from vprm_runtime.images.load import NamedImage
+from vprm_runtime.options import ScoreOptions
+from vprm_serving.admission import Place
+from vprm_serving.service import Call, Service
+
+Value = TypeVar("Value")
+STATUS = {
+    "bad_json": 400, "unauthorized": 401, "unknown_session": 404, "unknown_image": 404, "conflict": 409,
+    "too_large": 413, "overloaded": 429, "draining": 503, "deadline": 504, "not_implemented": 501,
+}  # fmt: skip
+"""HTTP status by error code. Other codes: 422 for input that cannot be scored, 500 for an engine's failure."""
+
+TIMEOUT_HEADER = "x-vprm-timeout-ms"
+_OPTION_NAMES = ("aggregate", "max_steps", "max_tiles")
+
+
+class GoneError(Exception):
+    """The caller closed the connection before the answer."""
+
+
+def service_of(request: Request) -> Service:
+    """The process's service."""
+    service: Service = request.app.state.service
+    return service
+
+
+def error_response(error: Exception, **more: object) -> Response:
+    """An error as JSON: `{"error", "code"}` and what else the caller needs."""
+    headers = {}
+    if isinstance(error, ServerError) and error.retry_after_s is not None:
+        headers["retry-after"] = str(max(1, round(error.retry_after_s)))
+    if isinstance(error, VprmError):
+        default = 422 if isinstance(error, InputError) else 500
+        status = STATUS.get(error.code, default)
+        body = {**more, "error": str(error), "code": error.code}
+    else:
+        status, body = 500, {**more, "error": "the server failed on this request: see its log", "code": "server"}
+    return JSONResponse(body, status, headers)
+
+
+def reason_of(error: Exception) -> str:
+    """An error's code, for metrics and logs."""
+    return "disconnected" if isinstance(error, GoneError) else error.code if isinstance(error, VprmError) else "server"
+
+
+def content_length(request: Request) -> int | None:
+    """The announced size of the body. Raises InputError if the header is no number."""
+    given = request.headers.get("content-length")
+    if given is None:
+        return None
+    if not given.isascii() or not given.isdigit():
+        raise InputError("content-length is no number", code="bad_json")
+    return int(given)
+
+
+async def read_body(request: Request, place: Place) -> bytes:
+    """The whole body, never more than the limits allow. Raises InputError, ServerError or GoneError."""
+    chunks: list[bytes] = []
+    size = 0
+    try:
+        async with asyncio.timeout(service_of(request).settings.limits.body_timeout_s):
+            async for chunk in request.stream():
+                size += len(chunk)
+                if size > place.held_bytes:
+                    place.grow(size)
+                chunks.append(chunk)
+    except ClientDisconnect as error:
+        raise GoneError from error
+    except TimeoutError as error:
+        raise InputError("the body did not arrive in time: send it again", code="too_large") from error
+    return b"".join(chunks)
+
+
+async def discard_body(request: Request) -> None:
+    """Read the rest of a refused request's body and drop it, so that the refusal reaches its sender."""
+    limits = service_of(request).settings.limits
+    size = 0
+    try:
+        async with asyncio.timeout(limits.body_timeout_s):
+            async for chunk in request.stream():
+                size += len(chunk)
+                if size > limits.max_body_bytes:
+                    return
+    except (ClientDisconnect, TimeoutError, RuntimeError):  # RuntimeError: it was read to its end
+        return
+
+
+def parsed_json(body: bytes) -> Any:
+    """The body as JSON. Raises InputError."""
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"the body is not JSON ({quoted(error)}): send an object, UTF-8", code="bad_json") from error
+
+
+async def read_json(request: Request, place: Place) -> Any:
+    """The body as JSON; a large one is parsed beside the event loop."""
+    body = await read_body(request, place)
+    if len(body) > 1 << 16:
+        return await service_of(request).in_thread(parsed_json, body)
+    return parsed_json(body)
+
+
+async def read_row(request: Request, place: Place) -> tuple[Any, list[NamedImage]]:
+    """A row, and the image files beside it if the request is multipart: fields `row` (JSON) and `image` (files)."""
+    if not request.headers.get("content-type", "").startswith("multipart/form-data"):
+        return await read_json(request, place), []
+    body = await read_body(request, place)
+    limits = service_of(request).settings.limits
+    replayed = Request({**request.scope}, _replay(body))
+    try:
+        form = await replayed.form(max_files=limits.max_images, max_fields=8, max_part_size=limits.max_body_bytes)
+    except Exception as error:
+        raise InputError(f"the multipart body cannot be read ({quoted(error)})", code="bad_json") from error
+    try:
+        unknown = [name for name in form if name not in ("row", "image", "images")]
+        if unknown or len(form.getlist("row")) != 1:
+            raise InputError(
+                f"a multipart request has one field row, with JSON, and files image; got {quoted(', '.join(form))}",
+                code="bad_json",
+            )
+        text = form["row"]
+        files = [item for name in ("image", "images") for item in form.getlist(name)]
+        images = []
+        for number, file in enumerate(files):
+            if isinstance(file, str):
+                raise InputError("image is a file in a multipart request, got text", code="bad_json")
+            images.append(NamedImage(quoted(file.filename or f"image {number}"), await file.read()))
+        return parsed_json(text.encode() if isinstance(text, str) else await text.read()), images
+    finally:
+        await form.close()
+
+
+def _replay(body: bytes) -> Callable[[], Awaitable[dict[str, Any]]]:
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return receive
+
+
+def call_of(request: Request, **others: Any) -> Call:
+    """Options from the address and the deadline from the header. Raises InputError on what is unknown."""
+    query = request.query_params
+    unknown = [name for name in query if name not in _OPTION_NAMES]
+    if unknown:
+        raise InputError(f"unknown parameter {quoted(unknown[0])}: there are {', '.join(_OPTION_NAMES)}")
+    given: dict[str, Any] = {}
+    for name in ("max_steps", "max_tiles"):
+        if name in query:
+            text = query[name]
+            if not text.isascii() or not text.isdigit():
+                raise InputError(f"{name} is an integer of at least 1, got {quoted(text)}")
+            given[name] = int(text)
+    if "aggregate" in query:
+        if query["aggregate"] not in AGGREGATES:
+            raise InputError(f"unknown aggregate {quoted(query['aggregate'])}: use one of {', '.join(AGGREGATES)}")
+        given["aggregate"] = query["aggregate"]
+    return Call(options=ScoreOptions(**given), deadline=deadline_of(request), **others)
+
+
+def deadline_of(request: Request) -> float | None:
+    """When the caller stops waiting, of time.monotonic. Raises InputError if the header is no number."""
+    text = request.headers.get(TIMEOUT_HEADER)
+    if text is None:
+        return None
+    if not text.isascii() or not text.isdigit():
+        raise InputError(f"{TIMEOUT_HEADER} is a number of milliseconds, got {quoted(text)}")
+    return time.monotonic() + int(text) / 1000
+
+
+async def unless_gone(request: Request, work: Awaitable[Value]) -> Value:
+    """The result of `work`, which is cancelled if the caller closes the connection. Raises GoneError then.
+
+    The body has to be read already.
+    """
+    working = asyncio.ensure_future(work)
+    watching = asyncio.ensure_future(_until_gone(request))
+    try:
+        await asyncio.wait((working, watching), return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            return working.result()
+        raise GoneError
+    finally:
+        for task in (working, watching):
+            task.cancel()
+        await asyncio.gather(working, watching, return_exceptions=True)
+
+
+async def _until_gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def is_engine_failure(error: Exception) -> bool:
+    """Whether the operator should look at it."""
+    return isinstance(error, EngineError) or not isinstance(error, VprmError | GoneError)

@@ -1,0 +1,76 @@
+"""Around every request: its id, the key that it must show, a line in the log."""
+
+import hmac
+import logging
+import re
+import secrets
+import time
+from pathlib import Path
+
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from vprm_runtime.errors import InputError, ServerError
+from vprm_serving.http import discard_body, error_response
+from vprm_serving.logs import log
+
+OPEN_PATHS = ("/healthz", "/readyz", "/metrics", "/")
+"""What needs no key: health, metrics, and the page itself, which shows nothing until it is given one."""
+OPEN_PREFIX = "/page/"
+_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
+
+
+def read_api_keys(path: Path | None) -> tuple[bytes, ...]:
+    """The keys of a file, one a line. Raises InputError if it has none."""
+    if path is None:
+        return ()
+    keys = tuple(line.strip().encode() for line in path.read_text("utf-8").splitlines() if line.strip())
+    if not keys:
+        raise InputError(f"{path} has no key: write one a line, or leave --api-key-file out")
+    return keys
+
+
+class Surroundings:
+    """An ASGI application around the whole server."""
+
+    def __init__(self, app: ASGIApp, api_keys: tuple[bytes, ...] = ()) -> None:
+        self._app, self._keys = app, api_keys
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, if it may pass."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = dict(scope["headers"])
+        given = headers.get(b"x-request-id", b"").decode("latin-1")
+        name = scope["vprm.id"] = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
+        started, status = time.monotonic(), 0
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message["headers"], (b"x-request-id", name.encode("latin-1"))]
+            await send(message)
+
+        try:
+            if self._may_pass(scope["path"], headers):
+                await self._app(scope, receive, send_with_id)
+            else:
+                await discard_body(Request(scope, receive))
+                error = ServerError("a key is needed: send  Authorization: Bearer KEY", code="unauthorized")
+                await error_response(error)(scope, receive, send_with_id)
+        finally:
+            took_ms = round(1000 * (time.monotonic() - started), 1)
+            level = logging.DEBUG if scope["path"] in OPEN_PATHS else logging.INFO
+            more = {"reason": scope["vprm.reason"]} if "vprm.reason" in scope else {}
+            facts = scope.get("vprm.facts", {})
+            log("request", level, request_id=name, method=scope["method"], path=scope["path"], status=status,
+                ms=took_ms, **facts, **more)  # fmt: skip
+
+    def _may_pass(self, path: str, headers: dict[bytes, bytes]) -> bool:
+        if not self._keys or path in OPEN_PATHS or path.startswith(OPEN_PREFIX):
+            return True
+        scheme, _, key = headers.get(b"authorization", b"").partition(b" ")
+        found = [hmac.compare_digest(key.strip(), known) for known in self._keys]
+        return scheme.lower() == b"bearer" and any(found)
