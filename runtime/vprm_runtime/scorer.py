@@ -94,7 +94,12 @@ class StepScorer:
             raise InputError(f"threads must be at least 1, got {threads}: leave it out for all cores")
         opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle or demo_hook("bundle")())
         manifest = opened.manifest
-        tokenizer = TextTokenizer(opened.tokenizer_path, manifest.tokens, manifest.score_rule.marker_id)
+        tokenizer = TextTokenizer(
+            opened.tokenizer_path,
+            manifest.tokens,
+            manifest.score_rule.marker_id,
+            manifest.model.max_positions_tokens,
+        )
         prompts = PromptBuilder(
             tokenizer, manifest.tokens, manifest.prompt, manifest.score_rule, manifest.model.tokens_per_tile
         )

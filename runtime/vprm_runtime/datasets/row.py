@@ -17,7 +17,6 @@ In a row `process_correctness` has a list for each response, whatever the record
 """
 
 import hashlib
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -81,7 +80,7 @@ class Row:
             else:
                 kind, content = b"B", image if isinstance(image, bytes) else image.content
             digest.update(kind + len(content).to_bytes(8, "little") + content)
-        digest.update(json.dumps([self.question, self.max_tiles]).encode())
+        digest.update(self.question.encode("utf-8", "surrogatepass") + f"\0{self.max_tiles}".encode())
         return digest.digest()
 
 

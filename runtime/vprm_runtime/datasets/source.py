@@ -10,6 +10,7 @@ import hashlib
 import importlib
 import json
 import logging
+import re
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -31,7 +32,8 @@ from vprm_runtime.files import NotRegularError, open_regular
 
 _PARQUET_BATCH_ROWS = 16
 _LOG = logging.getLogger(__name__)
-_SURROGATE_ESCAPE = b"\\ud"
+_SURROGATE_ESCAPE = re.compile(rb"\\[uU][dD]")
+_MAX_DEPTH = 64  # of nested lists and objects in a row: far above any data set's, far below Python's own limit
 _MOST_NAMES = 12
 
 
@@ -154,7 +156,9 @@ def row_from_line(line: bytes, number: int, where: str, image_root: Path) -> Row
         record = json.loads(line)
     except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, an integer of thousands of digits
         return BadRow(number, f"{where} is not JSON ({error}): write one object for each line", number)
-    if _SURROGATE_ESCAPE in line.lower() and _has_half_character(record):
+    if line.count(b"[") + line.count(b"{") > _MAX_DEPTH and _depth(record) > _MAX_DEPTH:
+        return BadRow(number, f"{where} is nested more than {_MAX_DEPTH} levels deep: flatten it", number)
+    if _SURROGATE_ESCAPE.search(line) and _has_half_character(record):
         return BadRow(number, f"{where} has half a surrogate pair: write such characters whole", number)
     return _parsed(record, number, image_root, where)
 
@@ -305,6 +309,15 @@ def _parsed(record: object, number: int, image_root: Path, where: str) -> Row | 
         return row_from_record(record, number, image_root)
     except InputError as error:
         return BadRow(row_id, f"{where}: {error}", number)
+
+
+def _depth(record: object) -> int:
+    """How deeply lists and objects are nested."""
+    depth, level = 0, [record]
+    while level := [item for item in level if isinstance(item, list | dict)]:
+        depth += 1
+        level = [part for item in level for part in (item.values() if isinstance(item, dict) else item)]
+    return depth
 
 
 def _has_half_character(record: object) -> bool:

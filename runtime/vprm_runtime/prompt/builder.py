@@ -65,6 +65,7 @@ class PromptBuilder:
         tokens_per_tile: int,
     ) -> None:
         self._encode = tokenizer.encode
+        self._check_length, self._check_tokens = tokenizer.check_length, tokenizer.check_tokens
         self._control = control
         self._rule = score_rule
         self._tokens_per_tile = tokens_per_tile
@@ -87,6 +88,7 @@ class PromptBuilder:
     def build(self, question: str, tiles: Sequence[int], steps: Sequence[str]) -> TokenisedPrompt:
         """The whole prompt of one candidate. Raises InputError on a blank question, or image placeholders that are
         not as many as the images."""
+        self._check_length(question if isinstance(question, str) else "", *steps)
         if self._rule.marker_id is not None:
             return self._build_marked(question, tiles, steps, self._rule.marker_id)
         ids = list(self._system_turn)
@@ -96,6 +98,8 @@ class PromptBuilder:
             ids += self._turn("user", pieces)
             ids += self._assistant_header
             score_positions.append(len(ids) - 1)
+            if number:
+                self._check_tokens(len(ids))
             ids += [*self._reply, self._control.im_end, *self._newline]
         return TokenisedPrompt(tuple(ids), tuple(score_positions))
 
@@ -109,6 +113,8 @@ class PromptBuilder:
             ids += self._encode(self._rule.step_joiner + step) if number else []
             score_positions.append(len(ids))
             ids.append(marker_id)
+            if number:
+                self._check_tokens(len(ids))
         return TokenisedPrompt((*ids, self._control.im_end, *self._newline), tuple(score_positions))
 
     def _first_turn(self, question: str, step: str, tiles: Sequence[int]) -> list[str | int]:
@@ -116,6 +122,7 @@ class PromptBuilder:
         question = cast(str, text_of(question))
         if not isinstance(question, str):
             raise InputError(f"the question must be text, got {type(question).__name__}")
+        self._check_length(question)
         if not question.strip():
             raise InputError("the question is empty: give the text that the responses answer")
         placeholders = question.count(IMAGE_PLACEHOLDER)
