@@ -87,7 +87,13 @@ def score_rows(
     with tempfile.TemporaryDirectory(prefix="vprm-eval-") as folder:
         target = scores_path or Path(folder) / "scores.jsonl"
         score_file(scorer, data.path, target, image_root=data.image_root, options=options, progress=progress)
-        return read_scored(data, target)
+        scored = read_scored(data, target)
+    if not scored.rows and scored.left_out:
+        raise InputError(
+            f"not one of {len(scored.left_out)} rows could be scored, the first because: {scored.left_out[0].reason}",
+            code="nothing_scored",
+        )
+    return scored
 
 
 def read_scored(data: DataFile, scores_path: Path) -> ScoredRows:

@@ -15,6 +15,7 @@ from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progres
 from vprm_runtime.demo import demo_hook
 from vprm_runtime.errors import InputError
 
+NOTHING_SCORED = 3  # exit code: rows or responses were read and not one could be scored
 Subparsers = Any  # argparse's own type is private
 
 

@@ -1,6 +1,7 @@
 """`vprm`: finds subcommands, runs one, turns errors into one line and an exit code.
 
-Exit codes: 0 done, 1 a check failed, 2 usage or input, 130 interrupted.
+Exit codes: 0 done (rows may carry errors: the last line counts them), 1 a check failed, 2 usage or input, 3 rows were
+read and not one could be scored, 130 interrupted.
 
 Subcommands come from the entry points of the group `vprm.commands`. Only the one that is asked for is loaded; for the
 list of all, one that cannot be loaded is named there and takes no other down.
@@ -14,7 +15,7 @@ from collections.abc import Sequence
 from importlib.metadata import EntryPoint, entry_points, version
 from typing import Any
 
-from vprm_runtime.cli.common import stderr_console
+from vprm_runtime.cli.common import NOTHING_SCORED, stderr_console
 from vprm_runtime.errors import MissingExtraError, VprmError
 from vprm_runtime.extras import missing_extras
 
@@ -48,11 +49,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     if unknown:
         _refuse(_parser_in_use(parser, options.command, words), unknown)
-    extra = getattr(options, "extra", "")
+    extra, code = getattr(options, "extra", ""), 2
     try:
         return int(options.run(options))
     except VprmError as error:
         message = " ".join([str(error), *getattr(error, "__notes__", [])])
+        code = NOTHING_SCORED if error.code == "nothing_scored" else 2
     except ModuleNotFoundError as error:
         if error.name is None or error.name.split(".")[0].startswith("vprm_"):
             raise
@@ -67,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         stderr_console().print("interrupted")
         return 130
     stderr_console().print(f"[bold red]error:[/] {_escaped(message)}", soft_wrap=True, highlight=False)
-    return 2
+    return code
 
 
 def _commands() -> list[EntryPoint]:

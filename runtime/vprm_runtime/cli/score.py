@@ -12,7 +12,15 @@ from rich.table import Table
 from rich.text import Text
 
 from vprm_runtime.cli import score_shards
-from vprm_runtime.cli.common import RowBar, Subparsers, positive_int, print_json, resolve_bundle, stderr_console
+from vprm_runtime.cli.common import (
+    NOTHING_SCORED,
+    RowBar,
+    Subparsers,
+    positive_int,
+    print_json,
+    resolve_bundle,
+    stderr_console,
+)
 from vprm_runtime.demo import demo_hook
 from vprm_runtime.errors import InputError
 from vprm_runtime.execution.aggregate import AGGREGATES
@@ -51,6 +59,12 @@ def register(subparsers: Subparsers) -> None:
     parser.add_argument(
         "--output", type=Path, metavar="FILE", help="where the rows' scores go (jsonl, or a directory); resumes"
     )
+    parser.add_argument(
+        "--keep-errors",
+        action="store_true",
+        help="keep rows that an earlier run left with an error (default: try again)",
+    )
+    parser.add_argument("--strict", action="store_true", help="end at the first row or response that has an error")
     parser.add_argument("--image-root", type=Path, metavar="DIR", help="where rows' relative image paths start")
     parser.add_argument(
         "--max-tiles", type=positive_int, metavar="N", help="tiles an image at most (default: bundle's)"
@@ -86,9 +100,12 @@ def run(args: argparse.Namespace) -> int:
     )  # fmt: skip
     if args.json:
         print_json(result.to_dict(0))
-        return 0
-    _print_result(result, question, images, scorer.engine.description)
-    return 0
+    else:
+        _print_result(result, question, images, scorer.engine.description)
+    failed = [candidate for candidate in result if candidate.error is not None]
+    if failed and args.strict:
+        raise InputError(f"response {failed[0].index + 1} could not be scored: {failed[0].error}")
+    return NOTHING_SCORED if result.best is None else 0
 
 
 def _run_file(args: argparse.Namespace, options: ScoreOptions, given: Sequence[str]) -> int:
@@ -103,17 +120,23 @@ def _run_file(args: argparse.Namespace, options: ScoreOptions, given: Sequence[s
     scorer = StepScorer.open(resolve_bundle(args.bundle), args.device, threads=args.threads)
     with RowBar("scoring") as bar:
         summary = score_file(
-            scorer, args.input, args.output, image_root=args.image_root, options=options, progress=bar.advance
-        )
-    written = f"wrote {args.output}: {summary.rows} rows, {summary.errors} with errors"
+            scorer, args.input, args.output, image_root=args.image_root, options=options, progress=bar.advance,
+            keep_errors=args.keep_errors, strict=args.strict,
+        )  # fmt: skip
+    retried = f", {summary.retried} tried again" if summary.retried else ""
+    written = (
+        f"wrote {args.output}: {summary.rows} rows, {summary.errors} with errors ({summary.scored} done now{retried}, "
+        f"{summary.resumed} before)"
+    )
     stderr_console().print(written, highlight=False, markup=False, soft_wrap=True)
     if args.json:
         print_json(summary.to_dict())
-    return 0
+    return 0 if summary.usable else NOTHING_SCORED
 
 
 def _run_stream(args: argparse.Namespace, options: ScoreOptions, given: Sequence[str]) -> int:
     from vprm_runtime.datasets import score_stream
+    from vprm_runtime.datasets.score_log import first_error, has_error, has_scores
 
     if args.output is not None or given or args.json:
         raise InputError("rows from stdin are answered on stdout, a line each: leave out --output, --json and the rest")
@@ -123,12 +146,18 @@ def _run_stream(args: argparse.Namespace, options: ScoreOptions, given: Sequence
     scorer = StepScorer.open(resolve_bundle(args.bundle), args.device, threads=args.threads)
     stderr_console().print(f"ready: {scorer.engine.description}", highlight=False, markup=False, soft_wrap=True)
 
+    rows = usable = 0
+
     def answer(document: dict[str, Any]) -> None:
+        nonlocal rows, usable
         sys.stdout.buffer.write(json.dumps(document, ensure_ascii=False, allow_nan=False).encode() + b"\n")
         sys.stdout.buffer.flush()
+        rows, usable = rows + 1, usable + has_scores(document)
+        if args.strict and has_error(document):
+            raise InputError(f"row {document['row']}: {first_error(document)}")
 
     score_stream(scorer, sys.stdin.buffer, answer, image_root=root, options=options)
-    return 0
+    return NOTHING_SCORED if rows and not usable else 0
 
 
 def _print_result(result: ScoreResult, question: str, images: Sequence[str], engine: str) -> None:

@@ -101,6 +101,8 @@ def _finish(args: argparse.Namespace, found: Any, about: dict[str, int], began: 
 def _check(args: argparse.Namespace) -> None:
     if args.input is None or args.output is None or str(args.input) == "-" or str(args.output) == "-":
         raise InputError("several workers need --input (a file of rows or a directory of shards) and --output")
+    if args.strict:
+        raise InputError("--strict is for one process: several have scored other rows when the first error is seen")
     if args.processes is not None and args.ray is not None:
         raise InputError("--processes is for this machine, --ray for a cluster: give one of them")
     if args.ray is None and (args.workers is not None or args.worker_gpus is not None or args.worker_cpus is not None):

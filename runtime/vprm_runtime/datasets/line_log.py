@@ -6,7 +6,7 @@ disk, a limit) is undone, so that the file still ends in a whole line, and the e
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -76,6 +76,26 @@ class LineLog:
         with open(self._file, "rb", closefd=False) as file:
             file.seek(0)
             yield from file
+
+    def keep_only(self, is_kept: Callable[[bytes], bool]) -> None:
+        """Drop lines, whole or not at all: the others go into a new file that takes this one's place, locked too.
+
+        Raises InputError if the disk does not take it, or if another process is faster.
+        """
+        temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
+        try:
+            with temporary.open("xb") as target:
+                target.writelines(line for line in self.lines() if is_kept(line))
+                target.flush()
+                os.fsync(target.fileno())
+            temporary.replace(self.path)
+        except OSError as error:
+            raise self._failed(error) from error
+        finally:
+            temporary.unlink(missing_ok=True)
+        os.close(self._file)
+        self._file = os.open(self.path, _FLAGS, 0o666)
+        self.lock()
 
     def append(self, line: bytes) -> None:
         """Write a line. Raises InputError if the disk takes it not, or only in part: then the part is taken back."""

@@ -68,6 +68,18 @@ class Places:
                 raise InputError(f"image paths started at {root}, which is not here: give --image-root")
         return Places(table.reshape(-1, 3), inputs, image_root)
 
+    @property
+    def numbers(self) -> frozenset[int]:
+        """The numbers of all rows."""
+        return frozenset(self._table[:, 0].tolist())
+
+    @property
+    def image_roots(self) -> tuple[Path, ...]:
+        """The folders that relative image paths start at."""
+        if self._image_root is not None:
+            return (self._image_root,)
+        return tuple(sorted({Path(source.image_root) for source in self._inputs}))
+
     def __len__(self) -> int:
         return len(self._table)
 

@@ -11,10 +11,10 @@ from vprm_runtime.datasets.attempts import Attempts, crash_error
 from vprm_runtime.datasets.prefetch import rows_with_tiles
 from vprm_runtime.datasets.row import Row
 from vprm_runtime.datasets.row_scorer import RowScorer, failure
-from vprm_runtime.datasets.score_log import ScoreLog, has_error
+from vprm_runtime.datasets.score_log import IMAGE_ROOT, ScoreLog, first_error, has_error, has_scores
 from vprm_runtime.datasets.source import BadRow, RowSource, open_rows
 from vprm_runtime.datasets.unchanged import ImageLog
-from vprm_runtime.errors import EngineError, InputError
+from vprm_runtime.errors import EngineError, InputError, quoted
 from vprm_runtime.options import DEFAULT_OPTIONS, ScoreOptions
 from vprm_runtime.scorer import StepScorer
 
@@ -24,13 +24,20 @@ MAX_ENGINE_FAILURES = 8  # rows in a row: then the engine is broken, not the row
 
 @dataclass(frozen=True)
 class BatchSummary:
-    """What a run did: rows of the input, of these found done and scored now, and those with an error."""
+    """What a run did.
+
+    rows: of the input. resumed: of these found done. scored: written now, those with an error too. errors: rows with an
+    error, of the row or of a response. usable: rows of which a response has a score. retried: rows that had an error
+    before and were tried again.
+    """
 
     rows: int
     resumed: int
     scored: int
     errors: int
     seconds: float
+    usable: int = 0
+    retried: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON document of a run."""
@@ -46,15 +53,19 @@ def score_file(
     options: ScoreOptions = DEFAULT_OPTIONS,
     progress: Progress = lambda done, total, errors: None,
     attempts: Attempts | None = None,
+    keep_errors: bool = False,
+    strict: bool = False,
 ) -> BatchSummary:
     """Score all rows of a jsonl or parquet file into a jsonl file, going on where an earlier run stopped.
 
     A line a row: the document of `ScoreResult.to_dict` and the row's labels. A row that cannot be read or scored has
     its id and an `error` instead. Lines come in scoring order: rows with the same images and question together, groups
     in the order of their first row. Beside the output stand `.run.json`, which describes the run, and `.images`, which
-    lists the images that rows were scored with. With `attempts`, a row that killed its process again and again gets an
-    error (code "crashed") instead of another try. Raises InputError where input or output is unusable or changed since,
-    EngineError where the engine fails row after row.
+    lists the images that rows were scored with. Rows that an earlier run left with an error are tried again and come
+    last, unless `keep_errors`. With `strict` the first row with an error ends the run and is not written. With
+    `attempts`, a row that killed its process again and again gets an error (code "crashed") instead of another try.
+    Raises InputError where input or output is unusable or changed since, EngineError where the engine fails row after
+    row.
     """
     began = time.monotonic()
     source = open_rows(Path(input_path), None if image_root is None else Path(image_root))
@@ -62,14 +73,14 @@ def score_file(
     if _is_same_file(target, Path(input_path)):
         raise InputError(f"{target} is the input: choose another output")
     with (
-        ScoreLog(target, _run_description(scorer, source, options)) as log,
+        ScoreLog(target, _run_description(scorer, source, options), source.numbers, keep_errors) as log,
         ImageLog(log.images_path, is_new=not log.done) as images,
     ):
         resumed = log.done
-        log.check_ids(source.ids())
-        loop = _Loop(scorer, options, log, images, lambda done, errors: progress(done, source.total, errors))
+        loop = _Loop(scorer, options, log, images, lambda done, errors: progress(done, source.total, errors), strict)
         loop.run(source, attempts)
-    return BatchSummary(source.total, resumed, loop.scored, loop.errors, time.monotonic() - began)
+    seconds = time.monotonic() - began
+    return BatchSummary(source.total, resumed, loop.scored, loop.errors, seconds, loop.usable, log.retried)
 
 
 def _is_same_file(output: Path, source: Path) -> bool:
@@ -83,8 +94,10 @@ def _run_description(scorer: StepScorer, source: RowSource, options: ScoreOption
     """All that a row's scores depend on, rounding included."""
     return {
         "input": source.fingerprint,
+        IMAGE_ROOT: ", ".join(str(root.resolve()) for root in source.image_roots),
         "bundle": f"sha256:{hashlib.sha256(scorer.manifest.to_json().encode()).hexdigest()}",
         "engine": scorer.engine.description,
+        "threads": getattr(scorer.engine, "threads", None),
         "max_block_tokens": scorer.max_block_tokens,
         "options": asdict(options),
     }
@@ -100,18 +113,20 @@ class _Loop:
         log: ScoreLog,
         images: ImageLog,
         progress: Callable[[int, int], None],
+        strict: bool,
     ) -> None:
         self._rows, self._log, self._progress = RowScorer(scorer, options, images.read), log, progress
         self._images = images
         self._held: list[dict[str, Any]] = []  # failures of the engine, kept back until it works again
         self._done = log.done
-        self.errors = log.errors
+        self._strict = strict
+        self.errors, self.usable = log.errors, log.scored
         self.scored = 0
 
     def run(self, source: RowSource, attempts: Attempts | None) -> None:
         """Score and write every row that is not done yet."""
         self._progress(self._done, self.errors)
-        to_do = (row for row in source if not self._log.take(row.id))
+        to_do = (row for row in source if not self._log.take(row.number, row.id))
         may_run_ahead = attempts.may_run_ahead if attempts is not None else lambda: True
         for row, tiles in rows_with_tiles(to_do, self._rows.tiles, may_run_ahead):
             if attempts is not None and not attempts.begin(row.number):
@@ -149,8 +164,11 @@ class _Loop:
             self._append(document)
 
     def _append(self, document: dict[str, Any]) -> None:
+        if self._strict and has_error(document):
+            raise InputError(f"row {document['row']} (id {quoted(document['id'], 60)}): {first_error(document)}")
         self._log.append(document)
         self._done += 1
         self.scored += 1
         self.errors += has_error(document)
+        self.usable += has_scores(document)
         self._progress(self._done, self.errors)

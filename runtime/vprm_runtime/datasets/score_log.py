@@ -1,45 +1,72 @@
 """The output file of a batch run: lines appended whole, and what makes resuming safe.
 
-Beside `scores.jsonl` stands `scores.jsonl.run.json` with the run's fingerprint (input, bundle, engine, options). A
-later run with the same fingerprint goes on where the file ends; with another one it is refused, because one file
-would then hold scores that cannot be compared. A line is one write followed by a flush, so a killed process leaves at
-most one partial line at the end, which is cut off on resuming.
+Beside `scores.jsonl` stands `scores.jsonl.run.json` with the run's fingerprint (input, image root, bundle, engine,
+options). A later run with the same fingerprint goes on where the file ends; with another one it is refused, because one
+file would then hold scores that cannot be compared. A line is one write followed by a flush, so a killed process leaves
+at most one partial line at the end, which is cut off on resuming.
+
+Rows are known by their place in the input (`row`), so ids may repeat. Rows that have an error instead of scores are
+dropped on resuming, and so tried again, unless they are to be kept.
 """
 
 import hashlib
 import json
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from vprm_runtime.datasets.line_log import LineLog
 from vprm_runtime.datasets.row import RowId
-from vprm_runtime.errors import InputError
+from vprm_runtime.errors import InputError, quoted
 from vprm_runtime.files import open_regular, write_whole
+
+IMAGE_ROOT = "image root"  # key of a run's description
+
+
+@dataclass
+class _Found:
+    """What an output holds: rows by number with their ids as hashes, and what they are worth."""
+
+    rows: dict[int, bytes] = field(default_factory=dict)
+    failed: int = 0  # rows without scores
+    errors: int = 0  # rows with an error, of the row or of a response
+    scored: int = 0  # rows of which a response has a score
+    has_images: bool = False  # whether a row with scores has images
+    strange: str | None = None  # what is wrong with the first row that the input cannot have
 
 
 class ScoreLog:
     """An output file open for appending, locked against a second writer. A context manager."""
 
-    def __init__(self, path: Path, run: Mapping[str, Any]) -> None:
-        """Open or create `path` for the run described by `run` (JSON values); cut off a partial last line.
+    def __init__(self, path: Path, run: Mapping[str, Any], rows: Container[int], keep_errors: bool = False) -> None:
+        """Open or create `path` for the run described by `run` (JSON values) over rows of these numbers.
 
-        Raises InputError where the file cannot be written, is being written, belongs to another run or is damaged.
+        A partial last line is cut off; rows with an error instead of scores are dropped, unless `keep_errors`. Raises
+        InputError where the file cannot be written, is being written, belongs to another run or is damaged.
         """
         self._path = path
         self._log = LineLog(path)
         self._run_path = path.with_name(path.name + ".run.json")
         try:
             self._log.lock()
-            self._check_run(dict(run))
+            before = self._read_run()
+            self._check_origin(before)
+            found = self._read(rows, keep_errors)
+            self._check_run(before, dict(run), found)
+            if found.strange is not None:
+                raise InputError(found.strange)
             self._log.cut_partial_line()
-            self.errors = 0
-            self._done = self._read_done()
+            if found.failed and not keep_errors:
+                self._log.keep_only(lambda line: "error" not in json.loads(line))
+            self._write_run(before, dict(run))
         except BaseException:
             self._log.close()
             raise
+        self._done = found.rows
+        self.errors, self.scored = found.errors, found.scored
+        self.retried = 0 if keep_errors else found.failed
 
     def __enter__(self) -> Self:
         return self
@@ -61,45 +88,45 @@ class ScoreLog:
     @property
     def done(self) -> int:
         """Number of rows that an earlier run wrote and that are not yet taken."""
-        return self._done.total()
+        return len(self._done)
 
-    def check_ids(self, ids: Iterable[RowId]) -> None:
-        """Raise InputError unless every row that is done is one of the input's."""
-        if self._done and (left := self._done - Counter(_id_key(row_id) for row_id in ids)):
-            raise InputError(
-                f"{self._path} has {left.total()} rows that are not in the input, or more than once: "
-                "choose another output, or remove it to start again"
-            )
-
-    def take(self, row_id: RowId) -> bool:
-        """Whether the next row with this id is done already."""
-        key = _id_key(row_id)
-        if key not in self._done:
+    def take(self, number: int, row_id: RowId) -> bool:
+        """Whether the row of this number is done already. Raises InputError if the output has another row there."""
+        done = self._done.pop(number, None)
+        if done is None:
             return False
-        self._done[key] -= 1
-        if not self._done[key]:
-            del self._done[key]
+        if done != _id_key(row_id):
+            raise InputError(
+                f"{self._path} has another id than the input at row {number}: choose another output, or remove it to "
+                "start again"
+            )
         return True
 
     def append(self, document: Mapping[str, Any]) -> None:
         """Write one row's line."""
         self._log.append(json.dumps(document, ensure_ascii=False, allow_nan=False).encode())
 
-    def _check_run(self, run: dict[str, Any]) -> None:
-        empty = self._log.size_bytes == 0
-        before = self._read_run()
-        if not empty and before is None:
+    def _check_origin(self, before: Mapping[str, Any] | None) -> None:
+        if self._log.size_bytes and before is None:
             raise InputError(
                 f"{self._path} exists already and nothing says which run wrote it ({self._run_path.name} is missing): "
                 "choose another output, or remove it"
             )
-        if not empty and before != run:
-            keys = sorted(set(before) | set(run)) if before else []
-            changed = ", ".join(key for key in keys if before and before.get(key) != run.get(key))
-            raise InputError(
-                f"{self._path} was begun with different {changed or 'settings'}: choose another output, or remove it "
-                "to start again"
-            )
+
+    def _check_run(self, before: Mapping[str, Any] | None, run: Mapping[str, Any], found: _Found) -> None:
+        """Raise InputError if rows that are kept were scored by another run than `run`."""
+        changed = [key for key in sorted({*(before or {}), *run}) if (before or {}).get(key) != run.get(key)]
+        if not found.rows or not changed or (changed == [IMAGE_ROOT] and not found.has_images):
+            return
+        was = (
+            f" (it was {quoted((before or {}).get(changed[0]), 120)})" if changed in ([IMAGE_ROOT], ["threads"]) else ""
+        )
+        raise InputError(
+            f"{self._path} was begun with different {', '.join(changed)}{was}: choose another output, or remove it "
+            "to start again"
+        )
+
+    def _write_run(self, before: Mapping[str, Any] | None, run: dict[str, Any]) -> None:
         if before != run:
             try:
                 write_whole(self._run_path, (json.dumps(run, indent=2, ensure_ascii=False) + "\n").encode())
@@ -119,17 +146,42 @@ class ScoreLog:
             raise InputError(f"{self._run_path} is no JSON object: remove it and {self._path}")
         return before
 
-    def _read_done(self) -> Counter[bytes]:
-        done: Counter[bytes] = Counter()
-        for number, line in enumerate(self._log.lines(), 1):
+    def _read(self, rows: Container[int], keep_errors: bool) -> _Found:
+        """What the whole lines hold. Raises InputError on a damaged line."""
+        found = _Found()
+        for line_number, line in enumerate(self._log.lines(), 1):
+            if not line.endswith(b"\n"):
+                break
             document = _parsed(line)
             if document is None:
                 raise InputError(
-                    f"line {number} of {self._path} is damaged: remove the line and start again, it is scored anew"
+                    f"line {line_number} of {self._path} is damaged: remove the line and start again, it is scored anew"
                 )
-            done[_id_key(document["id"])] += 1
-            self.errors += has_error(document)
-        return done
+            if "error" in document and not keep_errors:
+                found.failed += 1
+                continue
+            number = document["row"]
+            if number in found.rows or number not in rows:
+                found.strange = found.strange or (
+                    f"line {line_number} of {self._path} has row {number}, which the input has not, or which is there "
+                    "already: choose another output, or remove it to start again"
+                )
+            found.rows[number] = _id_key(document["id"])
+            found.errors += has_error(document)
+            found.scored += has_scores(document)
+            found.has_images = found.has_images or bool(document.get("tiles"))
+        return found
+
+
+def first_error(document: Mapping[str, Any]) -> str | None:
+    """The error of a row's document, or of its first response that has one."""
+    errors = [document.get("error"), *(result["error"] for result in document.get("results", ()))]
+    return next((error for error in errors if error is not None), None)
+
+
+def has_scores(document: Mapping[str, Any]) -> bool:
+    """Whether a response of a row's document has a score."""
+    return any(result["score"] is not None for result in document.get("results", ()))
 
 
 def has_error(document: Mapping[str, Any]) -> bool:
@@ -144,6 +196,8 @@ def _parsed(line: bytes) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     if not isinstance(document, dict) or type(document.get("id")) not in (str, int):
+        return None
+    if type(document.get("row")) is not int or document["row"] < 0:
         return None
     results = document.get("results")
     is_error = isinstance(document.get("error"), str) and "results" not in document

@@ -13,7 +13,7 @@ import logging
 import re
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -100,6 +100,16 @@ class RowSource(Protocol):
     @property
     def fingerprint(self) -> str:
         """Changes when the file's content does."""
+        ...
+
+    @property
+    def image_roots(self) -> tuple[Path, ...]:
+        """Where relative image paths start; several for a shard of several files."""
+        ...
+
+    @property
+    def numbers(self) -> Container[int]:
+        """The rows' numbers: their places in the file, or in the one that a shard was cut from."""
         ...
 
     @property
@@ -200,6 +210,16 @@ class JsonlRows:
         return len(self._offsets)
 
     @property
+    def numbers(self) -> Container[int]:
+        """The rows' numbers."""
+        return range(self.total) if self._places is None else self._places.numbers
+
+    @property
+    def image_roots(self) -> tuple[Path, ...]:
+        """Where relative image paths start."""
+        return (self._image_root,) if self._places is None else self._places.image_roots
+
+    @property
     def fingerprint(self) -> str:
         """Hash of the whole file."""
         return self._fingerprint
@@ -254,6 +274,16 @@ class ParquetRows:
     def total(self) -> int:
         """Number of rows."""
         return self._total
+
+    @property
+    def numbers(self) -> Container[int]:
+        """The rows' numbers."""
+        return range(self._total)
+
+    @property
+    def image_roots(self) -> tuple[Path, ...]:
+        """Where relative image paths start."""
+        return (self._image_root,)
 
     @property
     def fingerprint(self) -> str:

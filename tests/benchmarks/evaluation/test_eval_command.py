@@ -10,7 +10,7 @@ import pytest
 
 from vprm_benchmarks.evaluation.command import register
 from vprm_runtime import InputError, StepScorer
-from vprm_runtime.cli.score import run as run_score
+from vprm_runtime.cli.main import main
 
 pytest.importorskip("math_verify", reason="comparing answers needs math-verify")
 pytest.importorskip("jinja2", reason="the page needs Jinja")
@@ -87,7 +87,7 @@ def test_missing_images_are_listed_and_counted(
     assert (document["samples"], document["left_out"]["count"]) == (2, 2)
     assert all("no image file" in row["reason"] for row in document["left_out"]["rows"])
     for kind in ("processbench", "best-of-n"):
-        with pytest.raises(InputError, match="4 rows were left out, the first because: no image file at"):
+        with pytest.raises(InputError, match="not one of 4 rows could be scored, the first because: no image file at"):
             run(kind, demo_bundle, "--data", rows, "--image-root", tmp_path)
 
 
@@ -117,10 +117,8 @@ def test_score_file_from_the_command_line(
     from vprm_demo import best_of_n_rows
 
     rows = best_of_n_rows(2, n_responses=2)
-    args = argparse.Namespace(bundle=demo_bundle, image=[], question=None, response=[], input=rows)
-    args.output, args.image_root, args.max_tiles, args.max_steps = tmp_path / "out.jsonl", None, 1, None
-    args.aggregate, args.device, args.threads, args.json = "mean", "auto", None, False
-    assert run_score(args) == 0
-    documents = [json.loads(line) for line in args.output.read_text("utf-8").splitlines()]
+    output = tmp_path / "out.jsonl"
+    assert main(["score", str(demo_bundle), "--input", str(rows), "--output", str(output), "--max-tiles", "1"]) == 0
+    documents = [json.loads(line) for line in output.read_text("utf-8").splitlines()]
     assert [document["id"] for document in documents] == ["bon-00000", "bon-00001"]
     assert all(len(document["process_correctness"]) == len(document["results"]) == 2 for document in documents)

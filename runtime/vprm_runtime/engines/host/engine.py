@@ -3,6 +3,7 @@
 `onnxruntime.py` and `openvino.py` have the libraries' graphs; the LLM graph writes new rows after the cached ones.
 """
 
+import os
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -46,16 +47,22 @@ class HostGraph(Protocol):
         ...
 
 
+def available_cores() -> int:
+    """The CPU cores that this process may use, which is how many threads a library takes unless told."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 class HostEngine:
     """Engine over two graphs on the CPU. Raises BundleError if their tensors are not the manifest's."""
 
     max_block_tokens = MAX_BLOCK_TOKENS
 
-    def __init__(self, manifest: Manifest, vision: HostGraph, llm: HostGraph) -> None:
+    def __init__(self, manifest: Manifest, vision: HostGraph, llm: HostGraph, threads: int | None = None) -> None:
         manifest.check_tensors(vision.tensors, llm.tensors)
         self._manifest = manifest
         self._graphs: tuple[HostGraph, HostGraph] | None = (vision, llm)
         self._dtype = np.dtype(manifest.graphs.llm.io_dtype)
+        self.threads = threads or available_cores()
         self.description = _description(manifest, vision, llm)
         self.precisions = _precisions(manifest, vision, llm)
 

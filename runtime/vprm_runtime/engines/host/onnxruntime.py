@@ -70,7 +70,7 @@ class OrtEngine(HostEngine):
     def __init__(self, bundle: Bundle, threads: int | None = None) -> None:
         graphs = bundle.manifest.graphs
         vision, llm = (OrtGraph(bundle.path, graph, threads) for graph in (graphs.vision, graphs.llm))
-        super().__init__(bundle.manifest, vision, llm)
+        super().__init__(bundle.manifest, vision, llm, threads)
 
 
 def import_onnxruntime(need: str, extra: str) -> Any:

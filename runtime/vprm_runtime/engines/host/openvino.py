@@ -92,7 +92,7 @@ class OpenVinoEngine(HostEngine):
                 "both graphs of this bundle are for ONNX Runtime (int8, or target cpu-native): use --device cpu, or "
                 "export it with  --vision-precision fp32  for a vision encoder that OpenVINO runs"
             )
-        super().__init__(bundle.manifest, opened(graphs.vision), opened(graphs.llm))
+        super().__init__(bundle.manifest, opened(graphs.vision), opened(graphs.llm), threads)
 
 
 @contextmanager
