@@ -20,6 +20,7 @@ class Place:
     def __init__(self, admission: "Admission", held_bytes: int, tokens: int) -> None:
         self._admission = admission
         self.held_bytes, self.tokens = held_bytes, tokens
+        self._counted_tokens = 0
 
     def grow(self, held_bytes: int) -> None:
         """The body turned out to be larger than announced. Raises InputError or ServerError as `enter` does."""
@@ -28,12 +29,13 @@ class Place:
         self.held_bytes = held_bytes
 
     def settle(self, tokens: int) -> None:
-        """The tokens are counted: they replace the guess.
+        """The tokens of a row are counted: they replace the guess, and add up over several rows.
 
         Raises InputError if they can never fit, ServerError if they do not fit now.
         """
         admission = self._admission
         admission.learn(tokens)
+        tokens += self._counted_tokens
         limit = admission.limits.max_queue_tokens
         if tokens > limit:
             raise InputError(
@@ -44,7 +46,7 @@ class Place:
         if admission.tokens - self.tokens + tokens > limit:
             raise admission.overloaded()
         admission.tokens += tokens - self.tokens
-        self.tokens = tokens
+        self.tokens = self._counted_tokens = tokens
 
 
 class Admission:

@@ -8,7 +8,7 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from vprm_serving import image_endpoints, score_endpoints, session_endpoints, status_endpoints
+from vprm_serving import compat_endpoints, image_endpoints, score_endpoints, session_endpoints, status_endpoints
 from vprm_serving.endpoint import Endpoint
 from vprm_serving.middleware import Surroundings, read_api_keys
 from vprm_serving.service import Service
@@ -26,6 +26,8 @@ ROUTES = [
     Route("/v1/sessions/{session}/score_next", Endpoint(session_endpoints.score_next), methods=["POST"]),
     Route("/v1/sessions/{session}/fork", Endpoint(session_endpoints.fork, counts=False), methods=["POST"]),
     Route("/v1/sessions/{session}/rewind", Endpoint(session_endpoints.rewind, counts=False), methods=["POST"]),
+    Route("/get_reward", Endpoint(compat_endpoints.get_reward), methods=["POST"]),
+    Route("/pooling", Endpoint(compat_endpoints.pooling), methods=["POST"]),
     Route("/v1/model", status_endpoints.model),
     Route("/healthz", status_endpoints.healthz),
     Route("/readyz", status_endpoints.readyz),
