@@ -31,6 +31,7 @@ def test_public_names_are_these() -> None:
         "MissingExtraError",
         "ScoreOptions",
         "ScoreResult",
+        "ServerError",
         "Session",
         "StepScore",
         "StepScorer",

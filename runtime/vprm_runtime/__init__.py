@@ -11,6 +11,7 @@ from vprm_runtime.errors import (
     EngineError,
     InputError,
     MissingExtraError,
+    ServerError,
     UnsupportedError,
     VprmError,
 )
@@ -32,6 +33,7 @@ __all__ = [
     "MissingExtraError",
     "ScoreOptions",
     "ScoreResult",
+    "ServerError",
     "Session",
     "StepScore",
     "StepScorer",

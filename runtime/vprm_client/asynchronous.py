@@ -1,0 +1,161 @@
+"""The client for asyncio; `client.py` has the same without `await`."""
+
+import asyncio
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import httpx
+
+from vprm_client.calls import Call, Calls, Reply, SessionCalls, Wait
+from vprm_client.client import key_header
+from vprm_client.protocol import Images, Response
+from vprm_runtime.results import ScoreResult, StepScore
+
+Value = TypeVar("Value")
+
+
+class AsyncClient:
+    """Scores on a server as a `StepScorer` does in the process. Tasks of one event loop may share it.
+
+    A failure is always an exception: InputError if the request cannot be scored, EngineError if the engine failed on
+    it, ServerError if the server refused it or could not be reached until the deadline.
+    """
+
+    def __init__(
+        self,
+        url: str = "http://127.0.0.1:8000",
+        *,
+        uds: str | None = None,
+        api_key: str | None = None,
+        timeout_s: float = 120.0,
+        retries: int = 8,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        """Connect lazily.
+
+        Args:
+            url: the server's address.
+            uds: path of its Unix socket, instead of a TCP connection.
+            api_key: a key, if the server wants one.
+            timeout_s: seconds that a request may take, all tries together; the server is told.
+            retries: tries after the first, if the server is full, restarting or out of reach.
+            transport: an httpx transport, instead of `uds`.
+        """
+        self._http = httpx.AsyncClient(
+            base_url=url, headers=key_header(api_key), transport=transport or httpx.AsyncHTTPTransport(uds=uds)
+        )
+        self._calls = Calls(timeout_s, retries)
+
+    async def score(
+        self,
+        images: Images,
+        question: str,
+        responses: Sequence[Response],
+        *,
+        max_tiles: int | None = None,
+        max_steps: int | None = None,
+        aggregate: str | None = None,
+    ) -> ScoreResult:
+        """Score all responses to one question; arguments, results and errors as for `StepScorer.score`."""
+        return await self.drive(
+            self._calls.score(
+                images, question, responses, max_tiles=max_tiles, max_steps=max_steps, aggregate=aggregate
+            )
+        )
+
+    async def select_best_response(
+        self, question: str, responses: Sequence[Response], images: Images = None, *, max_steps: int | None = None
+    ) -> list[Response]:
+        """Responses by mean step score, best first, with the model card's defaults. Raises if one cannot be scored."""
+        return await self.drive(self._calls.select(question, responses, images, max_steps))
+
+    async def session(self, images: Images, question: str, *, max_tiles: int | None = None) -> "AsyncRemoteSession":
+        """Run the images and the question once; then append, score alternatives, fork and rewind."""
+        facts = await self.drive(self._calls.open_session(images, question, max_tiles))
+        return AsyncRemoteSession(self, SessionCalls(self._calls, facts))
+
+    async def model(self) -> dict[str, Any]:
+        """What the server scores with, its limits, its queue and cache."""
+        facts: dict[str, Any] = await self.drive(self._calls.request("GET", "/v1/model"))
+        return facts
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def drive(self, call: Call[Value]) -> Value:
+        """Do what a call asks for until it has its result."""
+        reply: Reply = None
+        while True:
+            try:
+                action = call.send(reply)
+            except StopIteration as end:
+                value: Value = end.value
+                return value
+            if isinstance(action, Wait):
+                await asyncio.sleep(action.seconds)
+                reply = None
+                continue
+            try:
+                reply = await self._http.request(action.method, action.path, timeout=action.timeout_s, **action.options)
+            except httpx.TransportError as error:
+                reply = error
+
+
+class AsyncRemoteSession:
+    """A session on the server; methods as of `vprm_runtime.Session`. Not for several threads at once."""
+
+    def __init__(self, client: AsyncClient, calls: SessionCalls) -> None:
+        self._client, self._calls = client, calls
+
+    @property
+    def tiles(self) -> tuple[int, ...]:
+        """Number of tiles of each image, thumbnail included."""
+        return self._calls.tiles
+
+    @property
+    def prefix_tokens(self) -> int:
+        """Number of tokens before the first step."""
+        return self._calls.prefix_tokens
+
+    @property
+    def steps(self) -> tuple[StepScore, ...]:
+        """The committed steps and their scores."""
+        return self._calls.steps
+
+    async def append(self, step: str) -> StepScore:
+        """Commit a step."""
+        return await self._client.drive(self._calls.append(step))
+
+    async def score_next(self, alternatives: Sequence[str]) -> ScoreResult:
+        """Score alternatives for the next step; commits none."""
+        return await self._client.drive(self._calls.score_next(alternatives))
+
+    async def fork(self) -> "AsyncRemoteSession":
+        """A second session with the same past."""
+        return AsyncRemoteSession(self._client, self._calls.forked(await self._client.drive(self._calls.fork())))
+
+    async def rewind(self, steps: int = 1) -> None:
+        """Forget the last committed steps."""
+        await self._client.drive(self._calls.rewind(steps))
+
+    async def close(self) -> None:
+        """Give the server's memory back."""
+        await self._client.drive(self._calls.close())
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()

@@ -1,0 +1,180 @@
+"""The calls of both clients without any input or output: generators of what to send and how long to wait.
+
+A driver sends each `Send` and hands the answer in, or the error that kept it from one; it sleeps for each `Wait`.
+"""
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import httpx
+
+from vprm_client.protocol import (
+    Images,
+    Patience,
+    Response,
+    SentImage,
+    error_of,
+    is_retried,
+    query_of,
+    result_of,
+    row_of,
+    sent_images,
+    step_of,
+)
+from vprm_runtime.errors import InputError, ServerError
+from vprm_runtime.results import ScoreResult, StepScore
+
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True)
+class Send:
+    """A request to send. `options` are httpx's; `timeout_s` bounds this try."""
+
+    method: str
+    path: str
+    timeout_s: float
+    options: dict[str, Any] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Wait:
+    """A pause before the next try."""
+
+    seconds: float
+
+
+Reply = httpx.Response | httpx.TransportError | None
+Call = Generator[Send | Wait, Reply, Value]
+
+
+class Calls:
+    """All calls of one client, and which images its server has."""
+
+    def __init__(self, timeout_s: float, retries: int) -> None:
+        self._timeout_s, self._retries = timeout_s, retries
+        self._uploaded: set[str] = set()
+
+    def request(self, method: str, path: str, *, retry: bool = True, **options: Any) -> Call[Any]:
+        """One request, tried again while that may help; its JSON."""
+        patience = Patience(self._timeout_s, self._retries if retry else 0)
+        while True:
+            left = patience.remaining_s
+            headers = {"x-vprm-timeout-ms": str(max(1, round(1000 * left)))}
+            reply = yield Send(method, path, left, {**options, "headers": headers})
+            if isinstance(reply, httpx.Response):
+                if reply.is_success:
+                    return _json(reply)
+                found = error_of(reply.status_code, _json(reply), reply.headers.get("retry-after"))
+                if not isinstance(found, ServerError) or not is_retried(reply.status_code, found.code):
+                    raise found
+                failure = found
+            else:
+                failure = ServerError(f"the server cannot be reached: {reply!r}", code="unreachable")
+            wait_s = patience.next_wait_s(failure.retry_after_s)
+            if wait_s is None:
+                raise failure
+            yield Wait(wait_s)
+
+    def score(
+        self, images: Images, question: str, responses: Sequence[Response], **options: int | str | None
+    ) -> Call[ScoreResult]:
+        """POST /v1/score."""
+        sent = sent_images(images)
+        row = row_of(sent, question, responses)
+        return result_of((yield from self._with_images("/v1/score", row, sent, options)))
+
+    def select(
+        self, question: str, responses: Sequence[Response], images: Images, max_steps: int | None
+    ) -> Call[list[Response]]:
+        """POST /v1/select."""
+        sent = sent_images(images)
+        row = row_of(sent, question, responses)
+        body = yield from self._with_images("/v1/select", row, sent, {"max_steps": max_steps})
+        return [responses[index] for index in body["ranking"]]
+
+    def open_session(self, images: Images, question: str, max_tiles: int | None) -> Call[dict[str, Any]]:
+        """POST /v1/sessions."""
+        sent = sent_images(images)
+        row = {"image": [image.reference for image in sent], "question": question}
+        facts: dict[str, Any] = yield from self._with_images("/v1/sessions", row, sent, {"max_tiles": max_tiles})
+        return facts
+
+    def _with_images(
+        self, path: str, row: dict[str, Any], sent: Sequence[SentImage], options: dict[str, int | str | None]
+    ) -> Call[Any]:
+        """Send a row; images that the server does not have, or has no longer, are uploaded before."""
+        query = query_of(options)
+        yield from self._upload([image for image in sent if image.digest not in self._uploaded])
+        try:
+            return (yield from self.request("POST", path, json=row, params=query))
+        except InputError as error:
+            if error.code != "unknown_image":
+                raise
+        yield from self._upload(sent)
+        return (yield from self.request("POST", path, json=row, params=query))
+
+    def _upload(self, images: Sequence[SentImage]) -> Call[None]:
+        for image in images:
+            if not image.is_inline:
+                yield from self.request("PUT", f"/v1/images/{image.digest}", content=image.content)
+                self._uploaded.add(image.digest)
+
+
+class SessionCalls:
+    """The calls of a session on the server, and what it has committed."""
+
+    def __init__(self, calls: Calls, facts: dict[str, Any]) -> None:
+        self._calls = calls
+        self._path = f"/v1/sessions/{facts['session']}"
+        self.tiles: tuple[int, ...] = tuple(facts["tiles"])
+        self.prefix_tokens: int = facts["prefix_tokens"]
+        self.steps: tuple[StepScore, ...] = tuple(step_of(step) for step in facts["steps"])
+
+    def append(self, step: str) -> Call[StepScore]:
+        """Commit a step; a repeated try commits it once."""
+        body = {"step": step, "after": len(self.steps)}
+        scored = step_of((yield from self._calls.request("POST", f"{self._path}/append", json=body)))
+        self.steps = (*self.steps, scored)
+        return scored
+
+    def score_next(self, alternatives: Sequence[str]) -> Call[ScoreResult]:
+        """Score alternatives for the next step."""
+        if isinstance(alternatives, str):
+            raise InputError("alternatives must be a list, got one string: put it into a list")
+        body = {"alternatives": list(alternatives)}
+        return result_of((yield from self._calls.request("POST", f"{self._path}/score_next", json=body)))
+
+    def fork(self) -> Call[dict[str, Any]]:
+        """A second session with the same past."""
+        facts: dict[str, Any] = yield from self._calls.request("POST", f"{self._path}/fork", retry=False)
+        return facts
+
+    def forked(self, facts: dict[str, Any]) -> "SessionCalls":
+        """The calls of the session that `fork` made."""
+        return SessionCalls(self._calls, facts)
+
+    def rewind(self, steps: int) -> Call[None]:
+        """Forget the last committed steps. Not tried again: a second time would forget more."""
+        facts = yield from self._calls.request("POST", f"{self._path}/rewind", json={"steps": steps}, retry=False)
+        self.steps = tuple(step_of(step) for step in facts["steps"])
+
+    def close(self) -> Call[None]:
+        """Give the server's memory back."""
+        try:
+            yield from self._calls.request("DELETE", self._path)
+        except InputError as error:
+            if error.code != "unknown_session":
+                raise
+
+
+def _json(answer: httpx.Response) -> Any:
+    if not answer.content:
+        return {}
+    try:
+        return answer.json()
+    except ValueError as error:
+        if answer.is_success:
+            raise ServerError("the server's answer is not JSON: is it a vprm server?") from error
+        return {}

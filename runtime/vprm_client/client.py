@@ -1,0 +1,165 @@
+"""The blocking client. `asynchronous.py` has the same with `await`."""
+
+import time
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import httpx
+
+from vprm_client.calls import Call, Calls, Reply, SessionCalls, Wait
+from vprm_client.protocol import Images, Response
+from vprm_runtime.results import ScoreResult, StepScore
+
+Value = TypeVar("Value")
+
+
+class Client:
+    """Scores on a server as a `StepScorer` does in the process. Threads may share it.
+
+    A failure is always an exception: InputError if the request cannot be scored, EngineError if the engine failed on
+    it, ServerError if the server refused it or could not be reached until the deadline.
+    """
+
+    def __init__(
+        self,
+        url: str = "http://127.0.0.1:8000",
+        *,
+        uds: str | None = None,
+        api_key: str | None = None,
+        timeout_s: float = 120.0,
+        retries: int = 8,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        """Connect lazily.
+
+        Args:
+            url: the server's address.
+            uds: path of its Unix socket, instead of a TCP connection.
+            api_key: a key, if the server wants one.
+            timeout_s: seconds that a request may take, all tries together; the server is told.
+            retries: tries after the first, if the server is full, restarting or out of reach.
+            transport: an httpx transport, instead of `uds`.
+        """
+        self._http = httpx.Client(
+            base_url=url, headers=key_header(api_key), transport=transport or httpx.HTTPTransport(uds=uds)
+        )
+        self._calls = Calls(timeout_s, retries)
+
+    def score(
+        self,
+        images: Images,
+        question: str,
+        responses: Sequence[Response],
+        *,
+        max_tiles: int | None = None,
+        max_steps: int | None = None,
+        aggregate: str | None = None,
+    ) -> ScoreResult:
+        """Score all responses to one question; arguments, results and errors as for `StepScorer.score`."""
+        return self.drive(
+            self._calls.score(
+                images, question, responses, max_tiles=max_tiles, max_steps=max_steps, aggregate=aggregate
+            )
+        )
+
+    def select_best_response(
+        self, question: str, responses: Sequence[Response], images: Images = None, *, max_steps: int | None = None
+    ) -> list[Response]:
+        """Responses by mean step score, best first, with the model card's defaults. Raises if one cannot be scored."""
+        return self.drive(self._calls.select(question, responses, images, max_steps))
+
+    def session(self, images: Images, question: str, *, max_tiles: int | None = None) -> "RemoteSession":
+        """Run the images and the question once; then append, score alternatives, fork and rewind."""
+        facts = self.drive(self._calls.open_session(images, question, max_tiles))
+        return RemoteSession(self, SessionCalls(self._calls, facts))
+
+    def model(self) -> dict[str, Any]:
+        """What the server scores with, its limits, its queue and cache."""
+        facts: dict[str, Any] = self.drive(self._calls.request("GET", "/v1/model"))
+        return facts
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def drive(self, call: Call[Value]) -> Value:
+        """Do what a call asks for until it has its result."""
+        reply: Reply = None
+        while True:
+            try:
+                action = call.send(reply)
+            except StopIteration as end:
+                value: Value = end.value
+                return value
+            if isinstance(action, Wait):
+                time.sleep(action.seconds)
+                reply = None
+                continue
+            try:
+                reply = self._http.request(action.method, action.path, timeout=action.timeout_s, **action.options)
+            except httpx.TransportError as error:
+                reply = error
+
+
+class RemoteSession:
+    """A session on the server; methods as of `vprm_runtime.Session`. Not for several threads at once."""
+
+    def __init__(self, client: Client, calls: SessionCalls) -> None:
+        self._client, self._calls = client, calls
+
+    @property
+    def tiles(self) -> tuple[int, ...]:
+        """Number of tiles of each image, thumbnail included."""
+        return self._calls.tiles
+
+    @property
+    def prefix_tokens(self) -> int:
+        """Number of tokens before the first step."""
+        return self._calls.prefix_tokens
+
+    @property
+    def steps(self) -> tuple[StepScore, ...]:
+        """The committed steps and their scores."""
+        return self._calls.steps
+
+    def append(self, step: str) -> StepScore:
+        """Commit a step."""
+        return self._client.drive(self._calls.append(step))
+
+    def score_next(self, alternatives: Sequence[str]) -> ScoreResult:
+        """Score alternatives for the next step; commits none."""
+        return self._client.drive(self._calls.score_next(alternatives))
+
+    def fork(self) -> "RemoteSession":
+        """A second session with the same past."""
+        return RemoteSession(self._client, self._calls.forked(self._client.drive(self._calls.fork())))
+
+    def rewind(self, steps: int = 1) -> None:
+        """Forget the last committed steps."""
+        self._client.drive(self._calls.rewind(steps))
+
+    def close(self) -> None:
+        """Give the server's memory back."""
+        self._client.drive(self._calls.close())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def key_header(api_key: str | None) -> dict[str, str]:
+    """The header that shows a key."""
+    return {} if api_key is None else {"authorization": f"Bearer {api_key}"}

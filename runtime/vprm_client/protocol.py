@@ -1,0 +1,158 @@
+"""What both clients have in common and no network: rows to send, results to read, when to try again."""
+
+import base64
+import hashlib
+import random
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vprm_runtime.errors import EngineError, InputError, ServerError, VprmError
+from vprm_runtime.results import CandidateScore, ScoreResult, StepScore
+
+Image = str | Path | bytes | Any
+"""A path on this machine, the bytes of an image file, or a Pillow image."""
+Images = Image | Sequence[Image] | None
+Response = str | Sequence[str]
+
+INLINE_BYTES = 1 << 12
+"""Images of at most this size travel with every request; larger ones are uploaded once."""
+_DIGEST_BYTES = 32
+_RETRIED_STATUS = frozenset({429, 500, 502, 503, 504})
+_SERVER_CODES = frozenset({"overloaded", "draining", "deadline", "unauthorized", "server"})
+_FIRST_WAIT_S = 0.1
+_LONGEST_WAIT_S = 8.0
+
+
+@dataclass(frozen=True)
+class SentImage:
+    """An image's file content and its digest."""
+
+    content: bytes
+    digest: str
+
+    @property
+    def is_inline(self) -> bool:
+        """Whether it travels with the request."""
+        return len(self.content) <= INLINE_BYTES
+
+    @property
+    def reference(self) -> str:
+        """What stands for it in a row."""
+        return base64_url(self.content) if self.is_inline else f"blake2b:{self.digest}"
+
+
+def base64_url(content: bytes) -> str:
+    """A data URL; the server tells the format by content."""
+    return "data:;base64," + base64.b64encode(content).decode()
+
+
+def sent_images(images: Images) -> list[SentImage]:
+    """The images to send, in order. Raises InputError if one cannot be read."""
+    if images is None:
+        return []
+    given = list(images) if isinstance(images, list | tuple) else [images]
+    sent = []
+    for image in given:
+        content = _content(image)
+        sent.append(SentImage(content, hashlib.blake2b(content, digest_size=_DIGEST_BYTES).hexdigest()))
+    return sent
+
+
+def _content(image: Image) -> bytes:
+    if isinstance(image, bytes):
+        return image
+    if isinstance(image, str | Path):
+        try:
+            return Path(image).read_bytes()
+        except (OSError, ValueError) as error:
+            raise InputError(f"no image file at {str(image)[:200]}: check the path ({type(error).__name__})") from error
+    if hasattr(image, "save") and hasattr(image, "convert"):  # a Pillow image: RGB pixels, losslessly
+        import io
+
+        file = io.BytesIO()
+        image.convert("RGB").save(file, "PNG")
+        return file.getvalue()
+    raise InputError(f"an image is a path, bytes or a Pillow image, got {type(image).__name__}")
+
+
+def row_of(images: Sequence[SentImage], question: str, responses: Sequence[Response]) -> dict[str, Any]:
+    """The row of a call. Raises InputError on a string where a list is wanted, or no responses."""
+    if isinstance(responses, str):
+        raise InputError("responses must be a list, got one string: put it into a list")
+    texts = [response if isinstance(response, str) else list(response) for response in responses]
+    if not texts:
+        raise InputError("responses must be a list with at least one response")
+    return {"image": [image.reference for image in images], "question": question, "responses": texts}
+
+
+def query_of(options: Mapping[str, int | str | None]) -> dict[str, str]:
+    """Options as query parameters; None is left out."""
+    return {name: str(value) for name, value in options.items() if value is not None}
+
+
+def result_of(document: Mapping[str, Any]) -> ScoreResult:
+    """The result in a document. Raises ServerError if it is none: a number is never made up."""
+    try:
+        candidates = tuple(
+            CandidateScore(
+                result["index"],
+                None if result["score"] is None else float(result["score"]),
+                tuple(step_of(step) for step in result["steps"]),
+                result["error"],
+                result.get("code"),
+            )
+            for result in document["results"]
+        )
+        return ScoreResult(tuple(document["tiles"]), candidates)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ServerError(f"the server's answer is no document ({error!r}): is it a vprm server?") from error
+
+
+def step_of(step: Mapping[str, Any]) -> StepScore:
+    """A step with its score. Raises ServerError if it is none."""
+    try:
+        return StepScore(str(step["text"]), float(step["score"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ServerError(f"the server's answer has no step ({error!r}): is it a vprm server?") from error
+
+
+def error_of(status: int, body: object, retry_after: str | None) -> VprmError:
+    """The error that a status and a body stand for, of the class that scoring in the process would raise."""
+    known = body if isinstance(body, Mapping) else {}
+    code = str(known.get("code", "server"))
+    message = str(known.get("error", f"the server answered with status {status}"))
+    wait = float(retry_after) if retry_after is not None and retry_after.isascii() and retry_after.isdigit() else None
+    if code in _SERVER_CODES:
+        return ServerError(message, code=code, retry_after_s=wait)
+    return InputError(message, code=code) if 400 <= status < 500 else EngineError(message, code=code)
+
+
+def is_retried(status: int, code: str) -> bool:
+    """Whether the same request may succeed later. An engine's failure on this very request is not tried again."""
+    return status in _RETRIED_STATUS and code not in ("engine", "not_finite", "deadline")
+
+
+class Patience:
+    """How long to try: waits that double, with full jitter, at least what the server asked for, until a deadline."""
+
+    def __init__(self, timeout_s: float, retries: int) -> None:
+        self._until = time.monotonic() + timeout_s
+        self._left = retries
+        self._wait_s = _FIRST_WAIT_S
+
+    @property
+    def remaining_s(self) -> float:
+        """Seconds until the deadline, at least a millisecond."""
+        return max(0.001, self._until - time.monotonic())
+
+    def next_wait_s(self, retry_after_s: float | None) -> float | None:
+        """Seconds to wait before the next try; None if there is none."""
+        wait = random.uniform(0, self._wait_s) + (retry_after_s or 0.0)
+        self._wait_s = min(_LONGEST_WAIT_S, 2 * self._wait_s)
+        self._left -= 1
+        if self._left < 0 or wait >= self.remaining_s:
+            return None
+        return wait

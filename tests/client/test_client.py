@@ -1,0 +1,193 @@
+"""The clients: code moves between the process and a server by one line, and a failure is never a number."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from PIL import Image
+from tests.serving.conftest import RunningServer, running
+
+import vprm
+from vprm_demo import example
+from vprm_runtime import EngineError, InputError, ServerError, StepScorer
+from vprm_serving.service import Service
+from vprm_serving.settings import Settings
+
+
+@pytest.fixture(scope="module")
+def server(demo_bundle: Path) -> Iterator[RunningServer]:
+    with running(Service(Settings(bundle=demo_bundle))) as started:
+        yield started
+
+
+def test_score_is_the_scorers_own(
+    server: RunningServer, demo_scorer: StepScorer, picture: Callable[..., Image.Image]
+) -> None:
+    shown = example()
+    with vprm.Client(server.url) as client:
+        for images in (shown.image, shown.image.read_bytes(), [picture(500, 300), picture(40, 30)], None):
+            remote = client.score(images, shown.question, shown.responses, max_steps=3, aggregate="min")
+            local = demo_scorer.score(images, shown.question, shown.responses, max_steps=3, aggregate="min")
+            assert type(remote) is type(local)
+            assert remote.tiles == local.tiles
+            assert remote.scores == pytest.approx(local.scores, abs=1e-6)
+            assert remote.step_scores == pytest.approx(local.step_scores, abs=1e-6, nan_ok=True)
+            assert remote.ranking == local.ranking
+        ranked = client.select_best_response(shown.question, shown.responses[::-1], shown.image)
+        assert ranked == shown.responses
+        assert client.model()["engines"] == 1
+
+
+def test_a_response_that_cannot_be_scored_carries_its_error(server: RunningServer) -> None:
+    with vprm.Client(server.url) as client:
+        result = client.score(None, "Which?", ["One.", []])
+        assert result[1].score is None
+        assert "no steps" in (result[1].error or "")
+        assert result.best == 0
+
+
+def test_an_image_is_uploaded_once_and_again_when_the_server_forgot_it(
+    server: RunningServer, picture: Callable[..., Image.Image]
+) -> None:
+    image = picture(600, 400, seed=7)
+    with vprm.Client(server.url) as client:
+        before = len(server.service.uploads)
+        first = client.score(image, "Which?", ["One."])
+        client.score(image, "Which?", ["Two."])
+        assert len(server.service.uploads) == before + 1
+        server.service.uploads._ttl_s = -1.0
+        server.service.uploads.expire()
+        server.service.uploads._ttl_s = 3600.0
+        assert len(server.service.uploads) == 0
+        assert client.score(image, "Which?", ["One."]).scores == pytest.approx(first.scores, abs=1e-6)
+
+
+def test_sessions_are_the_scorers_own(server: RunningServer, demo_scorer: StepScorer) -> None:
+    shown = example()
+    steps = shown.responses[1].split("\n\n")
+    with vprm.Client(server.url) as client, client.session(shown.image, shown.question) as remote:
+        local = demo_scorer.session(shown.image, shown.question)
+        assert (remote.tiles, remote.prefix_tokens) == (local.tiles, local.prefix_tokens)
+        for step in steps[:2]:
+            assert remote.append(step).score == pytest.approx(local.append(step).score, abs=1e-6)
+        with remote.fork() as other:
+            wanted = local.score_next(["So 40.", "So 51."]).scores
+            assert other.score_next(["So 40.", "So 51."]).scores == pytest.approx(wanted, abs=1e-6)
+        remote.rewind()
+        assert [step.text for step in remote.steps] == steps[:1]
+        remote.close()
+        with pytest.raises(InputError, match="no session"):
+            remote.append("x")
+
+
+def test_the_asynchronous_client_does_the_same(server: RunningServer, demo_scorer: StepScorer) -> None:
+    shown = example()
+    wanted = demo_scorer.score(shown.image, shown.question, shown.responses)
+
+    async def run() -> None:
+        async with vprm.AsyncClient(server.url) as client:
+            calls = [client.score(shown.image, shown.question, shown.responses) for _ in range(4)]
+            for result in await asyncio.gather(*calls):
+                assert result.scores == pytest.approx(wanted.scores, abs=1e-6)
+            async with await client.session(shown.image, shown.question) as session:
+                first = shown.responses[0].split("\n\n")[0]
+                assert (await session.append(first)).score == pytest.approx(wanted[0].steps[0].score, abs=1e-6)
+
+    asyncio.run(run())
+
+
+def answering(*answers: Any) -> tuple[httpx.MockTransport, list[httpx.Request]]:
+    """A server that answers with these in turn, the last one for ever; an exception is raised."""
+    asked: list[httpx.Request] = []
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        asked.append(request)
+        answer = answers[min(len(asked), len(answers)) - 1]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    return httpx.MockTransport(handle), asked
+
+
+DOCUMENT = {"tiles": [], "results": [{"index": 0, "score": 0.5, "steps": [], "error": None}], "best": 0}
+
+
+def full() -> httpx.Response:
+    return httpx.Response(429, json={"error": "full", "code": "overloaded"})
+
+
+@pytest.mark.parametrize(
+    "failures",
+    [
+        [full(), full()],
+        [httpx.Response(503, json={"error": "stopping", "code": "draining"})],
+        [httpx.ConnectError("refused"), httpx.RemoteProtocolError("closed"), httpx.ReadError("reset")],
+        [httpx.Response(502, text="<html>bad gateway</html>")],
+    ],
+)
+def test_what_may_pass_is_tried_again(failures: list[Any]) -> None:
+    transport, asked = answering(*failures, httpx.Response(200, json=DOCUMENT))
+    with vprm.Client(transport=transport) as client:
+        assert client.score(None, "Q?", ["a"]).scores.tolist() == [0.5]
+    assert len(asked) == len(failures) + 1
+    assert all(int(request.headers["x-vprm-timeout-ms"]) > 0 for request in asked)
+
+
+@pytest.mark.parametrize(
+    ("answer", "error", "code"),
+    [
+        (httpx.Response(422, json={"error": "blank", "code": "invalid_input"}), InputError, "invalid_input"),
+        (httpx.Response(500, json={"error": "engine", "code": "engine"}), EngineError, "engine"),
+        (httpx.Response(401, json={"error": "key", "code": "unauthorized"}), ServerError, "unauthorized"),
+        (httpx.Response(504, json={"error": "late", "code": "deadline"}), ServerError, "deadline"),
+        (httpx.Response(404, text="not here"), ServerError, "server"),
+        (httpx.Response(200, text="<html>"), ServerError, "server"),
+        (httpx.Response(200, json={"scores": [0.0]}), ServerError, "server"),
+        (httpx.Response(200, json={**DOCUMENT, "results": [{"index": 0, "score": "x"}]}), ServerError, "server"),
+    ],
+)
+def test_a_failure_is_an_error_at_once(answer: httpx.Response, error: type[Exception], code: str) -> None:
+    transport, asked = answering(answer)
+    with vprm.Client(transport=transport) as client, pytest.raises(error) as raised:
+        client.score(None, "Q?", ["a"])
+    assert getattr(raised.value, "code", None) == code
+    assert len(asked) == 1
+
+
+def test_trying_ends_with_the_deadline_or_the_number_of_tries() -> None:
+    transport, asked = answering(httpx.ConnectError("refused"))
+    with vprm.Client(transport=transport, retries=2) as client, pytest.raises(ServerError, match="reached"):
+        client.score(None, "Q?", ["a"])
+    assert len(asked) == 3
+    transport, asked = answering(
+        httpx.Response(429, json={"error": "", "code": "overloaded"}, headers={"retry-after": "9"})
+    )
+    with vprm.Client(transport=transport, timeout_s=5) as client, pytest.raises(ServerError) as raised:
+        client.score(None, "Q?", ["a"])
+    assert (raised.value.code, raised.value.retry_after_s, len(asked)) == ("overloaded", 9.0, 1)
+
+
+def test_a_string_is_no_list_of_responses() -> None:
+    with vprm.Client() as client, pytest.raises(InputError, match="must be a list"):
+        client.score(None, "Q?", "one response")
+
+
+def test_the_missing_extra_is_named() -> None:
+    code = "import sys; sys.modules['httpx'] = None\nimport vprm\nvprm.Client"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "pip install 'vprm[client]'" in done.stderr
+
+
+def test_the_client_loads_neither_engine_nor_server() -> None:
+    heavy = "('onnxruntime', 'starlette', 'uvicorn', 'tokenizers', 'vprm_serving')"
+    code = f"import sys, vprm; vprm.Client; print([m for m in {heavy} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() in ("[]", "['tokenizers']")
