@@ -140,17 +140,21 @@ static const OrtCustomOp attention_op = {
     .compute_v2 = compute,
 };
 
-/* Found by name when the library is registered with session options. The domain lives as long as the process. */
+/* A domain with all operators of this package, added to session options. It is the caller's, and has to outlive every
+ * session made from the options. */
+OrtStatus *vprm_add_operators(const OrtApi *api, OrtSessionOptions *options, OrtCustomOpDomain **domain) {
+    *domain = NULL;
+    TRY(ORT_CREATE_CUSTOM_OP_DOMAIN("vprm", domain));
+    TRY(ORT_CUSTOM_OP_DOMAIN_ADD(*domain, &attention_op));
+    TRY(ORT_CUSTOM_OP_DOMAIN_ADD(*domain, &vprm_linear_op));
+    return ORT_ADD_CUSTOM_OP_DOMAIN(options, *domain);
+}
+
+/* Found by name when the library is registered with session options, from any thread. ONNX Runtime does not say when the
+ * last session of these options is gone, so the domain, some hundred bytes, lives as long as the process. */
 __attribute__((visibility("default"))) OrtStatus *RegisterCustomOps(OrtSessionOptions *options, const OrtApiBase *base) {
     const OrtApi *api = base->get_api(ORT_API_VERSION);
     if (api == NULL) return NULL; /* older than 1.17: opening the graph will say that the operator is unknown */
-    static OrtCustomOpDomain *domain;
-    if (domain == NULL) {
-        OrtCustomOpDomain *made = NULL;
-        TRY(ORT_CREATE_CUSTOM_OP_DOMAIN("vprm", &made));
-        TRY(ORT_CUSTOM_OP_DOMAIN_ADD(made, &attention_op));
-        TRY(ORT_CUSTOM_OP_DOMAIN_ADD(made, &vprm_linear_op));
-        domain = made;
-    }
-    return ORT_ADD_CUSTOM_OP_DOMAIN(options, domain);
+    OrtCustomOpDomain *domain = NULL;
+    return vprm_add_operators(api, options, &domain);
 }
