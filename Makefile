@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 NATIVE := runtime/build_native.py $(wildcard runtime/native/*.[ch])
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test versions lint clean
+.PHONY: demo test versions lint cpp clean
 
 demo: $(VENV)/.lean
 	$(BIN)/vprm score
@@ -16,6 +16,11 @@ test: $(VENV)/.dev lint
 # Tests that decide numbers under the oldest and the newest supported Pillow and transformers; needs a package index.
 versions: $(VENV)/.dev
 	VPRM_VERSION_TESTS=1 $(BIN)/python -m pytest -n 0 tests/test_versions.py
+
+# libvprm, the C and C++ library (docs/embedding.md); Debian: cmake ninja-build g++ nlohmann-json3-dev
+cpp:
+	cmake -S runtime/cpp -B build/cpp/library -G Ninja
+	ninja -C build/cpp/library
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
