@@ -38,15 +38,6 @@ void check_names(const std::string &file, const std::set<std::string> &expected,
                            "\" is in one of them only; export the bundle again");
 }
 
-std::string level_name() {
-    switch (vprm_level()) {
-        case VPRM_AMX_BF16: return "AMX_BF16";
-        case VPRM_AVX512_BF16: return "AVX512_BF16";
-        case VPRM_NONE: break;
-    }
-    return "NONE";
-}
-
 }  // namespace
 
 Engine::Engine(std::shared_ptr<OrtLibrary> library, const Bundle &bundle, int threads, const Log &log)
@@ -73,7 +64,7 @@ void Engine::check_tensors() const {
 std::string Engine::description() const {
     const std::string library = "ONNX Runtime " + library_->version();
     const auto with_level = [&](const GraphInfo &graph) {
-        return graph.is_native() ? library + " with " + level_name() + " attention" : library;
+        return graph.is_native() ? library + " with native operators at " + native_description() : library;
     };
     const std::string vision = with_level(manifest_.vision), llm = with_level(manifest_.llm);
     if (vision == llm)

@@ -53,9 +53,7 @@ OrtGraph::OrtGraph(std::shared_ptr<OrtLibrary> library, const std::filesystem::p
     check_status(api, ORT_SET_LOGGER(options.get(), pass_on, log_.get()), doing);
     if (threads > 0) check_status(api, ORT_SET_THREADS(options.get(), threads), doing);
     if (graph.is_native()) {
-        if (vprm_level() == VPRM_NONE)
-            throw engine_error("this bundle was exported for --target cpu-native, which needs a CPU with AVX-512 BF16 or "
-                               "AMX BF16: export it with  --target cpu");
+        native_description();  // refuses a level that this CPU does not have
         OrtCustomOpDomain *domain = nullptr;
         OrtStatus *status = vprm_add_operators(api, options.get(), &domain);
         operators_ = OrtHandle<OrtCustomOpDomain>(domain, ORT_RELEASE_CUSTOM_OP_DOMAIN);
