@@ -20,7 +20,7 @@ from vprm_runtime.execution.aggregate import AGGREGATES
 from vprm_runtime.options import MODEL_CARD_MAX_STEPS
 
 if TYPE_CHECKING:
-    from vprm_benchmarks.evaluation.pages import PageContext
+    from vprm_benchmarks.evaluation.page_parts import PageContext
     from vprm_benchmarks.evaluation.scored import DataFile
     from vprm_benchmarks.report import Page
     from vprm_runtime import StepScorer
@@ -101,7 +101,7 @@ def _add_common(parser: argparse.ArgumentParser, demo_rows: int) -> None:
 
 def run_process(args: argparse.Namespace) -> int:
     """Score and evaluate labelled steps. Returns the exit code."""
-    from vprm_benchmarks.evaluation.pages import process_page
+    from vprm_benchmarks.evaluation.process_page import process_page
     from vprm_benchmarks.evaluation.processbench import (
         THRESHOLDS,
         ProcessBenchOptions,
@@ -129,7 +129,7 @@ def run_best_of_n(args: argparse.Namespace) -> int:
     """Score and evaluate choices among responses. Returns the exit code."""
     from vprm_benchmarks.evaluation.answers import AnswerJudge
     from vprm_benchmarks.evaluation.best_of_n import evaluate_best_of_n, questions_from_scored
-    from vprm_benchmarks.evaluation.pages import best_of_n_page
+    from vprm_benchmarks.evaluation.choice_page import best_of_n_page
     from vprm_benchmarks.evaluation.scored import DataFile, score_rows
     from vprm_demo import best_of_n_rows
     from vprm_runtime import ScoreOptions
@@ -157,7 +157,7 @@ def _open_scorer(args: argparse.Namespace) -> StepScorer:
 
 
 def _context(args: argparse.Namespace, scorer: StepScorer, data: DataFile) -> PageContext:
-    from vprm_benchmarks.evaluation.pages import PageContext
+    from vprm_benchmarks.evaluation.page_parts import PageContext
 
     tiling = scorer.manifest.tiling.limited(args.max_tiles)
     name = data.path.name if args.data else f"the demo's held-out rows ({data.path.parent.name})"

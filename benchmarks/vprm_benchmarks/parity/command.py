@@ -53,7 +53,8 @@ def register(subparsers: Subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the comparison and write what was asked for; 0 when every stage passes, else 1."""
     from vprm_benchmarks.parity.api import ParityOptions, run_parity
-    from vprm_benchmarks.parity.report import html_from_report, table_from_report
+    from vprm_benchmarks.parity.report import page_from_report, table_from_report
+    from vprm_benchmarks.report import html_from_page
 
     check_output_file(args.html)
     options = ParityOptions(
@@ -69,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
     with _case_names() as show:
         report = run_parity(resolve_bundle(args.bundle), _checkpoint(args), options, on_case=show)
     if args.html is not None:
-        args.html.write_text(html_from_report(report), encoding="utf-8")
+        args.html.write_text(html_from_page(page_from_report(report)), "utf-8")
     if args.json:
         print_json(report.to_json())
     else:

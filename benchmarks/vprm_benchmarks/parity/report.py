@@ -1,17 +1,17 @@
-"""A parity report, and its three forms: a table for people, one JSON document, a self-contained HTML page with
-plots."""
+"""A parity report, and its three forms: a table for people, one JSON document, a page."""
 
 from __future__ import annotations
 
-import html
-import io
 from dataclasses import asdict, dataclass, field
 
+import numpy as np
 from rich import box
 from rich.table import Table
 from rich.text import Text
 
 from vprm_benchmarks.parity.stages import StageResult
+from vprm_benchmarks.report import COLOURS, Card, Chart, Page, Series, column_chart, line_chart, percent_axis
+from vprm_benchmarks.report import Table as PageTable
 
 
 @dataclass(frozen=True)
@@ -81,68 +81,39 @@ def table_from_report(report: ParityReport) -> Table:
     return table
 
 
-def html_from_report(report: ParityReport) -> str:
-    """One page with the table, a scatter of the two sides' scores and a histogram of their differences, drawn inline
-    as SVG."""
-    rows = "".join(_html_row(stage) for stage in report.stages)
-    verdict = "every stage within its tolerance" if report.passed else "out of tolerance"
-    return f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>vprm parity: {verdict}</title>
-<style>
-body {{ font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 70rem; padding: 0 1rem; color: #1d2330; }}
-table {{ border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }}
-th, td {{ text-align: left; padding: .35rem .6rem; border-bottom: 1px solid #d9dde5; }}
-.ok {{ color: #0a7a3d; }} .failed {{ color: #b3261e; font-weight: 600; }}
-.plots {{ display: flex; flex-wrap: wrap; gap: 1rem; }} .plots svg {{ max-width: 100%; height: auto; }}
-</style></head><body>
-<h1>Parity: <span class="{"ok" if report.passed else "failed"}">{verdict}</span></h1>
-<p>Bundle <code>{html.escape(report.bundle)}</code> ({html.escape(report.precision)}, {html.escape(report.engine)})
-against <code>{html.escape(report.checkpoint)}</code>:
-{report.cases} cases, {report.candidates} candidates, {report.steps} steps.</p>
-<table><thead><tr><th>stage</th><th></th><th>values</th><th>mean</th><th>p99</th>
-<th>max = smallest tolerance that passes</th><th>allowed</th><th>unit</th><th>why this much</th></tr></thead>
-<tbody>{rows}</tbody></table>
-<div class="plots">{_scatter_svg(report)}{_histogram_svg(report)}</div>
-</body></html>
-"""
-
-
-def _html_row(stage: StageResult) -> str:
-    verdict = '<td class="ok">ok</td>' if stage.passed else '<td class="failed">failed</td>'
-    problems = "".join(f"<br>{html.escape(problem)}" for problem in stage.problems[:5])
-    return (
-        f"<tr><td>{stage.stage}</td>{verdict}<td>{stage.values:,}</td><td>{stage.mean:.2e}</td><td>{stage.p99:.2e}</td>"
-        f"<td>{stage.needed:.2e}</td><td>{stage.limit:g}</td><td>{stage.unit}</td>"
-        f"<td>{html.escape(stage.reason)}{problems}</td></tr>"
+def page_from_report(report: ParityReport) -> Page:
+    """The table with reasons, a scatter of the two sides' scores and a histogram of their differences."""
+    rows = tuple(
+        (
+            stage.stage,
+            "ok" if stage.passed else "failed",
+            f"{stage.values:,}",
+            *(f"{error:.2e}" for error in (stage.mean, stage.p99, stage.needed)),
+            f"{stage.limit:g} {stage.unit}",
+            "; ".join([stage.reason, *stage.problems[:5]]),
+        )
+        for stage in report.stages
     )
-
-
-def _scatter_svg(report: ParityReport) -> str:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(5, 4.5), layout="constrained")
-    axes = figure.subplots()
-    axes.plot([0, 1], [0, 1], color="#b8bfcc", linewidth=1, zorder=1)
-    axes.scatter(
-        [pair[0] for pair in report.scores], [pair[1] for pair in report.scores], s=12, color="#2456b3", zorder=2
+    columns = ("Stage", "", "Values", "Mean", "p99", "Max = smallest tolerance that passes", "Allowed", "Why this much")
+    same = Series("equal", ((0.0, 0.0), (1.0, 1.0)), COLOURS[6], "dashed")
+    steps = Series("bundle", tuple(sorted(report.scores)), COLOURS[0], "dots")
+    scatter = line_chart([same, steps], percent_axis("reference step score"), percent_axis("bundle step score"))
+    differences = np.array([got - wanted for wanted, got in report.scores])
+    counts, edges = np.histogram(differences, bins=21) if len(differences) else ((), ())
+    bars = [(f"{low:.1e}", float(count)) for low, count in zip(edges, counts, strict=False)]
+    failed = [stage.stage for stage in report.stages if not stage.passed]
+    return Page(
+        title="Parity: " + ("every stage within its tolerance" if report.passed else "out of tolerance"),
+        subtitle=f"{report.bundle} ({report.precision}, {report.engine}) against {report.checkpoint}",
+        cards=(
+            Card("Stages", f"{len(report.stages) - len(failed)} of {len(report.stages)}", "within their tolerance"),
+            Card("Cases", f"{report.cases:,}", f"{report.candidates:,} candidates"),
+            Card("Steps", f"{report.steps:,}", "scored by both sides"),
+        ),
+        charts=(
+            Chart("Step scores", scatter),
+            Chart("Differences of step scores", column_chart(bars, "bundle minus reference, from", "steps")),
+        ),
+        tables=(PageTable("Stages", columns, rows),),
+        footer="Made by vprm.",
     )
-    axes.set(xlabel="reference step score", ylabel="bundle step score", title="Step scores", xlim=(0, 1), ylim=(0, 1))
-    return _svg(figure)
-
-
-def _histogram_svg(report: ParityReport) -> str:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(5, 4.5), layout="constrained")
-    axes = figure.subplots()
-    axes.hist([got - wanted for wanted, got in report.scores], bins=41, color="#2456b3")
-    axes.set(xlabel="bundle minus reference", ylabel="steps", title="Differences of step scores")
-    axes.ticklabel_format(axis="x", style="sci", scilimits=(-3, 3))
-    return _svg(figure)
-
-
-def _svg(figure: object) -> str:
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None})  # type: ignore[attr-defined]
-    text = buffer.getvalue()
-    return text[text.index("<svg") :]

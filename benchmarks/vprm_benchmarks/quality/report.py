@@ -1,18 +1,13 @@
-"""A comparison as one JSON document, as lines for people, and as one HTML page without outside resources."""
+"""A comparison as one JSON document, as lines for people, and as a page."""
 
-import html
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from vprm_benchmarks.quality.budget import Check
 from vprm_benchmarks.quality.figures import MARGIN, Figures
+from vprm_benchmarks.report import Card, Chart, Page, Table, column_chart, html_from_page
 
 _SHOWN_MARGINS = 20
-_STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:56rem;margin:2rem auto;padding:0 1rem;color:#222}
-table{border-collapse:collapse;margin:1rem 0}td,th{border:1px solid #ccc;padding:.3rem .7rem;text-align:left}
-td.n{text-align:right;font-variant-numeric:tabular-nums}.pass{color:#176b2c}.fail{color:#a4131f;font-weight:600}
-svg text{font:12px system-ui,sans-serif}"""
 
 
 @dataclass(frozen=True)
@@ -91,37 +86,28 @@ class QualityReport:
             rows.append((name, f"{choices.flips_outside:.2%} (margin {MARGIN})", limit(name)))
         return rows
 
+    def page(self) -> Page:
+        """The same for people who judge it later."""
+        errors, choices = self.figures.errors, self.figures.choices
+        charts: tuple[Chart, ...] = ()
+        if self.profile is not None:
+            columns = [(str(layer), value) for layer, value in enumerate(self.profile)]
+            svg = column_chart(columns, "layer", "relative error of cached keys")
+            charts = (Chart("Error by layer", svg),)
+        excluded = f"Kept in floating point: {', '.join(self.kept_high)}" if self.kept_high else ""
+        return Page(
+            title=f"Quality of {self.bundle}: {'within' if self.passed else 'beyond'} the budget",
+            subtitle=f"{self.precision} against {self.against}, {self.rows} rows",
+            cards=(
+                Card("Mean step-score error", f"{errors.mean:.5f}", f"of {errors.steps:,} steps"),
+                Card("Largest", f"{errors.max:.4f}", f"99th percentile {errors.p99:.4f}"),
+                Card("Choice flips", f"{len(choices.flip_margins)} of {choices.choices}", f"margin {MARGIN}"),
+            ),
+            charts=charts,
+            tables=(Table("Figures", ("Figure", "Value", "Budget"), tuple(self.lines()), excluded),),
+            footer="Made by vprm.",
+        )
+
     def to_html(self) -> str:
-        """One page."""
-        verdict = "within the budget" if self.passed else "beyond the budget"
-        failed = {check.name for check in self.checks if not check.passed}
-        body = "".join(
-            f"<tr><td>{html.escape(name)}</td><td class=n>{html.escape(value)}</td>"
-            f"<td class='n {'fail' if name in failed else ''}'>{limit}</td></tr>"
-            for name, value, limit in self.lines()
-        )
-        profile = "" if self.profile is None else f"<h2>Error by layer</h2>{_bars(self.profile)}"
-        kept = f"<p>Kept in floating point: {html.escape(', '.join(self.kept_high))}</p>" if self.kept_high else ""
-        return (
-            f"<!doctype html><html lang=en><meta charset=utf-8><title>Quality of {html.escape(self.bundle)}</title>"
-            f"<style>{_STYLE}</style><h1>Quality of {html.escape(self.bundle)}</h1>"
-            f"<p>{html.escape(self.precision)} against {html.escape(self.against)}, {self.rows} rows: "
-            f"<span class={'pass' if self.passed else 'fail'}>{verdict}</span></p>{kept}"
-            f"<table><tr><th>figure<th>value<th>budget</tr>{body}</table>{profile}</html>\n"
-        )
-
-
-def _bars(values: Sequence[float]) -> str:
-    """Relative error of each layer's cached keys, as bars."""
-    width, height, largest = 26, 160, max([*values, 1e-12])
-    bars = []
-    for layer, value in enumerate(values):
-        tall = value / largest * height
-        x = 10 + layer * width
-        bars.append(
-            f"<rect x={x} y={height - tall + 20:.1f} width={width - 6} height={tall:.1f} fill='#3b6ea5'>"
-            f"<title>layer {layer}: {value:.5f}</title></rect><text x={x} y={height + 36}>{layer}</text>"
-        )
-    label = f"<text x=10 y=14>relative error of the layer's cached keys, largest {largest:.4f}</text>"
-    size = 20 + max(len(values) * width, 360)
-    return f"<svg role=img width={size} height={height + 44} xmlns='http://www.w3.org/2000/svg'>{label}{''.join(bars)}</svg>"
+        """The page as one HTML document. Raises MissingExtraError without Jinja."""
+        return html_from_page(self.page())

@@ -1,4 +1,4 @@
-"""One self-contained HTML file that people judge scores by: pictures, steps coloured by score, curves, tables.
+"""One self-contained HTML file that people judge by: figures, charts, tables, and rows with steps coloured by score.
 
 | module   | in                                  | out                                                     |
 |----------|-------------------------------------|---------------------------------------------------------|
@@ -9,11 +9,22 @@
 `page` knows nothing of scorers or metrics, so other tools can fill it.
 """
 
-from vprm_benchmarks.report.charts import Axis, Bar, Series, bar_chart, line_chart, percent_axis, reliability_chart
+from vprm_benchmarks.report.charts import (
+    COLOURS,
+    Axis,
+    Bar,
+    Series,
+    bar_chart,
+    column_chart,
+    line_chart,
+    percent_axis,
+    reliability_chart,
+)
 from vprm_benchmarks.report.page import Candidate, Card, Chart, Page, Picture, RowView, Step, Table, html_from_page
 from vprm_benchmarks.report.pictures import picture_from_image
 
 __all__ = [
+    "COLOURS",
     "Axis",
     "Bar",
     "Candidate",
@@ -26,6 +37,7 @@ __all__ = [
     "Step",
     "Table",
     "bar_chart",
+    "column_chart",
     "html_from_page",
     "line_chart",
     "percent_axis",

@@ -96,6 +96,26 @@ def bar_chart(bars: Sequence[Bar], label: str) -> str:
     return _svg(parts)
 
 
+def column_chart(columns: Sequence[tuple[str, float]], x_label: str, y_label: str) -> str:
+    """Upright bars of values from 0, with their names; of many names only as many as fit."""
+    top = max([value for _, value in columns], default=0.0) or 1.0
+    width = (WIDTH - LEFT - RIGHT) / max(1, len(columns))
+    every = -(-len(columns) // 12)
+    x = Axis(x_label, 0.0, float(len(columns)), ())
+    y = Axis(y_label, 0.0, top, tuple((top * share, f"{top * share:.3g}") for share in (0.0, 0.5, 1.0)))
+    parts = [_frame(x, y)]
+    for number, (name, value) in enumerate(columns):
+        left, at = LEFT + number * width, _y(y, value)
+        parts.append(
+            f'<rect x="{left + width * 0.1:.1f}" y="{at:.1f}" width="{width * 0.8:.1f}" '
+            f'height="{HEIGHT - BOTTOM - at:.1f}" fill="{COLOURS[0]}"><title>{escape(name)}: {value:.4g}</title></rect>'
+        )
+        if number % every == 0:
+            place = f'x="{left + width / 2:.1f}" y="{HEIGHT - BOTTOM + 16}"'
+            parts.append(f'<text {place} text-anchor="middle">{escape(name)}</text>')
+    return _svg(parts)
+
+
 def percent_axis(label: str, low: float = 0.0, high: float = 1.0, ticks: int = 5) -> Axis:
     """An axis of shares, shown in percent or as numbers from 0 to 1."""
     places = [low + (high - low) * number / ticks for number in range(ticks + 1)]

@@ -97,15 +97,15 @@ class RowView:
 
 @dataclass(frozen=True)
 class Page:
-    """A whole report."""
+    """A whole report; one without rows ends after its tables."""
 
     title: str
     subtitle: str
     cards: tuple[Card, ...]
     charts: tuple[Chart, ...]
     tables: tuple[Table, ...]
-    rows: tuple[RowView, ...]
-    rows_in_all: int
+    rows: tuple[RowView, ...] = ()
+    rows_in_all: int = 0
     rows_note: str = ""
     footer: str = ""
 

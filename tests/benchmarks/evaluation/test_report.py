@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ from vprm_benchmarks.report import (
     Step,
     Table,
     bar_chart,
+    column_chart,
     html_from_page,
     line_chart,
     percent_axis,
@@ -73,6 +75,7 @@ def make_page(text: str = "a step with a rather long text that has to wrap on a 
                 line_chart([Series(text, ((0, 0), (1, 1)), "#000", "marked")], percent_axis(text), percent_axis("y")),
             ),
             Chart("Bins", reliability_chart([(0.2, 0.3, 5), (0.5, 0.5, 0), (0.9, 0.8, 10)])),
+            Chart("Columns", column_chart([(text, 3.0), ("b", 0.0)], text, text)),
             Chart("Bars", bar_chart([Bar("PRM", 0.8, 0.7, 0.9, "#00f")], "accuracy")),
         ),
         tables=(Table("Overall", ("Threshold", *(f"Column {n}" for n in range(12))), (("0.5", *["1"] * 12),), text),),
@@ -92,6 +95,11 @@ def test_nothing_is_loaded_and_text_stays_text() -> None:
     assert not re.findall(r"https?://|url\(|@import", without_texts)
     assert "default-src 'none'" in page
     assert page.count("data:image/jpeg;base64,") == 6
+
+
+def test_a_page_without_rows_has_no_controls() -> None:
+    page = html_from_page(replace(make_page(), rows=(), rows_in_all=0))
+    assert "<script" not in page and 'id="rows"' not in page and "</table>" in page
 
 
 def test_picture_has_the_grid_that_the_model_sees() -> None:

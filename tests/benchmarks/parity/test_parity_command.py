@@ -54,7 +54,7 @@ def test_another_checkpoint_fails_with_exit_code_1(
     assert "out of tolerance" in out
     text = page.read_text(encoding="utf-8")
     assert text.count("<svg") == 2
-    assert 'class="failed"' in text
+    assert "<td>failed</td>" in text
     assert "<script" not in text
     assert "src=" not in text
 
