@@ -15,6 +15,7 @@ GRAPHS = {"onnx", "onnx_ir"}
 ALLOWED = {  # what each room may import of the others; `vprm_demo` is files and rows, and imports nothing
     "runtime/vprm": {"vprm_runtime", "vprm_client"},
     "runtime/vprm_runtime": set(),
+    "runtime/vprm_ray": {"vprm_runtime"},
     "runtime/vprm_serving": {"vprm_runtime"},
     "runtime/vprm_client": {"vprm_runtime"},
     "export/vprm_export": {"vprm_runtime", "vprm_demo"},
@@ -35,6 +36,7 @@ ALLOWED = {  # what each room may import of the others; `vprm_demo` is files and
 BANNED_LIBRARIES = {
     "runtime/vprm": HEAVY | GRAPHS,
     "runtime/vprm_runtime": HEAVY | GRAPHS,
+    "runtime/vprm_ray": HEAVY | GRAPHS,
     "runtime/vprm_serving": HEAVY | GRAPHS,
     "runtime/vprm_client": HEAVY | GRAPHS | {"starlette", "uvicorn", "prometheus_client", "onnxruntime"},
     "export/vprm_export": HEAVY,

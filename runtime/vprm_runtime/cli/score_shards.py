@@ -2,20 +2,22 @@
 
 import argparse
 import hashlib
-import importlib
 import json
 import math
 import os
 import shutil
+import sys
 import time
+from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 from vprm_runtime.bundle.bundle import Bundle
 from vprm_runtime.cli.common import RowBar, positive_int, print_json, resolve_bundle, stderr_console
 from vprm_runtime.cli.shard import CRASHED_EXIT_CODE
-from vprm_runtime.errors import EngineError, InputError
+from vprm_runtime.errors import EngineError, InputError, MissingExtraError
 from vprm_runtime.options import ScoreOptions
 
 _SHARDS_PER_WORKER = 16  # so that at the end no worker waits for long
@@ -65,14 +67,15 @@ def run(args: argparse.Namespace, options: ScoreOptions) -> int:
         _check_same_run(paths.merged, args.input, bundle, options)
         return _finish(args, scored_rows(paths.merged), {}, began)
     shards = _shards(args, paths)
-    pool = _pool(args, bundle)
-    try:
-        with RowBar(f"scoring, {pool.workers} workers") as bar:
-            left = run_shards(
-                shards, paths.scores, pool, image_root=args.image_root, options=options, progress=bar.advance
-            )
-    finally:
-        pool.close()
+    with redirect_stdout(sys.stderr):  # Ray prints there; on stdout there is one document or nothing
+        pool = _pool(args, bundle)
+        try:
+            with RowBar(f"scoring, {pool.workers} workers") as bar:
+                left = run_shards(
+                    shards, paths.scores, pool, image_root=args.image_root, options=options, progress=bar.advance
+                )
+        finally:
+            pool.close()
     if left:
         names = "; ".join(f"{name}: {why}" for name, why in list(left.items())[:5])
         raise EngineError(
@@ -171,5 +174,10 @@ def _pool(args: argparse.Namespace, bundle: Path) -> Any:
         return LocalWorkers(ScorerSettings(str(bundle), args.device, threads), workers)
     cpus = args.worker_cpus or 1
     settings = ScorerSettings(str(bundle), args.device, cpus)
-    offline = importlib.import_module("vprm_ray.offline")  # another room, found when asked for
-    return offline.RayWorkers.connected(args.ray, settings, args.workers, cpus, args.worker_gpus or 0.0)
+    for hook in entry_points(group="vprm.workers", name="ray"):
+        try:
+            connected = hook.load()
+        except ModuleNotFoundError as error:
+            raise MissingExtraError("--ray", "ray") from error
+        return connected(args.ray, settings, args.workers, cpus, args.worker_gpus or 0.0)
+    raise InputError("Ray workers are not installed: install vprm again with its extra ray")

@@ -61,11 +61,6 @@ class LocalWorkers:
         """How many there are."""
         return len(self._processes)
 
-    @property
-    def process_ids(self) -> list[int]:
-        """Their processes, by worker."""
-        return [process.popen.pid for process in self._processes]
-
     def assign(self, worker: int, task: ShardTask) -> None:
         """Give a worker that is ready its next shard."""
         with contextlib.suppress(OSError):  # it has died: the event comes

@@ -1,0 +1,1 @@
+"""Scoring on Ray: shards of rows by actors (offline.py). Needs the extra `ray`."""
