@@ -10,6 +10,7 @@ from vprm_export.config_section import Section
 from vprm_export.readings import Readings
 from vprm_export.rope import rope_base
 from vprm_runtime.errors import CheckpointError, UnsupportedError
+from vprm_runtime.options import MAX_TILES_LIMIT
 
 LlmFamily = Literal["internlm2", "llama", "qwen2"]
 _LLM_FAMILIES: tuple[LlmFamily, ...] = get_args(LlmFamily)
@@ -20,6 +21,9 @@ _LLM_CLASSES: Mapping[LlmFamily, str] = {
 }
 EMBEDDING_NAMES = ("language_model.model.embed_tokens.weight", "language_model.model.tok_embeddings.weight")
 HEAD_NAMES = ("language_model.lm_head.weight", "language_model.output.weight")
+_FULL = {"full_attention"}
+_MAX_LAYERS = 1 << 10
+_MAX_IMAGE_PX = 1 << 11
 _TEMPLATES = ("internvl2_5",)
 _REWARD_ARCHITECTURES = ("InternVLRewardModel", "InternVLChatModel")
 
@@ -41,6 +45,7 @@ class VisionArchitecture:
     qkv_bias: bool
     shuffle: int  # 1 / downsample_ratio
     transposed_shuffle: bool  # ps_version v1 leaves the grid transposed
+    stated_layers: int  # num_hidden_layers
 
     @property
     def patches_per_side(self) -> int:
@@ -99,13 +104,14 @@ class Architecture:
         if not isinstance(system_message, str | None):
             raise CheckpointError(f"{top.name}: system_message is {type(system_message).__name__}, expected text")
         dynamic = top.flag("dynamic_image_size")
+        max_tiles = top.integer("max_dynamic_patch", maximum=MAX_TILES_LIMIT) if dynamic else 1
         return Architecture(
             vision=_vision(top),
             llm=_llm(top.section("llm_config")),
             template=top.one_of("template", _TEMPLATES),
             system_message=system_message,
-            min_tiles=top.integer("min_dynamic_patch") if dynamic else 1,
-            max_tiles=top.integer("max_dynamic_patch") if dynamic else 1,
+            min_tiles=top.integer("min_dynamic_patch", maximum=max_tiles) if dynamic else 1,
+            max_tiles=max_tiles,
             use_thumbnail=top.flag("use_thumbnail"),
         )
 
@@ -116,7 +122,7 @@ class Architecture:
         return (
             tied
             or tensor.endswith("rotary_emb.inv_freq")
-            or (layer is not None and int(layer[1]) >= self.vision.layers)
+            or (layer is not None and self.vision.layers <= int(layer[1]) < self.vision.stated_layers)
         )
 
 
@@ -125,7 +131,7 @@ def _vision(top: Section) -> VisionArchitecture:
     section.one_of("hidden_act", ("gelu",))
     section.one_of("num_channels", (3,), 3)
     trained_image_px = section.integer("image_size")
-    image_px = top.integer("force_image_size", trained_image_px)
+    image_px = top.integer("force_image_size", trained_image_px, maximum=_MAX_IMAGE_PX)
     patch_px = section.integer("patch_size")
     ratio = top.number("downsample_ratio", 0.5)
     shuffle = round(1 / ratio)
@@ -133,7 +139,7 @@ def _vision(top: Section) -> VisionArchitecture:
         raise UnsupportedError(
             f"{top.name}: downsample_ratio {ratio} does not divide {image_px} pixels in {patch_px}-pixel patches evenly"
         )
-    layers = section.integer("num_hidden_layers")
+    layers = section.integer("num_hidden_layers", maximum=_MAX_LAYERS)
     select_layer = top.integer("select_layer", minimum=-layers - 1)
     run_layers = layers + 1 + select_layer if select_layer < 0 else select_layer
     if not 0 <= run_layers <= layers:
@@ -150,11 +156,12 @@ def _vision(top: Section) -> VisionArchitecture:
         image_px=image_px,
         trained_image_px=trained_image_px,
         norm=section.one_of("norm_type", ("layer_norm", "rms_norm"), "rms_norm"),
-        norm_eps=section.number("layer_norm_eps"),
+        norm_eps=section.number("layer_norm_eps", maximum=1.0),
         qk_norm=section.flag("qk_normalization", True),
         qkv_bias=section.flag("qkv_bias", False),
         shuffle=shuffle,
         transposed_shuffle=top.one_of("ps_version", ("v1", "v2")) == "v1",
+        stated_layers=layers,
     )
 
 
@@ -165,7 +172,7 @@ def _llm(section: Section) -> LlmArchitecture:
     section.one_of("hidden_act", ("silu",))
     section.off("bias", "attention_bias", "mlp_bias", "use_sliding_window", "quantization_config")
     layer_types = section.optional("layer_types")
-    if layer_types is not None and set(layer_types) != {"full_attention"}:
+    if layer_types is not None and not (isinstance(layer_types, list) and set(map(str, layer_types)) == _FULL):
         raise UnsupportedError(f"{section.name}: layer_types other than full_attention are not supported")
     heads, hidden_size = section.integer("num_attention_heads"), section.integer("hidden_size")
     if section.optional("head_dim") is None and hidden_size % heads:
@@ -175,13 +182,13 @@ def _llm(section: Section) -> LlmArchitecture:
         raise CheckpointError(f"{section.name}: {heads} attention heads are no multiple of {kv_heads} key-value heads")
     return LlmArchitecture(
         family=family,
-        layers=section.integer("num_hidden_layers"),
+        layers=section.integer("num_hidden_layers", maximum=_MAX_LAYERS),
         hidden_size=hidden_size,
         heads=heads,
         kv_heads=kv_heads,
         head_dim=hidden_size // heads if section.optional("head_dim") is None else section.integer("head_dim"),
         mlp_size=section.integer("intermediate_size"),
-        norm_eps=section.number("rms_norm_eps"),
+        norm_eps=section.number("rms_norm_eps", maximum=1.0),
         rope_base=rope_base(section),
         max_positions_tokens=section.integer("max_position_embeddings"),
         vocabulary=section.integer("vocab_size"),

@@ -5,8 +5,9 @@ whole shards mapped (which counts as resident memory), and a truncated shard sho
 Format: https://huggingface.co/docs/safetensors (8-byte header length, JSON header, tensor data).
 """
 
+import codecs
 import hashlib
-import json
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vprm_export.readings import Readings
-from vprm_runtime.errors import CheckpointError
+from vprm_runtime.bundle.limits import is_plain_name
+from vprm_runtime.errors import CheckpointError, quoted
+from vprm_runtime.strict_json import loads
 
 INDEX_NAME = "model.safetensors.index.json"
 SINGLE_NAME = "model.safetensors"
@@ -26,6 +29,7 @@ _BLOCK_BYTES = 1 << 24
 _ADAPTER_TENSOR = re.compile(r"\blora_|\.base_layer\.|(?:^|\.)base_model\.model\.")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _LFS_START = b"version https://git-lfs"
+_MAX_DIMENSIONS = 8
 _MAX_HEADER_BYTES = 100_000_000  # the format's own limit
 _DTYPES: Mapping[str, np.dtype[Any]] = {
     "BF16": np.dtype(ml_dtypes.bfloat16),
@@ -189,7 +193,10 @@ def _weight_map(index: Path) -> dict[str, str]:
     weight_map = read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise CheckpointError(f"{index} has no weight_map: copy it again")
-    return {str(tensor): str(file) for tensor, file in weight_map.items()}
+    odd = [file for file in weight_map.values() if not isinstance(file, str) or not is_plain_name(file)]
+    if odd:
+        raise CheckpointError(f"{index} names {quoted(repr(odd[0]))}, which is no file in this folder: copy it again")
+    return {tensor: str(file) for tensor, file in weight_map.items()}
 
 
 def _why_no_weights(directory: Path, safetensors: Sequence[str]) -> str:
@@ -255,41 +262,80 @@ def read_safetensors_header(file: Path) -> dict[str, TensorEntry]:
         if size < 8 or length > min(size - 8, _MAX_HEADER_BYTES):
             raise CheckpointError(f"shard {file} is truncated or no safetensors file ({size} bytes): copy it again")
         try:
-            header = json.loads(stream.read(length))
-        except (UnicodeDecodeError, json.JSONDecodeError) as error:
-            raise CheckpointError(f"shard {file} has a damaged header ({error}): copy it again") from error
+            header = loads(stream.read(length))
+        except ValueError as error:
+            raise CheckpointError(f"shard {file} has a damaged header ({quoted(error)}): copy it again") from error
+    if not isinstance(header, dict):
+        raise CheckpointError(f"shard {file} has a damaged header (it is no JSON object): copy it again")
     header.pop("__metadata__", None)
-    entries = {}
-    for name, info in header.items():
-        if info["dtype"] not in _DTYPES:
+    places = {name: _place(file, name, info, size - 8 - length) for name, info in header.items()}
+    _check_layout(file, places, size - 8 - length)
+    return {
+        name: TensorEntry(file, 8 + length + start, dtype, shape) for name, (start, _, dtype, shape) in places.items()
+    }
+
+
+_Place = tuple[int, int, np.dtype[Any], tuple[int, ...]]  # first byte, byte after the last, type, shape
+
+
+def _place(file: Path, name: str, info: object, data_bytes: int) -> _Place:
+    """Where a header puts a tensor, checked by the format's rules."""
+    where = f"tensor {quoted(name)!r} in {file}"
+    if not isinstance(info, dict) or info.keys() != {"dtype", "shape", "data_offsets"}:
+        raise CheckpointError(f"{where} has no dtype, shape and data_offsets, or more: copy the file again")
+    if not isinstance(info["dtype"], str) or info["dtype"] not in _DTYPES:
+        raise CheckpointError(
+            f"{where} is {quoted(info['dtype'])}; supported are {', '.join(_DTYPES)}: convert the checkpoint"
+        )
+    dtype = _DTYPES[info["dtype"]]
+    shape, offsets = _sizes(info["shape"]), _sizes(info["data_offsets"])
+    if shape is None or offsets is None or len(offsets) != 2 or len(shape) > _MAX_DIMENSIONS:
+        raise CheckpointError(f"{where} has a damaged shape or data_offsets: copy the file again")
+    start, end = offsets
+    if end - start != dtype.itemsize * math.prod(shape):
+        raise CheckpointError(f"{where} has {end - start} bytes, its shape wants more or fewer: copy the file again")
+    if end > data_bytes:
+        raise CheckpointError(
+            f"shard {file} is truncated: tensor {quoted(name)!r} ends at byte {end} of its data, which has "
+            f"{data_bytes}; copy it again"
+        )
+    return start, end, dtype, shape
+
+
+def _sizes(value: object) -> tuple[int, ...] | None:
+    """A list of counts, or None."""
+    if not isinstance(value, list) or any(type(item) is not int or not 0 <= item < 1 << 60 for item in value):
+        return None
+    return tuple(value)
+
+
+def _check_layout(file: Path, places: Mapping[str, _Place], data_bytes: int) -> None:
+    """Raise CheckpointError unless tensors follow each other without gap or overlap, as the format has it."""
+    position = 0
+    for name, (start, end, _, _) in sorted(places.items(), key=lambda item: item[1][:2]):
+        if start != position:
             raise CheckpointError(
-                f"tensor {name!r} in {file} is {info['dtype']}; supported are {', '.join(_DTYPES)}: "
-                "convert the checkpoint"
+                f"tensor {quoted(name)!r} in {file} begins at byte {start} of the data, the one before it ends at "
+                f"{position}: the header is damaged; copy the file again"
             )
-        dtype, shape = _DTYPES[info["dtype"]], tuple(info["shape"])
-        start, end = info["data_offsets"]
-        if end - start != dtype.itemsize * int(np.prod(shape, dtype=np.int64)):
-            raise CheckpointError(f"tensor {name!r} in {file} has {end - start} bytes, its shape wants more or fewer")
-        if 8 + length + end > size:
-            raise CheckpointError(
-                f"shard {file} is truncated: tensor {name!r} ends at byte {8 + length + end}, the file at {size}; "
-                "copy it again"
-            )
-        entries[name] = TensorEntry(file, 8 + length + start, dtype, shape)
-    return entries
+        position = end
+    if position != data_bytes:
+        raise CheckpointError(f"shard {file} has {data_bytes - position} bytes of no tensor at its end: copy it again")
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object of a checkpoint. Raises CheckpointError where the file is missing or holds something else."""
     try:
         check_no_pointer(path)
-        document = json.loads(path.read_text("utf-8-sig"))
+        document = loads(path.read_bytes().removeprefix(codecs.BOM_UTF8))
     except FileNotFoundError as error:
         raise CheckpointError(
             f"{path} is missing: give the checkpoint's own folder, completely downloaded, tokenizer files too"
         ) from error
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"{path} is not JSON ({error}): copy it again") from error
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read ({error.strerror}): copy it again") from error
+    except ValueError as error:
+        raise CheckpointError(f"{path} is not JSON ({quoted(error)}): copy it again") from error
     if not isinstance(document, dict):
         raise CheckpointError(f"{path} should hold a JSON object: copy it again")
     return document

@@ -6,7 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from vprm_export.readings import Readings
-from vprm_runtime.errors import CheckpointError, UnsupportedError
+from vprm_runtime.errors import CheckpointError, UnsupportedError, quoted
+
+MAX_SIZE = 1 << 27  # of any dimension or count that a model can have
+_TINIEST, _LARGEST = 1.2e-38, 3.4e38  # normal numbers of float32
 
 
 @dataclass(frozen=True)
@@ -37,45 +40,53 @@ class Section:
         """The value of a key as it is, or the default of the model's class, which is noted."""
         return self._get(key, default)
 
-    def integer(self, key: str, default: int | None = None, minimum: int = 1) -> int:
-        """An integer of at least `minimum`."""
+    def integer(self, key: str, default: int | None = None, minimum: int = 1, maximum: int = MAX_SIZE) -> int:
+        """An integer from `minimum` to `maximum`."""
         value = self._get(key, default)
-        if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
-            raise CheckpointError(f"{self.name}: {key} is {value!r}, expected an integer of at least {minimum}")
+        if not isinstance(value, int) or isinstance(value, bool) or not minimum <= value <= maximum:
+            expected = f"an integer of at least {minimum} and at most {maximum:,}"
+            raise CheckpointError(f"{self.name}: {key} is {quoted(repr(value))}, expected {expected}")
         return value
 
-    def number(self, key: str, default: float | None = None) -> float:
-        """A number above 0."""
+    def number(self, key: str, default: float | None = None, maximum: float = _LARGEST) -> float:
+        """A number above 0 and up to `maximum`, of a size that float32 can hold."""
         value = self._get(key, default)
-        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < float("inf"):
-            raise CheckpointError(f"{self.name}: {key} is {value!r}, expected a number above 0")
+        if not isinstance(value, int | float) or isinstance(value, bool) or not _TINIEST < value <= maximum:
+            raise CheckpointError(
+                f"{self.name}: {key} is {quoted(repr(value))}, expected a number from 0 to {maximum:g}"
+            )
         return float(value)
 
     def flag(self, key: str, default: bool | None = None) -> bool:
         """True or false."""
         value = self._get(key, default)
         if not isinstance(value, bool):
-            raise CheckpointError(f"{self.name}: {key} is {value!r}, expected true or false")
+            raise CheckpointError(f"{self.name}: {key} is {quoted(repr(value))}, expected true or false")
         return value
 
     def one_of(self, key: str, supported: Sequence[Any], default: Any = None) -> Any:
         """One of the supported values. Raises UnsupportedError naming them."""
         value = self._get(key, default)
         if value not in supported or isinstance(value, bool) != isinstance(supported[0], bool):
-            raise UnsupportedError(f"{self.name}: {key} {value!r} is not supported; supported: {list(supported)}")
+            found = quoted(repr(value))
+            raise UnsupportedError(f"{self.name}: {key} {found} is not supported; supported: {list(supported)}")
         return value
 
     def off(self, *keys: str) -> None:
         """Refuse features that change scores and are not supported; absent, null, false, 0 and empty are off."""
         for key in keys:
             if self.values.get(key):
-                raise UnsupportedError(f"{self.name}: {key} {self.values[key]!r} is not supported: only without it")
+                raise UnsupportedError(
+                    f"{self.name}: {key} {quoted(repr(self.values[key]))} is not supported: only without it"
+                )
 
     def one_of_list(self, key: str, supported: Sequence[str]) -> None:
         """A list that has at least one of the supported values."""
         values = self._get(key, None)
         if not isinstance(values, list) or not {str(value) for value in values} & set(supported):
-            raise UnsupportedError(f"{self.name}: {key} {values!r} is not supported; supported: {list(supported)}")
+            raise UnsupportedError(
+                f"{self.name}: {key} {quoted(repr(values))} is not supported; supported: {list(supported)}"
+            )
 
     def _get(self, key: str, default: Any) -> Any:
         value = self.values.get(key)

@@ -52,10 +52,11 @@ from vprm_runtime.bundle.manifest import (
     Target,
     TilingInfo,
 )
-from vprm_runtime.errors import BundleError, CheckpointError, VprmError
+from vprm_runtime.errors import BundleError, CheckpointError, VprmError, quoted
 from vprm_runtime.prompt.score_rule import ScoreRule
 
 Progress = Callable[[int, int], None]  # bytes written so far, bytes in all
+_ODD_VALUES = (TypeError, ValueError, KeyError, IndexError, AttributeError, OverflowError, RecursionError)
 _TOOLS = ("vprm", "onnx-ir", "numpy", "tokenizers")
 
 
@@ -276,12 +277,19 @@ def _version(tool: str) -> str:
 
 @contextmanager
 def _stage(name: str) -> Iterator[None]:
-    """Name the stage in errors of this package."""
+    """Name the stage in errors of this package. While a checkpoint is read, its values may be of any kind."""
     try:
         yield
     except VprmError as error:
         error.add_note(f"(export stage: {name})")
         raise
+    except _ODD_VALUES as error:
+        if name != "read":
+            raise
+        why = quoted(f"{type(error).__name__}: {error}")
+        raise CheckpointError(
+            f"the checkpoint's files have a value of an unexpected kind ({why}): copy it again"
+        ) from error
 
 
 @contextmanager

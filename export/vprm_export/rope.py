@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from vprm_export.config_section import Section
-from vprm_runtime.errors import CheckpointError, UnsupportedError
+from vprm_runtime.errors import CheckpointError, UnsupportedError, quoted
 
 _DICTS = ("rope_parameters", "rope_scaling")
 _KIND_KEYS = ("rope_type", "type")
@@ -50,7 +50,7 @@ def _dictionaries(section: Section) -> Iterator[tuple[str, Mapping[str, Any]]]:
         if value is None:
             continue
         if not isinstance(value, Mapping):
-            raise CheckpointError(f"{section.name}: {key} is {value!r}, expected an object or null")
+            raise CheckpointError(f"{section.name}: {key} is {quoted(repr(value))}, expected an object or null")
         nested = [name for name, part in value.items() if isinstance(part, Mapping)]
         if not nested:
             yield key, value
@@ -62,7 +62,9 @@ def _check_kind(part: Section) -> None:
     kinds = [part.values[key] for key in _KIND_KEYS if part.values.get(key) is not None]
     for kind in kinds:
         if kind not in _SUPPORTED:
-            raise UnsupportedError(f"{part.name} {kind!r} is not supported, only none, default and dynamic are")
+            raise UnsupportedError(
+                f"{part.name} {quoted(repr(kind))} is not supported, only none, default and dynamic are"
+            )
     if not kinds and (odd := sorted(set(part.values) - {"rope_theta", "partial_rotary_factor"})):
         raise CheckpointError(
             f"{part.name} has {odd[0]} but names no rope_type: complete it from the model's own config"
@@ -75,5 +77,5 @@ def _check_whole_heads(section: Section) -> None:
     factor = section.optional("partial_rotary_factor")
     if factor is not None and factor != 1:
         raise UnsupportedError(
-            f"{section.name}: partial_rotary_factor {factor!r} is not supported, only whole heads are"
+            f"{section.name}: partial_rotary_factor {quoted(repr(factor))} is not supported, only whole heads are"
         )

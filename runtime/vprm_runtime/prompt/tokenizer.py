@@ -48,7 +48,7 @@ class TextTokenizer:
         """Raise InputError if a prompt in the making is longer than the model's limit already."""
         if self._max_tokens is not None and tokens > self._max_tokens:
             raise InputError(
-                f"the text is too long, the model's limit is {self._max_tokens:,}: shorten it",
+                f"the text takes {tokens} or more tokens, the model's limit is {self._max_tokens}: shorten it",
                 code="prompt_too_long",
             )
 
