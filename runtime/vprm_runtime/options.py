@@ -24,12 +24,18 @@ class ResponseOptions:
 
     max_steps: join consecutive steps so that a response has at most this many (None: no limit).
     aggregate: how step scores become a response score.
+    step_separator: where a response in one string is split (None: where the model's own code does, at blank lines).
+    drop_empty_steps: leave out steps without text, which the model's own code scores.
     """
 
     max_steps: int | None = None
     aggregate: Aggregate = "mean"
+    step_separator: str | None = None
+    drop_empty_steps: bool = False
 
     def __post_init__(self) -> None:
+        if self.step_separator is not None and (not isinstance(self.step_separator, str) or not self.step_separator):
+            raise InputError(f"step_separator must be a text, got {self.step_separator!r}: such as '\\n'")
         if self.max_steps is not None and self.max_steps < 1:
             raise InputError(f"max_steps must be at least 1, got {self.max_steps}")
         if self.aggregate not in AGGREGATES:
@@ -43,20 +49,23 @@ class ScoreOptions:
     max_steps: join consecutive steps so that a response has at most this many (None: no limit).
     max_tiles: tiles per image at most, thumbnail not counted (None: the bundle's limit).
     aggregate: how step scores become a response score.
+    step_separator, drop_empty_steps: how a response becomes steps, see ResponseOptions.
     """
 
     max_steps: int | None = None
     max_tiles: int | None = None
     aggregate: Aggregate = "mean"
+    step_separator: str | None = None
+    drop_empty_steps: bool = False
 
     def __post_init__(self) -> None:
         check_max_tiles(self.max_tiles)
-        ResponseOptions(self.max_steps, self.aggregate)
+        self.responses  # noqa: B018  checks the rest
 
     @property
     def responses(self) -> ResponseOptions:
         """The part that decides the scores of a response."""
-        return ResponseOptions(self.max_steps, self.aggregate)
+        return ResponseOptions(self.max_steps, self.aggregate, self.step_separator, self.drop_empty_steps)
 
 
 DEFAULT_OPTIONS = ScoreOptions()

@@ -33,7 +33,8 @@ from vprm_runtime.execution.run import run_prefix, run_to_end
 from vprm_runtime.images.load import ImageInput
 from vprm_runtime.inputs import images_of, list_of
 from vprm_runtime.options import ResponseOptions, ScoreOptions
-from vprm_runtime.prompt.builder import PromptBuilder, Response, TokenisedPrompt, split_steps
+from vprm_runtime.prompt.builder import PromptBuilder, Response, TokenisedPrompt
+from vprm_runtime.prompt.steps import SplittingWatch, split_steps
 from vprm_runtime.prompt.tokenizer import TextTokenizer
 from vprm_runtime.results import ScoreResult, all_failed
 from vprm_runtime.session import Session
@@ -56,7 +57,7 @@ class StepScorer:
     def __init__(self, model: OpenedModel, prefix_cache_bytes: int = 0) -> None:
         self._model = model
         self._pool = PrefixPool(prefix_cache_bytes)
-        self._is_closed = False
+        self._is_closed = self._has_warned = False
 
     @staticmethod
     def open(
@@ -176,6 +177,8 @@ class StepScorer:
         max_tiles: int | None = None,
         max_steps: int | None = None,
         aggregate: Aggregate = "mean",
+        step_separator: str | None = None,
+        drop_empty_steps: bool = False,
     ) -> ScoreResult:
         """Score all responses to one question about zero, one or several images.
 
@@ -190,6 +193,8 @@ class StepScorer:
             max_steps: join consecutive steps so that a response has at most this many (default: no limit;
                 `select_best_response` has 12, as on the model card).
             aggregate: how step scores become a response score.
+            step_separator: split strings here (default: at blank lines, as the model's own code does).
+            drop_empty_steps: leave out steps without text, which the model's own code scores.
 
         Returns:
             One result per response, in input order; a response that cannot be scored carries its error.
@@ -199,13 +204,18 @@ class StepScorer:
                 range, or a prompt beyond the model's limit before its first step.
             EngineError: the engine failed.
         """
-        chosen = deprecated_options(options, ScoreOptions(max_steps, max_tiles, aggregate))
+        asked = ScoreOptions(max_steps, max_tiles, aggregate, step_separator, drop_empty_steps)
+        chosen = deprecated_options(options, asked)
         texts = list_of(responses, "responses")
         if not texts:
             raise InputError("responses must be a list with at least one response")
         with self.session(images, question, max_tiles=chosen.max_tiles) as session:
             how = chosen.responses
-            return session.score(texts, max_steps=how.max_steps, aggregate=how.aggregate)
+            result = session.score(texts, **vars(how))
+        watch = SplittingWatch()
+        watch.add(texts, [len(candidate.steps) for candidate in result])
+        self._warn_of_splitting(watch, how.max_steps)
+        return result
 
     def score_many(
         self,
@@ -215,6 +225,8 @@ class StepScorer:
         max_tiles: int | None = None,
         max_steps: int | None = None,
         aggregate: Aggregate = "mean",
+        step_separator: str | None = None,
+        drop_empty_steps: bool = False,
         progress: Callable[[int, int], None] | None = None,
     ) -> Iterator[ScoreResult]:
         """Score many questions. Those with the same images and question share one prefix and are packed together.
@@ -226,6 +238,8 @@ class StepScorer:
             max_tiles: tiles per image at most; a record's own limit holds if it is smaller.
             max_steps: as for `score`; a record's own limit holds if it is smaller.
             aggregate: how step scores become a response score.
+            step_separator: as for `score`.
+            drop_empty_steps: as for `score`.
             progress: called with (rows done, rows in all) after each group of rows.
 
         Yields:
@@ -237,7 +251,8 @@ class StepScorer:
         """
         from vprm_runtime.datasets.requests import by_prefix, request_from  # rows import the scorer's own modules
 
-        base = ScoreOptions(max_steps, max_tiles, aggregate)
+        base = ScoreOptions(max_steps, max_tiles, aggregate, step_separator, drop_empty_steps)
+        watch = SplittingWatch()
         requests = [request_from(row, number, Path(image_root), base) for number, row in enumerate(rows)]
         done: dict[int, ScoreResult] = {}
         following = 0
@@ -246,12 +261,15 @@ class StepScorer:
             while following < len(requests) and (following in done or requests[following].error is not None):
                 error = requests[following].error
                 if error is None:
-                    yield done.pop(following)
+                    result = done.pop(following)
+                    watch.add(requests[following].responses, [len(candidate.steps) for candidate in result])
+                    yield result
                 else:
                     yield all_failed(len(requests[following].responses), str(error), error.code)
                 following += 1
             if progress is not None:
                 progress(following, len(requests))
+        self._warn_of_splitting(watch, max_steps)
 
     def session(
         self, images: Images, question: str, options: ScoreOptions | None = None, *, max_tiles: int | None = None
@@ -377,6 +395,12 @@ class StepScorer:
                     self._pool.keep(key, prefix)
             return Session(self._model, self._pool, prefix, defaults)
 
+    def _warn_of_splitting(self, watch: SplittingWatch, max_steps: int | None) -> None:
+        """Log a warning, once, if responses were probably meant to have several steps."""
+        if max_steps != 1 and watch.warning is not None and not self._has_warned:
+            self._has_warned = True
+            _LOG.warning("%s", watch.warning)
+
     def _score_group(self, group: Sequence["Request"], numbers: Sequence[int]) -> dict[int, ScoreResult]:
         """Results, by number, of requests that share a prefix: responses with equal options run side by side."""
         results: dict[int, ScoreResult] = {}
@@ -388,7 +412,7 @@ class StepScorer:
                 for how in {request.options.responses: None for request in group}:
                     same = [(n, r) for n, r in zip(numbers, group, strict=True) if r.options.responses == how]
                     responses = [response for _, request in same for response in request.responses]
-                    scored = session.score(responses, max_steps=how.max_steps, aggregate=how.aggregate)
+                    scored = session.score(responses, **vars(how))
                     start = 0
                     for number, request in same:
                         part = scored.candidates[start : start + len(request.responses)]

@@ -79,7 +79,13 @@ class Session:
         return self._is_closed
 
     def score(
-        self, responses: Sequence[Response], *, max_steps: int | None = None, aggregate: Aggregate | None = None
+        self,
+        responses: Sequence[Response],
+        *,
+        max_steps: int | None = None,
+        aggregate: Aggregate | None = None,
+        step_separator: str | None = None,
+        drop_empty_steps: bool = False,
     ) -> ScoreResult:
         """Score whole responses against the prefix, whatever is committed.
 
@@ -87,6 +93,8 @@ class Session:
             responses: each a string, split into steps on blank lines, or a list of steps; at least one.
             max_steps: join consecutive steps so that a response has at most this many (default: no limit).
             aggregate: how step scores become a response score (default: mean).
+            step_separator: split strings here (default: at blank lines, as the model's own code does).
+            drop_empty_steps: leave out steps without text.
 
         Returns:
             One result per response, in input order; a response that cannot be scored carries its error.
@@ -96,7 +104,13 @@ class Session:
             EngineError: the engine failed.
         """
         texts = list_of(responses, "responses")
-        how = ResponseOptions(max_steps or self._defaults.max_steps, aggregate or self._defaults.aggregate)
+        before = self._defaults
+        how = ResponseOptions(
+            max_steps or before.max_steps,
+            aggregate or before.aggregate,
+            step_separator or before.step_separator,
+            drop_empty_steps or before.drop_empty_steps,
+        )
         prepared = prepare_responses(self._model, self._prefix.question, self.tiles, texts, how)
         with self._model.lock:
             return run_to_end(self._running(prepared, self._past[0]))

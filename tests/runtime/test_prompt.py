@@ -15,7 +15,8 @@ from vprm_export.templates import DEFAULT_SYSTEM_MESSAGES
 from vprm_export.tokenizer_files import load_tokenizer
 from vprm_runtime import InputError, StepScorer
 from vprm_runtime.bundle.manifest import PromptInfo
-from vprm_runtime.prompt.builder import PromptBuilder, split_steps
+from vprm_runtime.prompt.builder import PromptBuilder
+from vprm_runtime.prompt.steps import split_steps
 from vprm_runtime.prompt.tokenizer import TextTokenizer
 
 ROOT = Path(__file__).parent.parent.parent

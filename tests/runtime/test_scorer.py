@@ -40,7 +40,7 @@ def whole_prompt_scores(scorer: StepScorer, image: Image.Image, question: str, r
     """One causal pass over the whole prompt, without session, cache or packing."""
     from vprm_runtime.execution.blocks import causal_block
     from vprm_runtime.images.tiling import tile_image
-    from vprm_runtime.prompt.builder import split_steps
+    from vprm_runtime.prompt.steps import split_steps
 
     tiles = tile_image(image, scorer.manifest.tiling)
     prompt = scorer.prepare(question, [len(tiles)], split_steps(response, scorer.manifest.score_rule))

@@ -21,6 +21,7 @@ from vprm_runtime.cli.common import (
     resolve_bundle,
     stderr_console,
 )
+from vprm_runtime.cli.text_argument import step_separator
 from vprm_runtime.demo import demo_hook
 from vprm_runtime.errors import InputError
 from vprm_runtime.execution.aggregate import AGGREGATES
@@ -73,6 +74,12 @@ def register(subparsers: Subparsers) -> None:
         "--max-steps", type=positive_int, metavar="N", help="join steps to at most N (default: no limit)"
     )
     parser.add_argument("--aggregate", choices=AGGREGATES, default="mean", help="response score from step scores")
+    parser.add_argument(
+        "--step-separator",
+        metavar="TEXT",
+        help=r"split responses here; \n is a line break, \t a tabulator (default: at blank lines, \n\n)",
+    )
+    parser.add_argument("--drop-empty-steps", action="store_true", help="leave out steps without text")
     parser.add_argument("--device", default="auto", help="auto, cpu, openvino, cuda, tensorrt or tensorrt-rtx")
     parser.add_argument("--threads", type=positive_int, metavar="N", help="CPU threads (default: all cores)")
     parser.add_argument("--json", action="store_true", help="print one JSON document on stdout")
@@ -82,7 +89,9 @@ def register(subparsers: Subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Score what the arguments name. Returns the exit code."""
-    options = ScoreOptions(max_steps=args.max_steps, max_tiles=args.max_tiles, aggregate=args.aggregate)
+    options = ScoreOptions(
+        args.max_steps, args.max_tiles, args.aggregate, step_separator(args.step_separator), args.drop_empty_steps
+    )
     given = [name for name in ("image", "question", "response") if getattr(args, name)]
     if args.input is not None or args.output is not None or args.processes is not None or args.ray is not None:
         return _run_file(args, options, given)
@@ -96,7 +105,7 @@ def run(args: argparse.Namespace) -> int:
     scorer = StepScorer.open(resolve_bundle(args.bundle), args.device, threads=args.threads)
     result = scorer.score(
         images, question, responses,
-        max_tiles=options.max_tiles, max_steps=options.max_steps, aggregate=options.aggregate,
+        max_tiles=options.max_tiles, **vars(options.responses),
     )  # fmt: skip
     if args.json:
         print_json(result.to_dict(0))

@@ -1,5 +1,6 @@
 """TEXT or @FILE: an argument that is a text, or the name of a file that holds it."""
 
+import re
 from pathlib import Path
 
 from vprm_runtime.errors import InputError
@@ -22,3 +23,13 @@ def text_argument(value: str | None, what: str) -> str | None:
         raise InputError(f"cannot read the {what} from {value[1:]}: {error.strerror}: check the path") from error
     text = text.replace("\r\n", "\n")
     return text.removesuffix("\n")
+
+
+def step_separator(value: str | None) -> str | None:
+    r"""A separator as a shell gives it: \n, \r, \t and \\ are what they stand for in other languages."""
+    if value is None:
+        return None
+    if not value:
+        raise InputError("--step-separator is empty: give the text between two steps, such as '\\n'")
+    stands_for = {"\\n": "\n", "\\r": "\r", "\\t": "\t", "\\\\": "\\"}
+    return re.sub(r"\\[nrt\\]", lambda found: stands_for[found[0]], value)

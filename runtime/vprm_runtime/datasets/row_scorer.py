@@ -46,7 +46,7 @@ class RowScorer:
         try:
             how = row.options(self._options)
             session = self._session_for(row, tiles)
-            result = session.score(row.responses, max_steps=how.max_steps, aggregate=how.aggregate)
+            result = session.score(row.responses, **vars(how.responses))
         except ChangedInputError:
             raise
         except InputError as error:

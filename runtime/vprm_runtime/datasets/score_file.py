@@ -1,6 +1,7 @@
 """The loop: rows in scoring order, one prefix for neighbours that share it, one line a row."""
 
 import hashlib
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -16,8 +17,10 @@ from vprm_runtime.datasets.source import BadRow, RowSource, open_rows
 from vprm_runtime.datasets.unchanged import ImageLog
 from vprm_runtime.errors import EngineError, InputError, quoted
 from vprm_runtime.options import DEFAULT_OPTIONS, ScoreOptions
+from vprm_runtime.prompt.steps import SplittingWatch
 from vprm_runtime.scorer import StepScorer
 
+_LOG = logging.getLogger("vprm")
 Progress = Callable[[int, int | None, int], None]  # rows done, rows in all, rows with an error
 MAX_ENGINE_FAILURES = 8  # rows in a row: then the engine is broken, not the rows
 
@@ -119,7 +122,7 @@ class _Loop:
         self._images = images
         self._held: list[dict[str, Any]] = []  # failures of the engine, kept back until it works again
         self._done = log.done
-        self._strict = strict
+        self._strict, self._options, self._splitting = strict, options, SplittingWatch()
         self.errors, self.usable = log.errors, log.scored
         self.scored = 0
 
@@ -139,7 +142,14 @@ class _Loop:
             else:
                 self._note_images(row, document)
                 self._write(document)
+                self._watch(row, document)
         self._release()
+        if self._splitting.warning is not None:
+            _LOG.warning("%s", self._splitting.warning)
+
+    def _watch(self, row: Row | BadRow, document: dict[str, Any]) -> None:
+        if isinstance(row, Row) and "results" in document and self._options.max_steps != 1 and row.max_steps != 1:
+            self._splitting.add(row.responses, [len(result["steps"]) for result in document["results"]])
 
     def _note_images(self, row: Row | BadRow, document: dict[str, Any]) -> None:
         if isinstance(row, Row):

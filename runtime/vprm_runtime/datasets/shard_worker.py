@@ -78,8 +78,7 @@ class ShardWorker:
 
 def task_to_json(task: ShardTask) -> dict[str, Any]:
     """A task as the process takes it."""
-    options = {"max_steps": task.options.max_steps, "max_tiles": task.options.max_tiles}
-    return {**vars(task), "options": options | {"aggregate": task.options.aggregate}}
+    return {**vars(task), "options": vars(task.options)}
 
 
 def main() -> int:

@@ -31,7 +31,7 @@ from vprm_runtime.errors import InputError, MissingExtraError, quoted
 from vprm_runtime.files import NotRegularError, open_regular
 
 _PARQUET_BATCH_ROWS = 16
-_LOG = logging.getLogger(__name__)
+_LOG = logging.getLogger("vprm")
 _SURROGATE_ESCAPE = re.compile(rb"\\[uU][dD]")
 _MAX_DEPTH = 64  # of nested lists and objects in a row: far above any data set's, far below Python's own limit
 _MOST_NAMES = 12

@@ -23,7 +23,8 @@ from vprm_runtime.images.load import (
 from vprm_runtime.images.tiling import tile_count, tile_image
 from vprm_runtime.inputs import text_of
 from vprm_runtime.options import ResponseOptions, check_max_tiles
-from vprm_runtime.prompt.builder import Response, TokenisedPrompt, split_steps
+from vprm_runtime.prompt.builder import Response, TokenisedPrompt
+from vprm_runtime.prompt.steps import split_steps
 from vprm_runtime.results import CandidateScore, StepScore
 
 Tiles = NDArray[np.uint8]  # of one image: [T, size, size, 3]
@@ -95,7 +96,9 @@ def prepare_responses(
     prepared = []
     for index, response in enumerate(responses):
         try:
-            steps = split_steps(response, model.manifest.score_rule, how.max_steps)
+            steps = split_steps(
+                response, model.manifest.score_rule, how.max_steps, how.step_separator, how.drop_empty_steps
+            )
             prompt = prompt_of(model, question, tile_counts, steps)
             prepared.append(PreparedResponse(index, tuple(steps), prompt, how.aggregate))
         except InputError as error:

@@ -9,12 +9,11 @@ other PRMs: see score_rule.py.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import ceil
 from typing import cast
 
 from vprm_runtime.bundle.manifest import ControlTokens, PromptInfo
 from vprm_runtime.errors import InputError
-from vprm_runtime.inputs import response_of, text_of
+from vprm_runtime.inputs import text_of
 from vprm_runtime.prompt.score_rule import ScoreRule
 from vprm_runtime.prompt.tokenizer import TextTokenizer
 
@@ -28,29 +27,6 @@ class TokenisedPrompt:
 
     ids: tuple[int, ...]
     score_positions: tuple[int, ...]
-
-
-def split_steps(response: Response, score_rule: ScoreRule, max_steps: int | None = None) -> list[str]:
-    """Steps of a response: a list is taken as it is, a string splits on the rule's joiner.
-
-    With `max_steps` m and n > m steps, groups of ceil(n/m) consecutive steps are joined again. Raises InputError on an
-    empty list, on steps that are not strings, or on max_steps < 1.
-    """
-    given = response_of(response)
-    if not isinstance(given, str | list):
-        raise InputError(f"a response is a string or a list of strings, got {type(given).__name__}")
-    steps = given.split(score_rule.step_joiner) if isinstance(given, str) else given
-    if not steps:
-        raise InputError("the response has no steps: give a string or a list with at least one step")
-    for step in steps:
-        if not isinstance(step, str):
-            raise InputError(f"a response is a string or a list of strings, got a step of {type(step).__name__}")
-    if max_steps is None:
-        return steps
-    if max_steps < 1:
-        raise InputError(f"max_steps must be at least 1, got {max_steps}")
-    size = ceil(len(steps) / max_steps)
-    return [score_rule.step_joiner.join(steps[i : i + size]) for i in range(0, len(steps), size)]
 
 
 class PromptBuilder:
