@@ -30,6 +30,14 @@ ALLOWED = {  # what each room may import of the others; `vprm_demo` is files and
         "vprm_calibration",
         "vprm_demo",
     },
+    "benchmarks/vprm_optimize": {
+        "vprm_runtime",
+        "vprm_export",
+        "vprm_compile",
+        "vprm_calibration",
+        "vprm_benchmarks",
+        "vprm_demo",
+    },
     "demo/vprm_demo": set(),
     "demo/vprm_demo_training": {"vprm_demo"},
 }
@@ -43,6 +51,7 @@ BANNED_LIBRARIES = {
     "export/vprm_compile": HEAVY,
     "calibration/vprm_calibration": HEAVY,
     "benchmarks/vprm_benchmarks": set(),
+    "benchmarks/vprm_optimize": HEAVY,
     "demo/vprm_demo": HEAVY | GRAPHS,
     "demo/vprm_demo_training": {"transformers"} | GRAPHS,
 }

@@ -22,11 +22,12 @@ from vprm_calibration.statistics import (
     read_statistics,
     start_or_resume,
 )
+from vprm_calibration.vision_engine import VisionEngine
 from vprm_export.precision.calibration_file import Calibration, calibration_metadata
 from vprm_export.precision.recipe import Recipe, recipe_for
 from vprm_runtime.bundle.bundle import Bundle
 from vprm_runtime.bundle.manifest import Precision, Target
-from vprm_runtime.datasets import open_rows
+from vprm_runtime.datasets import RowSource, open_rows
 from vprm_runtime.errors import InputError
 from vprm_runtime.scorer import StepScorer
 
@@ -45,7 +46,7 @@ class CalibrationOptions:
 
 def calibrate(
     bundle_path: Path,
-    data: Path,
+    data: Path | RowSource,
     output: Path,
     options: CalibrationOptions = CalibrationOptions(),
     progress: Progress = lambda what, done, total: None,
@@ -58,12 +59,12 @@ def calibrate(
     if output.exists():
         raise InputError(f"{output} exists already: remove it or choose another name")
     recipes = [_recipe(precision, options.target) for precision in options.sensitivity]
-    bundle, rows = Bundle.open(bundle_path), open_rows(data)
+    bundle, rows = Bundle.open(bundle_path), open_rows(data) if isinstance(data, Path) else data
     work = output.with_name(f"{output.name}.parts")
     layered = LayeredGraph(bundle)
     provenance = _provenance(bundle, rows.fingerprint, options)
     if not start_or_resume(work, provenance):
-        scorer = StepScorer.open(bundle)
+        scorer = StepScorer.open(bundle, engine=VisionEngine(bundle))
         total = min(rows.total, options.limits.max_rows)
         for number, feeds in enumerate(feeds_of_rows(scorer, rows, options.limits)):
             np.savez(work / f"sequence-{number:05d}.npz", **feeds)  # type: ignore[arg-type]

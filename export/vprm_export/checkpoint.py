@@ -95,6 +95,14 @@ class Checkpoint:
             return str(self.config.get("_name_or_path") or path.parent.name)
         return path.name
 
+    @property
+    def revision(self) -> str | None:
+        """The repository's commit, for a folder of the hub's cache."""
+        for path in (self.path.absolute(), self.path.resolve()):
+            if path.parent.name == "snapshots" and path.parent.parent.name.startswith("models--"):
+                return path.name
+        return None
+
     def shape(self, name: str) -> tuple[int, ...]:
         """Shape of a tensor. Raises CheckpointError where the checkpoint has none of that name."""
         return self._entry(name).shape

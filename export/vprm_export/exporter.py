@@ -262,6 +262,7 @@ def _manifest(
             config_sha256=checkpoint.config_sha256,
             tools={tool: _version(tool) for tool in _TOOLS},
             readings=readings.all,
+            revision=checkpoint.revision,
         ),
         files=files,
     )

@@ -82,14 +82,15 @@ def compare(
     for number, row in enumerate(rows):
         if isinstance(row, BadRow):
             raise InputError(f"row {row.id} cannot be scored: {row.error}")
-        expected, labels = _scores(reference, row), _labels(row)
+        expected, labels = row_scores(reference, row), row_labels(row)
         for name, scorer in candidates.items():
-            compared[name].append(ComparedRow(row.id, expected, _scores(scorer, row), labels))
+            compared[name].append(ComparedRow(row.id, expected, row_scores(scorer, row), labels))
         progress(number + 1)
     return compared
 
 
-def _scores(scorer: StepScorer, row: Row) -> Scores:
+def row_scores(scorer: StepScorer, row: Row) -> Scores:
+    """Step scores of a row's responses. Raises InputError naming the row if one cannot be scored."""
     images: list[ImageInput] = list(row.images)
     try:
         how = row.options(ScoreOptions())
@@ -105,7 +106,8 @@ def _scores(scorer: StepScorer, row: Row) -> Scores:
     return tuple(tuple(step.score for step in candidate.steps) for candidate in result.candidates)
 
 
-def _labels(row: Row) -> tuple[tuple[int, ...], ...] | None:
+def row_labels(row: Row) -> tuple[tuple[int, ...], ...] | None:
+    """A label (1, 0, -1) for each step of each response; None without labels, or if steps are joined."""
     labels = row.labels.get("process_correctness")
     if labels is None or row.max_steps is not None:  # joined steps have no labels
         return None

@@ -19,6 +19,9 @@ TOKENIZER_NAME = "tokenizer.json"
 HASH_KEY = "manifest_sha256"
 _NO_HASH = "0" * 64
 
+_OPTIONAL = frozenset({"optimisation", "revision"})
+"""Keys that are left out of the file if nothing is known; all others have to be there."""
+
 Precision = Literal["fp32", "fp16", "int8", "w8", "w4", "fp8"]
 Target = Literal["cpu", "cpu-native", "tensorrt"]
 
@@ -137,13 +140,31 @@ class Reading:
 @dataclass(frozen=True)
 class Provenance:
     """Where the bundle came from: checkpoint name, hash of its config.json, the tools that wrote the bundle, and what
-    the export read or assumed.
+    the export read or assumed. `revision` is the hub's, if the checkpoint lies in its cache.
     """
 
     checkpoint: str
     config_sha256: str
     tools: dict[str, str]
     readings: tuple[Reading, ...]
+    revision: str | None = None
+
+
+@dataclass(frozen=True)
+class Optimisation:
+    """What `vprm optimize` found out about the bundle. The whole report, with speeds, is in `report.json` beside it.
+
+    `figures` are those of judging, `budget` what each may be at most; `reason` of the choice is in the report.
+    """
+
+    made_for: str
+    goal: str
+    recipe: str
+    device: str
+    rows: str
+    rows_judged: int
+    figures: dict[str, float]
+    budget: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -159,6 +180,7 @@ class Manifest:
     graphs: GraphsInfo
     provenance: Provenance
     files: dict[str, FileInfo]
+    optimisation: Optimisation | None = None
 
     @property
     def graph_io(self) -> tuple[GraphIO, GraphIO]:
@@ -198,7 +220,12 @@ class Manifest:
 
     def to_json(self) -> str:
         """Deterministic JSON text. Its last key, `manifest_sha256`, is the text's own hash: see `text_hash`."""
-        text = json.dumps({**asdict(self), HASH_KEY: _NO_HASH}, indent=2, ensure_ascii=False, sort_keys=False) + "\n"
+        document = asdict(self)
+        for part in (document, document["provenance"]):
+            for name in _OPTIONAL & set(part):
+                if part[name] is None:
+                    del part[name]
+        text = json.dumps({**document, HASH_KEY: _NO_HASH}, indent=2, ensure_ascii=False, sort_keys=False) + "\n"
         head, _, tail = text.rpartition(_NO_HASH)
         return head + text_hash(text.encode()) + tail
 
@@ -246,7 +273,8 @@ def _parse(kind: type[T], value: object, where: str) -> T:
     if not isinstance(value, Mapping):
         raise BundleError(f"{where} should be an object, not {type(value).__name__}: export the bundle again")
     hints = get_type_hints(kind)
-    names = [field.name for field in fields(kind)]  # type: ignore[arg-type]
+    known = [field.name for field in fields(kind)]  # type: ignore[arg-type]
+    names = [name for name in known if name in value or name not in _OPTIONAL]
     if set(value) != set(names):
         odd = quoted(sorted(set(value) ^ set(names)))
         raise BundleError(f"{where} has missing or unknown keys {odd}: export the bundle again with this version")

@@ -1,6 +1,7 @@
 """`vprm inspect`: what a bundle is, and whether its files are whole."""
 
 import argparse
+import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,30 @@ def run(args: argparse.Namespace) -> int:
     return int(args.verify and any(entry["error"] for entry in engines))
 
 
+def _optimised(bundle: Bundle) -> list[tuple[str, str]]:
+    """What `vprm optimize` found out; speeds and the reason from its report, if that is still there."""
+    found = bundle.manifest.optimisation
+    if found is None:
+        return []
+    figures = ", ".join(f"{name} {value:.4f} of {found.budget[name]:g}" for name, value in found.figures.items())
+    facts = [
+        ("optimised for", f"{found.made_for}, goal {found.goal}: {found.recipe}"),
+        ("judged", f"on {found.rows_judged} rows: {figures}" if figures else "not judged: floating point"),
+    ]
+    if found.device not in ("cpu", "auto"):
+        facts.append(("meant for", f"--device {found.device}"))
+    try:
+        report = json.loads((bundle.path / "report.json").read_text("utf-8"))
+        facts.append(("chosen as", str(report["reason"])))
+        speed = next(one["speed"] for one in report["recipes"] if one["state"] == "chosen")
+        if speed is not None:
+            request = report["request_timed"]
+            facts.append(("took", f"{speed['best_of_n_s']:.3g} s for {request['responses']} responses there"))
+    except (OSError, ValueError, KeyError, StopIteration):
+        pass  # the bundle is whole without its report
+    return facts
+
+
 def _print_bundle(bundle: Bundle, verified: bool, engines: list[dict[str, Any]]) -> None:
     manifest = bundle.manifest
     model, tiling, graphs = manifest.model, manifest.tiling, manifest.graphs
@@ -69,6 +94,8 @@ def _print_bundle(bundle: Bundle, verified: bool, engines: list[dict[str, Any]])
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     for name, fact in facts.items():
+        table.add_row(name, Text(fact))
+    for name, fact in _optimised(bundle):
         table.add_row(name, Text(fact))
     console.print(table)
     files = Table("file", "bytes", "sha256", show_edge=False)

@@ -1,0 +1,66 @@
+"""`optimize`: what `vprm optimize` does, for Python."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from vprm_export.checkpoint import Checkpoint
+from vprm_optimize.decide import NoneHeldError
+from vprm_optimize.plan import Plan, Request, make_plan
+from vprm_optimize.report import PAGE_NAME, REPORT_NAME, report_of, with_summary
+from vprm_optimize.run import Say, opened_run
+from vprm_runtime.bundle.bundle import Bundle
+
+
+def planned(request: Request) -> Plan:
+    """The plan alone, with estimates; nothing is kept."""
+    return make_plan(request)
+
+
+def optimize(
+    request: Request,
+    say: Say = lambda what, done, total: None,
+    show_plan: Callable[[Plan], None] = lambda plan: None,
+    html: bool = False,
+) -> dict[str, Any]:
+    """Make the best bundle of a checkpoint.
+
+    Args:
+        request: what to make of what.
+        say: called with a stage, how much of it is done, and how much there is.
+        show_plan: called with the plan before anything starts.
+        html: write report.html too.
+
+    Returns:
+        The report, as in the bundle's report.json.
+
+    Raises:
+        NoneHeldError: no recipe held the budget; it has the report.
+        InputError, CheckpointError, BundleError, EngineError: as the stages raise them.
+    """
+    with opened_run(request, say) as run:
+        show_plan(run.plan)
+        if request.output.exists():  # a run that was ended while it cleared up
+            report: dict[str, Any] = json.loads((request.output / REPORT_NAME).read_text("utf-8"))
+            run.clear()
+            return report
+        name = _model_name(request.checkpoint)
+        try:
+            best = run.run()
+        except NoneHeldError as error:
+            error.report = report_of(request, run.plan, run.outcomes, None, name)
+            raise
+        report = report_of(request, run.plan, run.outcomes, best, name)
+        files = {REPORT_NAME: json.dumps(report, indent=2, ensure_ascii=False) + "\n"}
+        if html:
+            from vprm_optimize.page import html_of
+
+            files[PAGE_NAME] = html_of(report)
+        manifest = with_summary(Bundle.open(run.bundle(best.recipe)).manifest, request, run.plan, best)
+        run.finish(manifest.to_json(), files, best)
+    return report
+
+
+def _model_name(checkpoint: Path) -> str:
+    return Checkpoint.open(checkpoint).name

@@ -1,0 +1,180 @@
+"""A stage's job, run in a process of its own: `python -m vprm_optimize.child JOB.json`.
+
+A crash of an engine, or the system's killing it for memory, then ends a recipe and not the whole run, and all memory
+of a stage is given back. Progress is a line of JSON on stdout: {"what", "done", "total"}; an error of this package is
+the last line, {"error", "kind"}, with exit code 2. Whoever reads them went away: the job ends with the next line.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from vprm_optimize.selection import ChosenRows, RowSet, Selection
+from vprm_runtime.errors import InputError, VprmError
+
+Say = Callable[[str, int, int], None]
+Job = dict[str, Any]
+
+
+def main() -> int:
+    """Run the job that a file describes."""
+    job = json.loads(Path(sys.argv[1]).read_text("utf-8"))
+    try:
+        _JOBS[job["kind"]](job, _say)
+    except VprmError as error:
+        message = " ".join([str(error), *getattr(error, "__notes__", [])])
+        _line({"error": message, "kind": type(error).__name__})
+        return 2
+    except (BrokenPipeError, KeyboardInterrupt):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 130
+    return 0
+
+
+def _say(what: str, done: int, total: int) -> None:
+    _line({"what": what, "done": done, "total": total})
+
+
+def _line(document: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(document) + "\n")
+    sys.stdout.flush()
+
+
+def _calibrate(job: Job, say: Say) -> None:
+    """Keys: bundle, selection, output, sensitivity (precisions), layout."""
+    from vprm_calibration.calibrate import CalibrationOptions, calibrate
+    from vprm_calibration.sequences import SequenceLimits
+
+    rows = ChosenRows(Selection.from_dict(job["selection"]).calibration)
+    options = CalibrationOptions(SequenceLimits(rows.total), tuple(job["sensitivity"]), job["layout"])
+    calibrate(Path(job["bundle"]), rows, Path(job["output"]), options, say)
+
+
+def _reference(job: Job, say: Say) -> None:
+    """Keys: bundle, selection, output, work, batch_rows, threads. Appends to `output` what it lacks."""
+    from vprm_optimize import reference
+    from vprm_runtime.bundle.bundle import Bundle
+    from vprm_runtime.scorer import StepScorer
+
+    bundle, work, output = Bundle.open(job["bundle"]), Path(job["work"]), Path(job["output"])
+    sets = Selection.from_dict(job["selection"]).judging
+    total, done = sum(len(one.numbers) for one in sets), len(read_scores(output))
+    while done < total:
+        work.mkdir(exist_ok=True)
+        batch = list(_window(sets, done, job["batch_rows"]))
+        todo = []
+        recorder = None
+        for number, row in batch:
+            name = f"row-{number:06d}"
+            if not (work / f"{name}.done").exists():
+                recorder = recorder or reference.Recorder(bundle, job["threads"])
+                recorder.steps.clear()
+                _, error = _scored(StepScorer.open(bundle, engine=recorder), row)
+                if error is None:
+                    reference.store_steps(work / f"{name}.steps.npz", recorder.steps)
+                (work / f"{name}.done").write_text(error or "", "utf-8")
+            if not (work / f"{name}.done").read_text("utf-8"):
+                todo.append(name)
+            say("reading rows", number + 1, total)
+        del recorder
+        reference.run_layers(bundle, work, todo, lambda layer, layers: say("reference layers", layer, layers))
+        for number, row in batch:
+            name = f"row-{number:06d}"
+            error = (work / f"{name}.done").read_text("utf-8") or None
+            scores = None
+            if error is None:
+                player = reference.Player(bundle.manifest, reference.logits_of(work, name))
+                scores, error = _scored(StepScorer.open(bundle, engine=player), row)
+            _append(output, {"row": number, "scores": scores, "error": error})
+        reference.forget(work)
+        done += len(batch)
+        say("reference rows", done, total)
+
+
+def _judge(job: Job, say: Say) -> None:
+    """Keys: bundle, device, selection, output, threads. Appends to `output` what it lacks."""
+    from vprm_runtime.scorer import StepScorer
+
+    output = Path(job["output"])
+    sets = Selection.from_dict(job["selection"]).judging
+    total, done = sum(len(one.numbers) for one in sets), len(read_scores(output))
+    if done == total:
+        return
+    scorer = StepScorer.open(job["bundle"], job["device"], threads=job["threads"])
+    for number, row in _window(sets, done, total):
+        scores, error = _scored(scorer, row)
+        _append(output, {"row": number, "scores": scores, "error": error})
+        say("judging", number + 1, total)
+
+
+def _time(job: Job, say: Say) -> None:
+    """Keys: bundles {name: [path, device]}, output, threads, responses."""
+    from vprm_optimize.timing import time_bundles
+
+    bundles = {name: (Path(path), str(device)) for name, (path, device) in job["bundles"].items()}
+    found = time_bundles(bundles, job["threads"], job["responses"], say)
+    Path(job["output"]).write_text(json.dumps(found), "utf-8")
+
+
+def _build(job: Job, say: Say) -> None:
+    """Keys: bundle, library, capability, profile, output."""
+    from dataclasses import asdict
+
+    from vprm_compile.build import BuildOptions, build_engines
+    from vprm_runtime.bundle.bundle import Bundle
+
+    options = BuildOptions(job["library"], job["capability"], job["profile"])
+    info = build_engines(Bundle.open(job["bundle"]), options, lambda phase, done, total: say(phase, done, total))
+    Path(job["output"]).write_text(json.dumps(asdict(info)), "utf-8")
+
+
+_JOBS: dict[str, Callable[[Job, Say], None]] = {
+    "calibrate": _calibrate,
+    "reference": _reference,
+    "judge": _judge,
+    "time": _time,
+    "build": _build,
+}
+
+
+def _window(sets: tuple[RowSet, ...], start: int, count: int) -> Iterator[tuple[int, Any]]:
+    """Rows from `start` on, with their numbers among all."""
+    for number, row in enumerate(ChosenRows(sets)):
+        if start <= number < start + count:
+            yield number, row
+
+
+def _scored(scorer: Any, row: Any) -> tuple[list[list[float]] | None, str | None]:
+    """A row's step scores, or why it has none."""
+    from vprm_benchmarks.quality.compare import row_scores
+    from vprm_runtime.datasets import BadRow
+
+    if isinstance(row, BadRow):
+        return None, row.error
+    try:
+        return [list(steps) for steps in row_scores(scorer, row)], None
+    except InputError as error:
+        return None, str(error)
+
+
+def _append(file: Path, document: dict[str, Any]) -> None:
+    with file.open("a", encoding="utf-8") as lines:
+        lines.write(json.dumps(document) + "\n")
+
+
+def read_scores(file: Path) -> list[dict[str, Any]]:
+    """Whole lines of a file of scores; what an interruption left of another is cut off."""
+    if not file.exists():
+        return []
+    content = file.read_bytes()
+    whole = content[: content.rfind(b"\n") + 1]
+    if len(whole) != len(content):
+        file.write_bytes(whole)
+    return [json.loads(line) for line in whole.splitlines()]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

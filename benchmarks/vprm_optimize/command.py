@@ -1,0 +1,184 @@
+"""`vprm optimize`: one command from a checkpoint to the best bundle for a machine."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Column, Table
+from rich.text import Text
+
+from vprm_runtime.cli.common import Subparsers, positive_int, print_json, stderr_console
+
+if TYPE_CHECKING:
+    from vprm_optimize.plan import Plan, Request
+
+_MACHINES = ("this", "cpu", "cpu-amx", "cpu-avx512", "l4", "l40s", "a100", "h100", "rtx-40", "rtx-50")
+_SHOWN = ("state", "size", "error", "F1 change", "best of N s")  # columns that 80 characters have room for
+_GOALS = ("latency", "throughput", "size", "exact")
+
+
+def register(subparsers: Subparsers) -> None:
+    """Add the `optimize` parser."""
+    parser = subparsers.add_parser(
+        "optimize",
+        help="make the best bundle of a checkpoint for a machine",
+        description="Export, calibrate, quantise, judge against the checkpoint in floating point, time, and keep the "
+        "fastest bundle that judges as the original does, with a report. The plan is printed first. A run that was "
+        "interrupted goes on where it was. Exit code 1 if no recipe holds the budget.",
+    )
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="checkpoint directory, or a model's id on the hub")
+    parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="bundle directory to make; must not exist")
+    parser.add_argument(
+        "--for", dest="target", choices=_MACHINES, default="this", help="machine that will run it (default: this one)"
+    )
+    parser.add_argument(
+        "--data", nargs="+", type=Path, default=[], metavar="FILE",
+        help="rows to calibrate and judge on, split by question (default: the demo PRM's stand in)",
+    )  # fmt: skip
+    parser.add_argument("--image-root", type=Path, metavar="DIR", help="where rows' relative image paths start")
+    parser.add_argument("--goal", choices=_GOALS, default="latency", help="what the best bundle is (default: latency)")
+    parser.add_argument(
+        "--budget", default="int8", metavar="P|FILE",
+        help="how much scores may change: that of a precision, exact, or FILE.json (default: int8)",
+    )  # fmt: skip
+    parser.add_argument("--max-rows", type=positive_int, metavar="N", help="rows to judge on (default: by their time)")
+    parser.add_argument("--time-limit", type=positive_int, metavar="MIN", help="minutes to plan for")
+    parser.add_argument("--threads", type=positive_int, metavar="N", help="CPU threads (default: all cores)")
+    parser.add_argument("--keep-all", action="store_true", help="keep the other bundles that hold the budget too")
+    parser.add_argument("--dry-run", action="store_true", help="print the plan with estimates and stop")
+    parser.add_argument("--html", action="store_true", help="write report.html into the bundle (extra: eval)")
+    parser.add_argument("--json", action="store_true", help="print one JSON document on stdout")
+    parser.set_defaults(run=run, extra="optimize")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Plan, run, report. Returns the exit code."""
+    from vprm_export.hub import local_checkpoint
+    from vprm_optimize.api import optimize, planned
+    from vprm_optimize.decide import NoneHeldError, read_budget
+    from vprm_optimize.plan import Request
+
+    request = Request(
+        checkpoint=local_checkpoint(args.checkpoint, stderr_console().print),
+        output=args.bundle,
+        target=args.target,
+        data=tuple(args.data),
+        image_root=args.image_root,
+        goal=args.goal,
+        budget=read_budget(args.budget),
+        budget_name=args.budget,
+        max_rows=args.max_rows,
+        time_limit_s=None if args.time_limit is None else 60.0 * args.time_limit,
+        threads=args.threads,
+        keep_all=args.keep_all,
+    )
+    if args.dry_run:
+        plan = planned(request)
+        if args.json:
+            print_json(plan_document(plan))
+        else:
+            _print_plan(plan, request, Console())
+        return 0
+    console = stderr_console()
+    try:
+        with _Bars(console) as bars:
+            report = optimize(request, bars.say, lambda plan: _print_plan(plan, request, console), args.html)
+    except NoneHeldError as error:
+        console.print(Text(str(error)), soft_wrap=True)
+        if args.json:
+            print_json(error.report)
+        return 1
+    if args.json:
+        print_json(report)
+    else:
+        _print_report(report, Console())
+    return 0
+
+
+def plan_document(plan: "Plan") -> dict[str, Any]:
+    """The plan for `--dry-run --json`."""
+    from vprm_optimize.plan import disk_needed
+
+    return {
+        **plan.to_dict(),
+        "seconds_certain": plan.seconds(certain=True),
+        "seconds_at_most": plan.seconds(certain=False),
+        "disk_bytes": disk_needed(plan),
+        "memory_bytes": max(stage.memory_bytes for stage in plan.stages),
+    }
+
+
+class _Bars:
+    """A progress bar for each stage, on stderr."""
+
+    def __init__(self, console: Console) -> None:
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+        self._progress = Progress(*columns, console=console)
+        self._tasks: dict[str, Any] = {}
+
+    def __enter__(self) -> "_Bars":
+        self._progress.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._progress.stop()
+
+    def say(self, what: str, done: int, total: int) -> None:
+        """Show how far a stage is."""
+        if what not in self._tasks:
+            self._tasks[what] = self._progress.add_task(what, total=total)
+        self._progress.update(self._tasks[what], completed=done, total=total)
+
+
+def _print_plan(plan: "Plan", request: "Request", console: Console) -> None:
+    from vprm_optimize.plan import disk_needed
+
+    console.print(Text(f"{request.checkpoint} -> {request.output}, for {plan.target.title}, goal {request.goal}"))
+    table = Table("stage", "about", "disk", "memory", show_edge=False)
+    for stage in plan.stages:
+        name = stage.name if stage.is_certain else f"({stage.name})"
+        disk = _size(stage.disk_bytes) if stage.disk_bytes else ""
+        table.add_row(Text(name), _duration(stage.seconds), disk, _size(stage.memory_bytes))
+    console.print(table)
+    for recipe, why in plan.left_out:
+        console.print(Text(f"left out: {recipe.name}: {why}"))
+    for note in plan.notes:
+        console.print(Text(f"note: {note}"))
+    certain, most = _duration(plan.seconds(certain=True)), _duration(plan.seconds(certain=False))
+    lines = [
+        f"about {certain}, or {most} if every recipe has to be tried; {_size(disk_needed(plan))} of disk on the way;",
+        f"{plan.calibration_rows} rows calibrate, {plan.judging_rows} judge.",
+        "Stages in brackets run only if no recipe before them holds the budget.",
+    ]
+    console.print(Text(" ".join(lines)))
+
+
+def _print_report(report: dict[str, Any], console: Console) -> None:
+    from vprm_optimize.report import COLUMNS, outcome_cells
+
+    table = Table(Column("recipe", overflow="fold"), *_SHOWN, show_edge=False)
+    for one in report["recipes"]:
+        if one["state"] == "not tried":
+            continue
+        cells = dict(zip(COLUMNS, outcome_cells(one), strict=True))
+        style = "bold green" if one["state"] == "chosen" else ""
+        table.add_row(*(Text(cells[name], style) for name in ("recipe", *_SHOWN)))
+    console.print(table)
+    for one in report["recipes"]:
+        if one["reason"] and one["state"] != "chosen":
+            console.print(Text(f"{one['name']}: {one['reason']}"))
+    console.print(Text(f"{report['bundle']}: {report['chosen']}: {report['reason']}", "bold"))
+    console.print(Text(f"score with:  {report['commands'][-1]}"))
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _size(size_bytes: int) -> str:
+    return f"{size_bytes / 1e9:.1f} GB" if size_bytes >= 1e9 else f"{size_bytes / 1e6:.0f} MB"

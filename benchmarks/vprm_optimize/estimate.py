@@ -1,0 +1,234 @@
+"""What a run will take: seconds, bytes of disk, bytes of memory, stage by stage, before anything is started.
+
+Work is counted (multiplications, weights read and written) and divided by rates measured on this machine in about a
+second: a float32 product, and writing to the disk. The constants below were fitted to runs at VisualPRM-8B's layer
+shapes (docs/optimize.md has the figures).
+"""
+
+import io
+import os
+import statistics
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from vprm_export.architecture import Architecture
+from vprm_optimize.recipes import FLOATING, Recipe
+from vprm_optimize.selection import ChosenRows, RowSet, image_bytes
+from vprm_runtime.bundle.manifest import Precision, TilingInfo
+from vprm_runtime.datasets.row import Row
+from vprm_runtime.images.tiling import tile_grid
+
+_PRODUCT_SIZE = 1024
+_DISK_BYTES = 64 << 20
+_SAMPLED_ROWS = 12
+_CHARACTERS_PER_TOKEN = 3.2
+_TEMPLATE_TOKENS = 90
+_TOKENS_PER_STEP = 12  # of the template
+_START_S = 1.5  # of a process
+_STORED_BYTES: dict[Precision, float] = {"fp32": 4, "fp16": 2, "int8": 1.003, "w8": 1.03, "w4": 0.62, "fp8": 1.001}
+_EXPORT_NS: dict[Precision, float] = {"fp32": 0.6, "fp16": 0.9, "int8": 4.0, "w8": 6.0, "w4": 60.0, "fp8": 60.0}
+"""Nanoseconds of one core for each weight of a Linear, on a machine of REFERENCE_FLOPS, calibrated."""
+REFERENCE_FLOPS = 2.0e11
+_ENGINE_SHARE = 0.75  # of the measured product's rate, in float32 graphs
+_SPEED_UP: dict[Precision, float] = {"fp32": 1, "fp16": 1, "int8": 2.6, "w8": 1.1, "w4": 1.1, "fp8": 0.4}
+_CALIBRATION_FACTOR = 1.8  # second moments, and opening each layer
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Of this machine: float32 operations a second of a product, bytes a second of writing to disk."""
+
+    flops: float
+    disk_bytes: float
+
+
+@dataclass(frozen=True)
+class ModelSize:
+    """Weights of a model's parts, by count."""
+
+    linears: int  # of the LLM's layers
+    layers: int
+    hidden: int
+    heads: int
+    embeddings: int
+    vision: int
+    patches: int  # of a tile
+    tokens_per_tile: int
+
+    @staticmethod
+    def of(architecture: Architecture) -> "ModelSize":
+        """Counted from the configuration."""
+        llm, vision = architecture.llm, architecture.vision
+        attention = 2 * llm.hidden_size * (llm.heads + llm.kv_heads) * llm.head_dim
+        return ModelSize(
+            linears=llm.layers * (attention + 3 * llm.hidden_size * llm.mlp_size),
+            layers=llm.layers,
+            hidden=llm.hidden_size,
+            heads=llm.heads,
+            embeddings=llm.vocabulary * llm.hidden_size,
+            vision=vision.layers * (4 * vision.hidden_size**2 + 2 * vision.hidden_size * vision.mlp_size),
+            patches=vision.patches_per_side**2 + 1,
+            tokens_per_tile=vision.tokens_per_tile,
+        )
+
+    @property
+    def float32_bytes(self) -> int:
+        """Of a float32 bundle."""
+        return 4 * (self.linears + self.embeddings + self.vision)
+
+    def bundle_bytes(self, recipe: Recipe) -> int:
+        """Of a recipe's bundle."""
+        embeddings = 4 if recipe.precision == "fp32" else 2
+        kept = recipe.keep_high / (4 * self.layers)
+        llm = _STORED_BYTES[recipe.precision] * (1 - kept) + 2 * kept
+        return int(llm * self.linears + embeddings * self.embeddings + _STORED_BYTES[recipe.vision] * self.vision)
+
+
+@dataclass(frozen=True)
+class RowCost:
+    """Means over rows: tiles, tokens that all responses share, tokens of all responses together, responses."""
+
+    tiles: float
+    prefix_tokens: float
+    response_tokens: float
+    responses: float
+
+
+def measure_rates(folder: Path) -> Rates:
+    """Measure this machine, in about a second; writes and removes a file in `folder`."""
+    random = np.random.default_rng(0)
+    a, b = (random.standard_normal((_PRODUCT_SIZE, _PRODUCT_SIZE), np.float32) for _ in range(2))
+    a @ b
+    product_s = statistics.median(_timed(lambda: a @ b) for _ in range(5))
+    content = bytes(_DISK_BYTES)
+    with tempfile.TemporaryFile(dir=folder) as file:
+
+        def write() -> None:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+
+        disk_s = _timed(write)
+    return Rates(2 * _PRODUCT_SIZE**3 / product_s, _DISK_BYTES / disk_s)
+
+
+def _timed(call: object) -> float:
+    started = time.perf_counter()
+    call()  # type: ignore[operator]
+    return max(time.perf_counter() - started, 1e-9)
+
+
+def row_cost(sets: tuple[RowSet, ...], tiling: TilingInfo, tokens_per_tile: int) -> RowCost:
+    """Means over the first rows of each set, weighted by how many rows it has; tokens by the texts' lengths."""
+    parts, weights = [], []
+    for one in sets:
+        sampled = []
+        for row in ChosenRows((RowSet(one.file, one.image_root, one.numbers[:_SAMPLED_ROWS]),)):
+            if isinstance(row, Row):
+                sampled.append(_of_row(row, tiling, tokens_per_tile))
+        if sampled:
+            parts.append(np.mean(sampled, axis=0))
+            weights.append(len(one.numbers))
+    if not parts:
+        return RowCost(1, 1000, 300, 1)
+    mean = np.average(parts, axis=0, weights=weights)
+    return RowCost(*(float(value) for value in mean))
+
+
+def _of_row(row: Row, tiling: TilingInfo, tokens_per_tile: int) -> tuple[float, float, float, float]:
+    tiles = 0
+    for image in row.images:
+        try:
+            with Image.open(io.BytesIO(image_bytes(image))) as opened:
+                columns, rows = tile_grid(*opened.size, tiling.limited(row.max_tiles))
+        except (OSError, ValueError, Image.DecompressionBombError):
+            continue  # scoring will say what is wrong with it
+        tiles += columns * rows + (tiling.use_thumbnail and columns * rows > 1)
+    prefix = tiles * tokens_per_tile + len(row.question) / _CHARACTERS_PER_TOKEN + _TEMPLATE_TOKENS
+    tokens = 0.0
+    for response in row.responses:
+        steps = [response] if isinstance(response, str) else list(response)
+        count = sum(step.count("\n\n") + 1 for step in steps)
+        tokens += sum(len(step) for step in steps) / _CHARACTERS_PER_TOKEN + count * _TOKENS_PER_STEP
+    return tiles, prefix, tokens, len(row.responses)
+
+
+@dataclass(frozen=True)
+class Estimator:
+    """Estimates for one model on one machine."""
+
+    model: ModelSize
+    rates: Rates
+    cores: int
+
+    def export_s(self, recipe: Recipe) -> float:
+        """Seconds of exporting a recipe's bundle."""
+        scale = REFERENCE_FLOPS / self.rates.flops
+        work_ns = _EXPORT_NS[recipe.precision] * self.model.linears + _EXPORT_NS[recipe.vision] * self.model.vision
+        work_ns += _EXPORT_NS["fp16"] * self.model.embeddings
+        return work_ns * 1e-9 * scale + self.model.bundle_bytes(recipe) / self.rates.disk_bytes
+
+    def calibrate_s(self, rows: int, cost: RowCost, sensitivity: bool = False) -> float:
+        """Seconds of calibrating on `rows`: up to two responses of each, in a pass of their own."""
+        passes = min(2.0, cost.responses)
+        tokens = passes * cost.prefix_tokens + cost.response_tokens * passes / max(cost.responses, 1)
+        whole = self._layers_s(rows * tokens, cost.prefix_tokens) * _CALIBRATION_FACTOR + self._stream_s()
+        alone = 8 * self._layers_s(tokens / passes, cost.prefix_tokens) * 2 * self.model.layers if sensitivity else 0
+        return _START_S + rows * self._vision_s(cost) + whole + alone
+
+    def reference_s(self, rows: int, cost: RowCost, batch_rows: int) -> float:
+        """Seconds of the reference's step scores."""
+        batches = -(-rows // batch_rows)
+        return _START_S + batches * self._stream_s() + rows * self._row_s(cost, FLOATING[0], FLOATING[0])
+
+    def judge_s(self, rows: int, cost: RowCost, recipe: Recipe) -> float:
+        """Seconds of a recipe's step scores."""
+        opening = self.model.bundle_bytes(recipe) / self.rates.disk_bytes
+        return _START_S + opening + rows * self._row_s(cost, recipe.precision, recipe.vision)
+
+    def request_s(self, recipe: Recipe, responses: int) -> float:
+        """Seconds of one timed request: 7 tiles, `responses` of 8 steps of 40 tokens."""
+        prefix = 7 * self.model.tokens_per_tile + _TEMPLATE_TOKENS
+        cost = RowCost(7, prefix, responses * 8 * (40 + _TOKENS_PER_STEP), responses)
+        return self._row_s(cost, recipe.precision, recipe.vision)
+
+    def row_disk_bytes(self, cost: RowCost) -> int:
+        """Disk that one row's activations take while the reference is computed."""
+        tokens = cost.prefix_tokens + cost.response_tokens
+        return int(3 * 4 * self.model.hidden * tokens + tokens * tokens / 8)
+
+    def layer_memory_bytes(self, cost: RowCost, sequence: bool) -> int:
+        """Memory of one layer's stage: weights twice, attention scores of a block or (`sequence`) of a whole pass."""
+        layer = 4 * self.model.linears // self.model.layers
+        tokens = cost.prefix_tokens + cost.response_tokens / max(cost.responses, 1)
+        block = tokens if sequence else min(512.0, tokens)
+        attention = 2 * 4 * self.model.heads * block * tokens
+        return int(3 * layer + attention + 4 * self.model.embeddings / 4 + 4 * self.model.vision) + (300 << 20)
+
+    def open_memory_bytes(self, recipe: Recipe) -> int:
+        """Memory of an opened bundle and of scoring with it."""
+        factor = 2.0 if recipe.precision == "fp16" else 1.1  # computed in float32 on the CPU
+        return int(factor * self.model.bundle_bytes(recipe)) + (1 << 30 if self.model.linears > 1e9 else 300 << 20)
+
+    def _row_s(self, cost: RowCost, precision: Precision, vision: Precision) -> float:
+        tokens = cost.prefix_tokens + cost.response_tokens
+        return (
+            self._layers_s(tokens, cost.prefix_tokens) / _SPEED_UP[precision] + self._vision_s(cost) / _SPEED_UP[vision]
+        )
+
+    def _layers_s(self, tokens: float, seen_tokens: float) -> float:
+        products = 2 * self.model.linears * tokens
+        attention = 4 * self.model.layers * self.model.hidden * tokens * (seen_tokens / 2 + 200)
+        return (products + attention) / (_ENGINE_SHARE * self.rates.flops)
+
+    def _vision_s(self, cost: RowCost) -> float:
+        return 2 * self.model.vision * self.model.patches * cost.tiles * 1.3 / (_ENGINE_SHARE * self.rates.flops)
+
+    def _stream_s(self) -> float:
+        """One time through all layers' weights: each is written as a graph of its own and opened."""
+        return 2 * 4 * self.model.linears / self.rates.disk_bytes + 0.15 * self.model.layers

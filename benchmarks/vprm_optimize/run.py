@@ -1,0 +1,382 @@
+"""The run: stage after stage, each kept when it is done. A run that was interrupted goes on where it was.
+
+State lies in `OUT.parts`, beside the bundle:
+
+    plan.json                 what was asked for, and the plan
+    fp32/                     the floating-point reference; given back once it is no longer needed
+    calibration.safetensors
+    reference.jsonl           a line for each row
+    RECIPE/                   a recipe's bundle; given back once it has lost
+    RECIPE.jsonl, .json       its scores; its times and what was found out about it
+"""
+
+import fcntl
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import vprm_runtime.errors as errors
+from vprm_export import ExportOptions, export_bundle
+from vprm_optimize.child import read_scores
+from vprm_optimize.decide import Outcome, choose, compared_rows, judged
+from vprm_optimize.plan import RESPONSES, Plan, Request, make_plan
+from vprm_optimize.recipes import Recipe, export_options
+from vprm_runtime.errors import EngineError, InputError, VprmError
+from vprm_runtime.machine import available_memory_bytes
+
+Say = Callable[[str, int, int], None]  # what, done, in all
+_PLAN = "plan.json"
+
+
+@contextmanager
+def opened_run(request: Request, say: Say = lambda what, done, total: None) -> Iterator["Run"]:
+    """The run that makes `request.output`: begun, or taken up again. One process at a time.
+
+    Raises InputError if another process works on it, or one with other options began it, and what `make_plan` raises.
+    """
+    work = request.output.with_name(f"{request.output.name}.parts")
+    if request.output.exists() and not work.exists():
+        raise InputError(f"{request.output} exists already: remove it or choose another name")
+    begun = work.exists()
+    asked = _asked(request)
+    if begun and (work / _PLAN).exists():
+        stored = json.loads((work / _PLAN).read_text("utf-8"))
+        if stored["asked"] != asked:
+            changed = ", ".join(key for key in asked if stored["asked"].get(key) != asked[key])
+            raise InputError(
+                f"{work} holds an interrupted run with another {changed}: run it to its end with the same options, or "
+                "remove that folder to begin anew"
+            )
+        plan = Plan.from_dict(stored["plan"])
+    else:
+        plan = make_plan(request)
+        work.mkdir(parents=True, exist_ok=True)
+        _write_json(work / _PLAN, {"asked": asked, "plan": plan.to_dict()})
+    with _lock(work) as descriptor:
+        yield Run(request, plan, work, descriptor, say)
+
+
+def _asked(request: Request) -> dict[str, Any]:
+    """What makes two runs the same: options, and what checkpoint and rows are, not what they are called."""
+    from vprm_runtime.datasets import open_rows
+
+    shards = [*sorted(request.checkpoint.glob("*.safetensors")), request.checkpoint / "config.json"]
+    files = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in shards if file.exists()]
+    document = {
+        "vprm": version("vprm"),
+        "checkpoint": files,
+        "rows": [open_rows(file, request.image_root).fingerprint for file in request.data],
+        "target": request.target,
+        "goal": request.goal,
+        "budget": asdict(request.budget),
+        "max_rows": request.max_rows,
+        "threads": request.threads,
+        "keep_all": request.keep_all,
+    }
+    normalised: dict[str, Any] = json.loads(json.dumps(document))
+    return normalised
+
+
+@contextmanager
+def _lock(work: Path) -> Iterator[int]:
+    """Held by this process and its children; a child of a killed run is waited for."""
+    with (work / "lock").open("w") as file:
+        for attempt in range(50):
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError:
+                if attempt == 49:
+                    raise InputError(f"another process works in {work}: wait for it, or end it") from None
+                time.sleep(0.2)
+        yield file.fileno()
+
+
+class Run:
+    """One run. Made by `opened_run`."""
+
+    def __init__(self, request: Request, plan: Plan, work: Path, lock: int, say: Say) -> None:
+        self.request, self.plan, self.work = request, plan, work
+        self._lock_descriptor, self._say = lock, say
+        self.outcomes: list[Outcome] = []
+        self._started = time.monotonic()
+
+    def bundle(self, recipe: Recipe) -> Path:
+        """Where a recipe's bundle lies while it is needed."""
+        return self.work / recipe.name
+
+    @property
+    def calibration(self) -> Path:
+        """The calibration's file."""
+        return self.work / "calibration.safetensors"
+
+    def run(self) -> Outcome:
+        """Do all stages; the chosen recipe, whose bundle is in `bundle(outcome.recipe)`.
+
+        Raises InputError if no recipe held the budget, and what stages raise.
+        """
+        if self.plan.needs_reference:
+            self._reference()
+        spent = False
+        for group in self.plan.groups:
+            if spent or any(outcome.survived for outcome in self.outcomes):
+                why = (
+                    "the time limit was reached" if spent else "a recipe that is expected to be faster held the budget"
+                )
+                self.outcomes += [Outcome(recipe, "not tried", why) for recipe in group]
+                continue
+            self._try_group(group)
+            spent = self._is_late() and any(outcome.survived for outcome in self.outcomes)
+        self.outcomes += [Outcome(recipe, "not tried", why) for recipe, why in self.plan.left_out]
+        best = choose(self.outcomes, self.request.goal)
+        if not self.bundle(best.recipe).exists():  # given back when another one looked better
+            self._export(best)
+        if self.plan.target.is_gpu:
+            self._build(best)
+        return best
+
+    def finish(self, manifest_text: str, extra_files: dict[str, str], best: Outcome) -> None:
+        """Give the bundle its manifest, its reports and its name; give the working directory back."""
+        source, target = self.bundle(best.recipe), self.request.output
+        if not target.exists():
+            for name, text in {**extra_files, "manifest.json": manifest_text}.items():
+                _write_text(source / name, text)
+            others = [outcome.recipe for outcome in self.outcomes if outcome is not best and outcome.survived]
+            if self.request.keep_all:
+                for recipe in others:
+                    if self.bundle(recipe).exists():
+                        (source / "others").mkdir(exist_ok=True)
+                        self.bundle(recipe).rename(source / "others" / recipe.name)
+            source.rename(target)
+        self.clear()
+
+    def clear(self) -> None:
+        """Give the working directory back, its plan last: a run that is ended meanwhile goes on with this."""
+        for entry in sorted(self.work.iterdir(), key=lambda entry: entry.name == _PLAN):
+            if entry.is_dir():
+                shutil.rmtree(entry)
+            elif entry.name != "lock":
+                entry.unlink()
+        shutil.rmtree(self.work)
+
+    def _is_late(self) -> bool:
+        limit = self.request.time_limit_s
+        return limit is not None and time.monotonic() - self._started > limit
+
+    def _reference(self) -> None:
+        """The floating-point bundle, the calibration and the reference's scores."""
+        scores, done = self.work / "reference.jsonl", self.work / "reference.done"
+        needs_calibration = any(recipe.is_calibrated for recipe in self.plan.recipes)
+        if not done.exists() or (needs_calibration and not self.calibration.exists()):
+            self._export_to(Recipe("fp32", "fp32"), self.work / "fp32", "export fp32")
+        if needs_calibration and not self.calibration.exists():
+            self._calibrate(self.calibration, ())
+        if not done.exists():
+            job = {"kind": "reference", "output": str(scores), "work": str(self.work / "rows"), **self._common()}
+            self._child({**job, "batch_rows": self.plan.batch_rows, "bundle": str(self.work / "fp32")})
+            _write_text(done, "")
+        if not self.plan.is_small:
+            shutil.rmtree(self.work / "fp32", ignore_errors=True)
+
+    def _calibrate(self, output: Path, sensitivity: Sequence[str]) -> None:
+        layout = next(recipe.layout for recipe in self.plan.recipes if recipe.is_calibrated)
+        job = {"kind": "calibrate", "bundle": str(self.work / "fp32"), "output": str(output), "layout": layout}
+        self._child({**job, "sensitivity": list(sensitivity), **self._common()})
+
+    def _common(self) -> dict[str, Any]:
+        return {"selection": self.plan.selection.to_dict(), "threads": self.request.threads}
+
+    def _try_group(self, group: Sequence[Recipe]) -> None:
+        """Export, judge and time a group; losers' bundles are given back."""
+        tried: list[Outcome] = []
+        for recipe in group:
+            outcome = Outcome(recipe, "not tried", "")
+            self.outcomes.append(outcome)
+            if self._is_late() and any(other.survived for other in tried):
+                outcome.reason = "the time limit was reached, and a recipe before it held the budget"
+                continue
+            self._try(outcome)
+            tried.append(outcome)
+            if not outcome.survived and not self.request.keep_all:
+                shutil.rmtree(self.bundle(recipe), ignore_errors=True)
+        if self.plan.target.runs_here:
+            self._time([outcome for outcome in tried if outcome.survived])
+
+    def _try(self, outcome: Outcome) -> None:
+        """Export and judge one recipe; what fails is in the outcome."""
+        recipe = outcome.recipe
+        try:
+            self._export(outcome)
+            if recipe.precision == "fp32":
+                outcome.state, outcome.reason = "held", "floating point: the reference itself"
+                return
+            output = self.work / f"{recipe.name}.jsonl"
+            device = "cpu" if recipe.device == "auto" and not self.plan.target.runs_here else recipe.device
+            job = {"kind": "judge", "bundle": str(self.bundle(recipe)), "device": device, "output": str(output)}
+            self._child({**job, **self._common()}, f"judge {recipe.name}")
+            reference = read_scores(self.work / "reference.jsonl")
+            rows, left_out = compared_rows(self.plan.selection, reference, read_scores(output))
+            outcome.quality = judged(rows, left_out, self.request.budget)
+        except InputError:
+            raise
+        except VprmError as error:
+            outcome.state, outcome.reason = "failed", str(error)
+            return
+        failed = [check for check in outcome.quality["checks"] if not check["passed"]]
+        outcome.state = "rejected" if failed else "held"
+        outcome.reason = "; ".join(f"{c['name']} {c['value']:.4g}, allowed {c['allowed']:.4g}" for c in failed)
+
+    def _export(self, outcome: Outcome) -> None:
+        recipe, bundle = outcome.recipe, self.bundle(outcome.recipe)
+        if recipe.keep_high:
+            self._sensitivity(recipe)
+        started = time.monotonic()
+        if not bundle.exists():
+            self._export_to(recipe, bundle, f"export {recipe.name}")
+            outcome.export_s = time.monotonic() - started
+            _write_json(self.work / f"{recipe.name}.export.json", outcome.export_s)
+        elif (self.work / f"{recipe.name}.export.json").exists():
+            outcome.export_s = _read_json(self.work / f"{recipe.name}.export.json")
+        outcome.size_bytes = sum(file.stat().st_size for file in bundle.iterdir() if file.is_file())
+
+    def _sensitivity(self, recipe: Recipe) -> None:
+        """A calibration that has each Linear's sensitivity too; made when a recipe is reached that wants it."""
+        detailed = self.work / f"calibration-{recipe.precision}.safetensors"
+        if not detailed.exists():
+            self._export_to(Recipe("fp32", "fp32"), self.work / "fp32", "export fp32")
+            self._calibrate(detailed, (recipe.precision,))
+
+    def _export_to(self, recipe: Recipe, target: Path, what: str) -> None:
+        if target.exists():
+            return
+        for leftover in self.work.glob(f".{target.name}.*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+        calibration = (
+            self.work / f"calibration-{recipe.precision}.safetensors" if recipe.keep_high else self.calibration
+        )
+        options = ExportOptions(**export_options(recipe, calibration))  # type: ignore[arg-type]
+        export_bundle(self.request.checkpoint, target, options, lambda done, total: self._say(what, done, total))
+
+    def _time(self, outcomes: Sequence[Outcome]) -> None:
+        """Time bundles, all in turns if they fit in memory together; after a crash one by one."""
+        todo = []
+        for outcome in outcomes:
+            file = self.work / f"{outcome.recipe.name}.speed.json"
+            if file.exists():
+                outcome.speed = _read_json(file)
+            else:
+                todo.append(outcome)
+        free = available_memory_bytes() or 0
+        if len(todo) > 1 and 2 * sum(outcome.size_bytes or 0 for outcome in todo) < free:
+            try:
+                self._time_together(todo)
+                return
+            except EngineError:
+                pass  # one of them crashes: find out which
+        for outcome in todo:
+            try:
+                self._time_together([outcome])
+            except VprmError as error:
+                outcome.state, outcome.reason = "failed", f"timing it: {error}"
+
+    def _time_together(self, outcomes: Sequence[Outcome]) -> None:
+        output = self.work / "speed.json"
+        bundles = {o.recipe.name: [str(self.bundle(o.recipe)), o.recipe.device] for o in outcomes}
+        job = {"kind": "time", "bundles": bundles, "output": str(output), "threads": self.request.threads}
+        self._child({**job, "responses": RESPONSES[self.request.goal]})
+        found = _read_json(output)
+        for outcome in outcomes:
+            outcome.speed = found[outcome.recipe.name]
+            _write_json(self.work / f"{outcome.recipe.name}.speed.json", outcome.speed)
+        output.unlink()
+
+    def _build(self, best: Outcome) -> None:
+        """Engines, if a builder for the target is here; what could not be built is in the outcome's reason."""
+        from vprm_optimize.engines import builder_for
+
+        builder, why_not = builder_for(self.plan.target)
+        if builder is None:
+            best.reason += f"; no engine was built: {why_not}"
+            return
+        if (self.bundle(best.recipe) / "engines").exists():
+            return
+        profile = "throughput" if self.request.goal == "throughput" else "latency"
+        job: dict[str, Any] = {
+            "kind": "build",
+            "bundle": str(self.bundle(best.recipe)),
+            "library": builder,
+            "profile": profile,
+        }
+        job["capability"], job["output"] = self.plan.target.capability, str(self.work / "engines.json")
+        try:
+            self._child(job)
+            best.reason += f"; engines built with {builder} for sm{self.plan.target.capability}"
+        except VprmError as error:
+            best.reason += f"; no engine was built: {error}"
+
+    def _child(self, job: dict[str, Any], label: str | None = None) -> None:
+        """Run a job in a process of its own. Raises its error, or EngineError if it crashed."""
+        with (
+            tempfile.NamedTemporaryFile("w", suffix=".json", dir=self.work, encoding="utf-8") as file,
+            tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as said_file,
+        ):
+            json.dump(job, file)
+            file.flush()
+            command = [sys.executable, "-m", "vprm_optimize.child", file.name]
+            last: dict[str, Any] = {}
+            with subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=said_file, text=True, pass_fds=(self._lock_descriptor,)
+            ) as process:
+                try:
+                    for line in process.stdout or ():
+                        last = json.loads(line)
+                        if "what" in last:
+                            self._say(label or last["what"], last["done"], last["total"])
+                except BaseException:
+                    process.terminate()
+                    raise
+            code = process.returncode
+            said_file.seek(0)
+            said = said_file.read()
+        if code == 0:
+            return
+        if "error" in last:
+            kind = getattr(errors, last["kind"], EngineError)
+            raise EngineError(last["error"]) if kind is errors.MissingExtraError else kind(last["error"])
+        raise EngineError(_why(code, said, label or job["kind"]))
+
+
+def _why(code: int, said: str, what: str) -> str:
+    if code == -9:
+        return f"{what}: the process was killed, most likely because memory ran out"
+    if code < 0:
+        return f"{what}: the engine crashed (signal {-code})"
+    return f"{what}: ended with code {code}: {' '.join(said.split())[-300:]}"
+
+
+def _write_json(path: Path, document: Any) -> None:
+    _write_text(path, json.dumps(document, indent=1))
+
+
+def _write_text(path: Path, text: str) -> None:
+    """Whole or not at all."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def _read_json(path: Path) -> Any:
+    return json.loads(path.read_text("utf-8"))

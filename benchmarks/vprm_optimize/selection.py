@@ -1,0 +1,172 @@
+"""Which rows calibrate and which judge. Rows are split by question: no question is on both sides."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from vprm_runtime.datasets import BadRow, RowSource, open_rows
+from vprm_runtime.datasets.row import Row, RowId
+from vprm_runtime.datasets.row_images import RowImage
+from vprm_runtime.errors import InputError
+from vprm_runtime.files import open_regular
+from vprm_runtime.images.load import NamedImage
+
+MAX_CALIBRATION_ROWS = 32
+MAX_SCANNED_ROWS = 5000
+DEMO_HELD_OUT_ROWS = 150
+DEMO_BEST_OF_N_ROWS = 200
+
+
+@dataclass(frozen=True)
+class RowSet:
+    """Rows of one file, by their numbers in it (from 0), in scoring order."""
+
+    file: str
+    image_root: str | None
+    numbers: tuple[int, ...]
+
+    def rows(self) -> Iterator[Row | BadRow]:
+        """The rows."""
+        wanted = set(self.numbers)
+        return (row for row in self.opened() if row.number in wanted)
+
+    def opened(self) -> RowSource:
+        """The whole file."""
+        return open_rows(Path(self.file), None if self.image_root is None else Path(self.image_root))
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Rows on both sides. `is_demo`: the demo PRM's rows stand in for the user's."""
+
+    calibration: tuple[RowSet, ...]
+    judging: tuple[RowSet, ...]
+    fingerprint: str
+    is_demo: bool
+
+    @staticmethod
+    def from_dict(document: dict[str, Any]) -> "Selection":
+        """As `to_dict` made it."""
+
+        def sets(name: str) -> tuple[RowSet, ...]:
+            return tuple(RowSet(one["file"], one["image_root"], tuple(one["numbers"])) for one in document[name])
+
+        return Selection(sets("calibration"), sets("judging"), document["fingerprint"], document["is_demo"])
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+
+class ChosenRows:
+    """Rows of several sets as one source, as `vprm_runtime.datasets.RowSource` has it."""
+
+    notes: tuple[str, ...] = ()
+
+    def __init__(self, sets: Sequence[RowSet]) -> None:
+        self._sets = sets
+        self.total = sum(len(one.numbers) for one in sets)
+        numbers = hashlib.sha256(repr([one.numbers for one in sets]).encode()).hexdigest()
+        self.fingerprint = ",".join([*(one.opened().fingerprint for one in sets), f"rows:{numbers}"])
+
+    def ids(self) -> Iterator[RowId]:
+        """All ids, in scoring order."""
+        return (row.id for row in self)
+
+    def __iter__(self) -> Iterator[Row | BadRow]:
+        """All rows, file by file."""
+        for one in self._sets:
+            yield from one.rows()
+
+
+def demo_selection() -> Selection:
+    """The demo's rows: 32 in the looks of training to calibrate on, held-out ones and best-of-8 questions to judge."""
+    from vprm_demo import best_of_n_rows, calibration_rows, held_out_rows
+
+    calibration = _whole(calibration_rows(MAX_CALIBRATION_ROWS))
+    judging = (_whole(held_out_rows(DEMO_HELD_OUT_ROWS)), _whole(best_of_n_rows(DEMO_BEST_OF_N_ROWS)))
+    fingerprint = ChosenRows((calibration, *judging)).fingerprint
+    return Selection((calibration,), judging, fingerprint, True)
+
+
+def _whole(file: Path) -> RowSet:
+    return RowSet(str(file), None, tuple(range(open_rows(file).total)))
+
+
+def split_by_question(files: Sequence[Path], image_root: Path | None) -> Selection:
+    """Split rows by question and images: up to 32 rows, and at most a quarter, calibrate; the others judge.
+
+    Which side a question goes to depends on a hash of its text and images, not on its place. Rows that cannot be read
+    are left out here; scoring lists them.
+
+    Raises:
+        InputError: a file cannot be read, or its rows have fewer than two questions.
+    """
+    places: dict[bytes, list[tuple[int, int]]] = {}  # of each question: (file, number)
+    sources = [open_rows(file, image_root) for file in files]
+    for index, source in enumerate(sources):
+        for row in islice(source, MAX_SCANNED_ROWS):
+            if isinstance(row, Row):
+                places.setdefault(_question_key(row), []).append((index, row.number))
+    if len(places) < 2:
+        raise InputError(
+            f"the rows have {len(places)} question{'s' if len(places) != 1 else ''} that can be read: calibrating and "
+            "judging need different ones; give rows of at least two questions with --data"
+        )
+    questions = [places[key] for key in sorted(places)]
+    limit = min(MAX_CALIBRATION_ROWS, max(1, sum(map(len, questions)) // 4))
+    calibrating: list[tuple[int, int]] = []
+    used = 0
+    while len(calibrating) < limit and used < len(questions) - 1:
+        calibrating += questions[used][: limit - len(calibrating)]
+        used += 1
+    judging = [place for question in questions[used:] for place in question]
+
+    def sets(chosen: list[tuple[int, int]]) -> tuple[RowSet, ...]:
+        found = []
+        for index, file in enumerate(files):
+            numbers = tuple(sorted(number for place, number in chosen if place == index))
+            if numbers:
+                found.append(RowSet(str(file), None if image_root is None else str(image_root), numbers))
+        return tuple(found)
+
+    fingerprint = ",".join(source.fingerprint for source in sources)
+    return Selection(sets(calibrating), sets(judging), fingerprint, False)
+
+
+def limited(selection: Selection, max_rows: int) -> Selection:
+    """The same with at most `max_rows` rows to judge on, taken from each file in proportion, at even distances."""
+    total = sum(len(one.numbers) for one in selection.judging)
+    if total <= max_rows:
+        return selection
+    kept = []
+    for one in selection.judging:
+        count = max(1, round(len(one.numbers) * max_rows / total))
+        step = len(one.numbers) / count
+        kept.append(RowSet(one.file, one.image_root, tuple(one.numbers[int(i * step)] for i in range(count))))
+    return Selection(selection.calibration, tuple(kept), selection.fingerprint, selection.is_demo)
+
+
+def _question_key(row: Row) -> bytes:
+    """Of the question's text and the images' bytes: copies of an image under other names are the same image."""
+    digest = hashlib.blake2b(row.question.encode(), digest_size=16)
+    for image in row.images:
+        try:
+            content = image_bytes(image)
+        except OSError:
+            content = str(image).encode()  # scoring will say what is wrong with it
+        digest.update(hashlib.sha256(content).digest())
+    return digest.digest()
+
+
+def image_bytes(image: RowImage) -> bytes:
+    """The content of a row's image file. Raises OSError if it cannot be read."""
+    if isinstance(image, bytes):
+        return image
+    if isinstance(image, NamedImage):
+        return image.content
+    with open_regular(image) as file:
+        return file.read()
