@@ -90,7 +90,18 @@ def test_the_wheel_holds_the_packages_and_nothing_else(tmp_path: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
     tops = {name.split("/")[0] for name in names if ".dist-info" not in name.split("/")[0]}
-    rooms = {"runtime", "ray", "serving", "client", "export", "compile", "calibration", "benchmarks", "optimize", "demo"}
+    rooms = {
+        "runtime",
+        "ray",
+        "serving",
+        "client",
+        "export",
+        "compile",
+        "calibration",
+        "benchmarks",
+        "optimize",
+        "demo",
+    }
     assert tops == {"vprm", *(f"vprm_{room}" for room in rooms)}
     for needed in (
         "vprm_demo/checkpoint/config.json",
