@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vprm_runtime.datasets import BadRow, RowSource, open_rows
-from vprm_runtime.datasets.row import Row, RowId
+from vprm_runtime.datasets.row import Row
 from vprm_runtime.datasets.row_images import RowImage
 from vprm_runtime.errors import InputError
 from vprm_runtime.files import open_regular
@@ -62,19 +62,13 @@ class Selection:
 
 
 class ChosenRows:
-    """Rows of several sets as one source, as `vprm_runtime.datasets.RowSource` has it."""
-
-    notes: tuple[str, ...] = ()
+    """Rows of several sets as one source."""
 
     def __init__(self, sets: Sequence[RowSet]) -> None:
         self._sets = sets
         self.total = sum(len(one.numbers) for one in sets)
         numbers = hashlib.sha256(repr([one.numbers for one in sets]).encode()).hexdigest()
         self.fingerprint = ",".join([*(one.opened().fingerprint for one in sets), f"rows:{numbers}"])
-
-    def ids(self) -> Iterator[RowId]:
-        """All ids, in scoring order."""
-        return (row.id for row in self)
 
     def __iter__(self) -> Iterator[Row | BadRow]:
         """All rows, file by file."""

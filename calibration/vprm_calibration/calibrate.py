@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 
 from vprm_calibration.layer_graphs import LayeredGraph
 from vprm_calibration.sensitivity import measure_sensitivity
-from vprm_calibration.sequences import SequenceLimits, feeds_of_rows
+from vprm_calibration.sequences import Rows, SequenceLimits, feeds_of_rows
 from vprm_calibration.statistics import (
     Progress,
     collect_statistics,
@@ -27,7 +27,7 @@ from vprm_export.precision.calibration_file import Calibration, calibration_meta
 from vprm_export.precision.recipe import Recipe, recipe_for
 from vprm_runtime.bundle.bundle import Bundle
 from vprm_runtime.bundle.manifest import Precision, Target
-from vprm_runtime.datasets import RowSource, open_rows
+from vprm_runtime.datasets import open_rows
 from vprm_runtime.errors import InputError
 from vprm_runtime.scorer import StepScorer
 
@@ -46,7 +46,7 @@ class CalibrationOptions:
 
 def calibrate(
     bundle_path: Path,
-    data: Path | RowSource,
+    data: Path | Rows,
     output: Path,
     options: CalibrationOptions = CalibrationOptions(),
     progress: Progress = lambda what, done, total: None,

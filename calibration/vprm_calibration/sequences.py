@@ -3,14 +3,14 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vprm_export.graphs.builder import FLOAT32
 from vprm_runtime.bundle.graph_io import cache_names
-from vprm_runtime.datasets import BadRow, RowSource
+from vprm_runtime.datasets import BadRow
 from vprm_runtime.datasets.row import Row
 from vprm_runtime.engines.base import check_image_rows, no_image_rows
 from vprm_runtime.errors import InputError
@@ -18,6 +18,24 @@ from vprm_runtime.execution.blocks import causal_block
 from vprm_runtime.scorer import StepScorer
 
 RESPONSES_A_ROW = 2  # later ones differ little from the first in what they show of the activations
+
+
+class Rows(Protocol):
+    """Rows to calibrate on: a whole file of them (`RowSource`), or some."""
+
+    @property
+    def total(self) -> int:
+        """Number of rows."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes when the rows do."""
+        ...
+
+    def __iter__(self) -> Iterator[Row | BadRow]:
+        """All rows, the same in the same order every time."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -28,7 +46,7 @@ class SequenceLimits:
     max_tiles: int | None = None
 
 
-def feeds_of_rows(scorer: StepScorer, rows: RowSource, limits: SequenceLimits) -> Iterator[dict[str, NDArray[Any]]]:
+def feeds_of_rows(scorer: StepScorer, rows: Rows, limits: SequenceLimits) -> Iterator[dict[str, NDArray[Any]]]:
     """The LLM graph's inputs, mask and cached rows aside, for the first responses of each row.
 
     Raises InputError on a row that cannot be used.
