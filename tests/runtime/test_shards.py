@@ -262,13 +262,40 @@ def test_another_run_s_output_is_refused(demo_bundle: Path, tmp_path: Path, capf
     assert main(command) == 0  # done already
     assert main([*command, "--aggregate", "min"]) == 2
     assert "different options" in capfd.readouterr().err
+    assert main(["shard", str(path), "-o", str(tmp_path / "shards"), "--shards", "2"]) == 0
+    of_shards = [str(tmp_path / "shards") if word == str(path) else word for word in command]
+    capfd.readouterr()
+    assert main(of_shards) == 0  # the same rows
+    assert "6 rows" in capfd.readouterr().err
     write_lines(path, sample_rows(tmp_path, 7))
     assert main(command) == 2
     assert "different input" in capfd.readouterr().err
+    output.unlink()
     (tmp_path / "scores.jsonl.shards").mkdir()
     (tmp_path / "scores.jsonl.shards" / "rows").mkdir()
     assert main(command) == 2
     assert "holds no shards" in capfd.readouterr().err
+
+
+def test_errors_are_tried_again_unless_kept(
+    demo_bundle: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    rows = sample_rows(tmp_path, 6)
+    rows[3]["image"] = "late.png"
+    path = write_lines(tmp_path / "rows.jsonl", rows)
+    assert main(["shard", str(path), "-o", str(tmp_path / "shards"), "--shards", "2"]) == 0
+    command = ["score", str(demo_bundle), "--input", str(tmp_path / "shards"), "--output", f"{tmp_path}/scores/"]
+    assert main([*command, "--strict"]) == 2
+    assert "for one process" in capfd.readouterr().err
+    assert main(command) == 0
+    assert "6 rows, 1 with errors" in capfd.readouterr().err
+    (tmp_path / "late.png").write_bytes((tmp_path / "0.png").read_bytes())
+    assert main([*command, "--keep-errors"]) == 0
+    assert "6 rows, 1 with errors" in capfd.readouterr().err
+    assert main(command) == 0
+    assert "6 rows, 0 with errors" in capfd.readouterr().err
+    write_lines(path, [{"question": "", "responses": ["a"]}])
+    assert main(["score", str(demo_bundle), "--input", str(path), "--output", f"{tmp_path}/o", "--processes", "1"]) == 3
 
 
 @pytest.mark.parametrize(

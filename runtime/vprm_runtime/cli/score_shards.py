@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from vprm_runtime.bundle.bundle import Bundle
-from vprm_runtime.cli.common import RowBar, positive_int, print_json, resolve_bundle, stderr_console
+from vprm_runtime.cli.common import NOTHING_SCORED, RowBar, positive_int, print_json, resolve_bundle, stderr_console
 from vprm_runtime.cli.shard import CRASHED_EXIT_CODE
 from vprm_runtime.errors import EngineError, InputError, MissingExtraError
 from vprm_runtime.options import ScoreOptions
@@ -63,17 +63,19 @@ def run(args: argparse.Namespace, options: ScoreOptions) -> int:
     _check(args)
     began = time.monotonic()
     bundle, paths = resolve_bundle(args.bundle).absolute(), _paths(args.input, args.output)
-    if not paths.shards.exists() and paths.merged.exists():
+    if paths.merged.exists():
         _check_same_run(paths.merged, args.input, bundle, options)
-        return _finish(args, scored_rows(paths.merged), {}, began)
+        if paths.work is not None and not paths.work.exists():
+            return _finish(args, scored_rows(paths.merged), {}, began)
     shards = _shards(args, paths)
     with redirect_stdout(sys.stderr):  # Ray prints there; on stdout there is one document or nothing
         pool = _pool(args, bundle)
         try:
             with RowBar(f"scoring, {pool.workers} workers") as bar:
                 left = run_shards(
-                    shards, paths.scores, pool, image_root=args.image_root, options=options, progress=bar.advance
-                )
+                    shards, paths.scores, pool, image_root=args.image_root, options=options,
+                    keep_errors=args.keep_errors, progress=bar.advance,
+                )  # fmt: skip
         finally:
             pool.close()
     if left:
@@ -98,7 +100,9 @@ def _finish(args: argparse.Namespace, found: Any, about: dict[str, int], began: 
         console.print(text, highlight=False, markup=False, soft_wrap=True)
     if args.json:
         print_json(found.to_dict() | about | {"seconds": time.monotonic() - began})
-    return CRASHED_EXIT_CODE if found.crashed_rows else 0
+    if found.crashed_rows:
+        return CRASHED_EXIT_CODE
+    return 0 if found.usable else NOTHING_SCORED
 
 
 def _check(args: argparse.Namespace) -> None:

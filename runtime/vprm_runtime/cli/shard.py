@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from vprm_runtime.cli.common import Subparsers, positive_int, print_json, stderr_console
+from vprm_runtime.cli.common import NOTHING_SCORED, Subparsers, positive_int, print_json, stderr_console
 from vprm_runtime.errors import InputError
 
 CRASHED_EXIT_CODE = 1
@@ -44,7 +44,9 @@ def run(args: argparse.Namespace) -> int:
             _say(f"set aside, because they killed the process: {found.crashed_text}")
         if args.json:
             print_json(found.to_dict())
-        return CRASHED_EXIT_CODE if found.crashed_rows else 0
+        if found.crashed_rows:
+            return CRASHED_EXIT_CODE
+        return 0 if found.usable else NOTHING_SCORED
     if args.shards is None:
         raise InputError("give --shards K: into how many files the rows are cut")
     shards = write_shards(args.rows, args.output, args.shards, args.image_root)

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from vprm_runtime.datasets.attempts import CRASHED
-from vprm_runtime.datasets.score_log import has_error
+from vprm_runtime.datasets.score_log import has_error, has_scores
 from vprm_runtime.datasets.shards import ShardSet
 from vprm_runtime.errors import InputError
 
@@ -22,13 +22,15 @@ _OPEN_FILES = 256
 
 @dataclass(frozen=True)
 class ScoredRows:
-    """What outputs of shards hold: rows, those with an error, and those set aside because they killed their process.
+    """What outputs of shards hold.
 
-    `crashed` names the first 100 of the latter, as (row, id).
+    rows: lines. errors: rows with an error, of the row or of a response. usable: rows of which a response has a score.
+    crashed_rows: rows set aside because they killed their process; `crashed` names the first 100, as (row, id).
     """
 
     rows: int
     errors: int
+    usable: int
     crashed_rows: int
     crashed: tuple[tuple[int, str | int], ...]
 
@@ -86,7 +88,7 @@ class _Index:
     def __init__(self, paths: list[Path]) -> None:
         self._paths = paths
         self._rows, self._files, self._offsets = array("Q"), array("Q"), array("Q")
-        self._errors, self._crashed = 0, 0
+        self._errors = self._usable = self._crashed = 0
         self._named: list[tuple[int, str | int]] = []
         for number, path in enumerate(paths):
             try:
@@ -97,9 +99,8 @@ class _Index:
 
     @property
     def found(self) -> ScoredRows:
-        return ScoredRows(
-            len(self._rows), self._errors, self._crashed, tuple(sorted(self._named, key=lambda pair: pair[0]))
-        )
+        named = sorted(self._named, key=lambda pair: pair[0])
+        return ScoredRows(len(self._rows), self._errors, self._usable, self._crashed, tuple(named))
 
     def check(self, rows: int) -> None:
         """Raise InputError unless the numbers are 0 to `rows` - 1, each once."""
@@ -133,6 +134,7 @@ class _Index:
                 row, row_id = int(document["row"]), document["id"]
                 is_crashed = document.get("code") == CRASHED
                 self._errors += has_error(document)
+                self._usable += has_scores(document)
             except (ValueError, KeyError, TypeError) as error:
                 raise InputError(
                     f"line {line_number} of {self._paths[number]} is damaged: score its shard to the end first"

@@ -7,7 +7,7 @@ runs the workers is a `WorkerPool`: processes of this machine (local_workers.py)
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -34,12 +34,16 @@ class ScorerSettings:
 
 @dataclass(frozen=True)
 class ShardTask:
-    """A shard to score: absolute paths, which have to lead to the same files on every machine that has workers."""
+    """A shard to score: absolute paths, which have to lead to the same files on every machine that has workers.
+
+    Options are those of `score_file`.
+    """
 
     input: str
     output: str
     image_root: str | None = None
     options: ScoreOptions = DEFAULT_OPTIONS
+    keep_errors: bool = False
 
 
 @dataclass(frozen=True)
@@ -101,9 +105,13 @@ def run_shards(
     *,
     image_root: Path | None = None,
     options: ScoreOptions = DEFAULT_OPTIONS,
+    keep_errors: bool = False,
     progress: Progress = lambda done, total, errors: None,
 ) -> dict[str, str]:
     """Score all shards into files in the directory `scores`, going on where an earlier run stopped.
+
+    Rows that an earlier run left with an error are tried again, unless `keep_errors`; those that this run leaves with
+    one are not.
 
     Returns:
         Shards that could not be scored to the end because every process that took them died before it came to a row,
@@ -131,8 +139,10 @@ def run_shards(
             if event.event in ("ready", "done"):
                 state.failed_starts = 0
                 if state.waiting:
-                    state.busy[event.worker] = state.waiting.popleft()
-                    pool.assign(event.worker, _task(state.busy[event.worker], shards, scores, image_root, options))
+                    shard = state.busy[event.worker] = state.waiting.popleft()
+                    task = _task(shard, shards, scores, image_root, options)
+                    is_again = keep_errors or shard.name in state.deaths
+                    pool.assign(event.worker, replace(task, keep_errors=is_again))
     return state.set_aside
 
 

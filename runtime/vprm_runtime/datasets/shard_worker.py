@@ -70,7 +70,7 @@ class ShardWorker:
             summary = score_file(
                 self._scorer, task.input, task.output,
                 image_root=task.image_root, options=task.options, progress=progress, attempts=self._attempts,
-                keep_errors=True,
+                keep_errors=task.keep_errors,
             )  # fmt: skip
         report(summary.rows, summary.errors)
         return summary
