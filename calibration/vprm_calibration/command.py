@@ -5,15 +5,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import get_args
 
 from rich.markup import escape
 
-from vprm_runtime.bundle.manifest import MANIFEST_NAME, Target
+from vprm_runtime.bundle.manifest import MANIFEST_NAME, TARGETS
 from vprm_runtime.cli.common import Subparsers, positive_int, print_json, resolve_bundle, stderr_console
 
 _QUANTISED = ("int8", "w8", "w4", "fp8")
-_TARGETS: tuple[Target, ...] = get_args(Target)
 
 
 def register(subparsers: Subparsers) -> None:
@@ -36,7 +34,7 @@ def register(subparsers: Subparsers) -> None:
         "--sensitivity", nargs="+", choices=_QUANTISED, default=[], metavar="P",
         help="measure each Linear's step-score error under these precisions too (for --keep-high)",
     )  # fmt: skip
-    parser.add_argument("--target", choices=_TARGETS, default="cpu", help="whose recipes sensitivities are measured of")
+    parser.add_argument("--target", choices=TARGETS, default="cpu", help="whose recipes sensitivities are measured of")
     parser.add_argument(
         "--sensitivity-rows", type=positive_int, default=8, metavar="N", help="responses used for that (default: 8)"
     )

@@ -2,18 +2,14 @@
 
 import argparse
 from pathlib import Path
-from typing import get_args
 
 from rich.markup import escape
 from rich.text import Text
 
-from vprm_runtime.bundle.manifest import Manifest, Precision, Target
+from vprm_runtime.bundle.manifest import PRECISIONS, TARGETS, Manifest
 from vprm_runtime.cli.common import Subparsers, byte_progress, stderr_console
 from vprm_runtime.cli.text_argument import text_argument
 from vprm_runtime.errors import InputError
-
-_PRECISIONS: tuple[Precision, ...] = get_args(Precision)
-_TARGETS: tuple[Target, ...] = get_args(Target)
 
 
 def register(subparsers: Subparsers) -> None:
@@ -25,12 +21,12 @@ def register(subparsers: Subparsers) -> None:
     )
     parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="checkpoint directory")
     parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="bundle directory to make; must not exist")
-    parser.add_argument("--precision", choices=_PRECISIONS, default="fp32", help="of the LLM (default: fp32)")
+    parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help="of the LLM (default: fp32)")
     parser.add_argument(
-        "--vision-precision", choices=_PRECISIONS, help="of the vision encoder (default: as the LLM, never quantised)"
+        "--vision-precision", choices=PRECISIONS, help="of the vision encoder (default: as the LLM, never quantised)"
     )
     parser.add_argument(
-        "--target", choices=_TARGETS, default="cpu", help="engines that a quantised graph is laid out for"
+        "--target", choices=TARGETS, default="cpu", help="engines that a quantised graph is laid out for"
     )
     parser.add_argument("--calibration", type=Path, metavar="FILE", help="made by  vprm calibrate")
     parser.add_argument(

@@ -76,7 +76,7 @@ class ExportOptions:
     keep_high: int | tuple[str, ...] = 0
 
     @property
-    def numbers(self) -> PrecisionOptions:
+    def precision_options(self) -> PrecisionOptions:
         """What concerns precision."""
         return PrecisionOptions(self.precision, self.vision_precision, self.target, self.calibration, self.keep_high)
 
@@ -125,7 +125,7 @@ class _BuiltGraph:
 
 
 @dataclass(frozen=True)
-class _Plan:
+class _BuiltGraphs:
     """Both graphs, built but not yet written."""
 
     vision: _BuiltGraph
@@ -145,7 +145,7 @@ def _build(
     rule_text: RuleText,
     options: ExportOptions,
     readings: Readings,
-) -> _Plan:
+) -> _BuiltGraphs:
     vision, llm = architecture.vision, architecture.llm
     highest = max(tokenizer.control.img_context, tokenizer.tokenizer.get_vocab_size() - 1)
     if highest >= llm.vocabulary:
@@ -153,7 +153,7 @@ def _build(
             f"token id {highest} is outside of vocab_size {llm.vocabulary}: tokenizer of another model?"
         )
     reader = TensorReader(checkpoint)
-    llm_plan, vision_plan = plan_llm(options.numbers, llm, reader), plan_vision(options.numbers)
+    llm_plan, vision_plan = plan_llm(options.precision_options, llm, reader), plan_vision(options.precision_options)
     llm_graph, vision_graph = llm_plan.info, vision_plan.info
     vision_data, llm_data = ExternalData(vision_graph.files[1]), ExternalData(llm_graph.files[1])
     vision_model = build_vision_graph(
@@ -184,7 +184,7 @@ def _build(
     )
     reader.check_all_used(architecture.is_idle)
     system_message = _system_message(options, rule_text, architecture, readings)
-    return _Plan(
+    return _BuiltGraphs(
         _BuiltGraph(vision_graph, vision_model, vision_data),
         _BuiltGraph(llm_graph, llm_model, llm_data),
         PromptInfo(architecture.template, system_message),
@@ -210,7 +210,7 @@ def _system_message(options: ExportOptions, rule: RuleText, architecture: Archit
     return message
 
 
-def _write(plan: _Plan, tokenizer: BundleTokenizer, directory: Path, progress: Progress) -> dict[str, FileInfo]:
+def _write(plan: _BuiltGraphs, tokenizer: BundleTokenizer, directory: Path, progress: Progress) -> dict[str, FileInfo]:
     files: dict[str, FileInfo] = {}
     with _naming(TOKENIZER_NAME):
         (directory / TOKENIZER_NAME).write_text(tokenizer.json_text, "utf-8")
@@ -235,7 +235,7 @@ def _manifest(
     checkpoint: Checkpoint,
     architecture: Architecture,
     tokenizer: BundleTokenizer,
-    plan: _Plan,
+    plan: _BuiltGraphs,
     readings: Readings,
     files: dict[str, FileInfo],
 ) -> Manifest:

@@ -59,11 +59,6 @@ MM_PRM = RuleText(
 SCORE_RULES: Mapping[str, RuleText] = MappingProxyType({rule.name: rule for rule in (VISUALPRM, MM_PRM)})
 
 
-def visualprm_rule(tokenizer: BundleTokenizer) -> ScoreRule:
-    """The rule of VisualPRM for a tokenizer."""
-    return VISUALPRM.with_ids(tokenizer)
-
-
 def find_score_rule(name_or_file: str) -> RuleText:
     """A rule by name, or from a JSON file. Raises InputError naming the key that is wrong."""
     if name_or_file in SCORE_RULES:

@@ -13,16 +13,16 @@ from safetensors import safe_open
 from vprm_benchmarks.random_checkpoint import (
     CheckpointSpec,
     LlmFamily,
-    tensor_plans,
+    random_tensors,
     tiny_spec,
     visualprm_8b_spec,
     write_random_checkpoint,
 )
-from vprm_benchmarks.random_checkpoint.tensors import CHUNK_ELEMENTS, TensorPlan
+from vprm_benchmarks.random_checkpoint.tensors import CHUNK_ELEMENTS, RandomTensor
 
 
 def _shapes(spec: CheckpointSpec, vocab_size: int) -> dict[str, tuple[int, ...]]:
-    return {plan.name: plan.shape for plan in tensor_plans(spec, vocab_size)}
+    return {plan.name: plan.shape for plan in random_tensors(spec, vocab_size)}
 
 
 def test_full_preset_has_the_hub_models_tensors() -> None:
@@ -69,7 +69,7 @@ def test_seed_decides_the_values_and_sharding_does_not(tmp_path: Path) -> None:
 
 
 def test_values_are_normal_and_chunks_differ() -> None:
-    plan = TensorPlan("a.weight", (3, CHUNK_ELEMENTS // 2), std=0.5, mean=1.0)
+    plan = RandomTensor("a.weight", (3, CHUNK_ELEMENTS // 2), std=0.5, mean=1.0)
     levels = plan.levels(np.dtype(np.float32))
     first, last = (plan.chunk(index, 3, levels) for index in range(plan.chunks))
     assert (first.size, last.size) == (CHUNK_ELEMENTS, CHUNK_ELEMENTS // 2)
@@ -87,7 +87,7 @@ def test_values_are_normal_and_chunks_differ() -> None:
 def test_files_hold_the_chunks_at_their_places(tmp_path: Path) -> None:
     spec = replace(tiny_spec(), llm=replace(tiny_spec().llm, hidden=256, ffn=2 * CHUNK_ELEMENTS // 256 + 64, layers=1))
     directory = write_random_checkpoint(tmp_path / "checkpoint", spec)
-    plans = {plan.name: plan for plan in tensor_plans(spec, 700)}
+    plans = {plan.name: plan for plan in random_tensors(spec, 700)}
     plan = plans["language_model.model.layers.0.feed_forward.w1.weight"]
     assert plan.chunks == 3
     with safe_open(directory / "model.safetensors", framework="np") as tensors:

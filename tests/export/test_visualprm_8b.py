@@ -12,7 +12,7 @@ import pytest
 from vprm_export.architecture import Architecture
 from vprm_export.checkpoint import Checkpoint, TensorEntry
 from vprm_export.external_data import ExternalData
-from vprm_export.graphs.llm import LlmNumbers, build_llm_graph
+from vprm_export.graphs.llm import LlmDtypes, build_llm_graph
 from vprm_export.graphs.llm_weights import LlmWeights
 from vprm_export.graphs.vision import build_vision_graph
 from vprm_export.weights import TensorReader
@@ -35,7 +35,7 @@ def build(shapes: dict[str, tuple[int, ...]]) -> tuple[ExternalData, ExternalDat
     io = vision_io(tile_size_px=vision.image_px, hidden_size=llm.hidden_size, dtype="float16")
     build_vision_graph(vision, llm.hidden_size, reader, io, FP16, vision_data)
     io = llm_io(layers=32, hidden_size=4096, kv_width=1024, candidates=2, dtype="float16")
-    build_llm_graph(llm, 92546, [342, 285], LlmWeights(llm, reader), io, LlmNumbers(FP16, FP16), llm_data)
+    build_llm_graph(llm, 92546, [342, 285], LlmWeights(llm, reader), io, LlmDtypes(FP16, FP16), llm_data)
     reader.check_all_used(architecture.is_idle)
     return vision_data, llm_data
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from vprm_benchmarks.reference.tokenizer import load_tokenizer as load_reference_tokenizer
-from vprm_export.score_rules import visualprm_rule
+from vprm_export.score_rules import VISUALPRM
 from vprm_export.templates import DEFAULT_SYSTEM_MESSAGES
 from vprm_export.tokenizer_files import load_tokenizer
 from vprm_runtime import InputError, StepScorer
@@ -40,7 +40,7 @@ def internlm2(tmp_path_factory: pytest.TempPathFactory) -> tuple[TextTokenizer, 
 
     def builder(system_message: str, tokens_per_tile: int) -> PromptBuilder:
         prompt = PromptInfo("internvl2_5", system_message)
-        return PromptBuilder(text_tokenizer, converted.control, prompt, visualprm_rule(converted), tokens_per_tile)
+        return PromptBuilder(text_tokenizer, converted.control, prompt, VISUALPRM.with_ids(converted), tokens_per_tile)
 
     return text_tokenizer, builder
 

@@ -12,7 +12,7 @@ from typing import Any
 from vprm_benchmarks.gpu.chart import draw
 from vprm_benchmarks.gpu.environment import roomy_folder
 from vprm_benchmarks.gpu.suite import Suite, SuiteOptions
-from vprm_benchmarks.random_checkpoint import tensor_plans
+from vprm_benchmarks.random_checkpoint import random_tensors
 from vprm_runtime.engines.cuda.tensorrt.engine_file import LIBRARIES
 from vprm_runtime.engines.cuda.tensorrt.graph import is_installed
 
@@ -57,6 +57,6 @@ def _options(args: argparse.Namespace, work: Path) -> SuiteOptions:
 def _needed_bytes(args: argparse.Namespace) -> int:
     """Weights, one bundle of them and, where engines can be built, one engine, each of two bytes a parameter."""
     spec = _options(args, Path()).spec
-    parameters = sum(plan.elements for plan in tensor_plans(spec, spec.vocab_size or 1000))
+    parameters = sum(plan.elements for plan in random_tensors(spec, spec.vocab_size or 1000))
     builds = any(is_installed(library) for library in LIBRARIES)
     return (3 if builds else 2) * 2 * parameters + 10**9

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vprm_benchmarks.gpu.contenders import Contender
 from vprm_benchmarks.gpu.roofline import median_s
 from vprm_benchmarks.speed.arithmetic import LlmArithmetic
+from vprm_benchmarks.speed.contenders import Contender
 from vprm_benchmarks.speed.workload import Workload
 from vprm_runtime import VprmError
 

@@ -18,7 +18,6 @@ from typing import Any, Literal, get_args
 
 import torch
 
-from vprm_benchmarks.gpu.contenders import Contender, EngineContender, compiled_contender, torch_contenders
 from vprm_benchmarks.gpu.environment import (
     PACKAGES,
     EngineKind,
@@ -32,12 +31,15 @@ from vprm_benchmarks.gpu.roofline import median_s, roofline
 from vprm_benchmarks.gpu.synthetic_calibration import write_synthetic_calibration
 from vprm_benchmarks.random_checkpoint import CheckpointSpec, tiny_spec, visualprm_8b_spec, write_random_checkpoint
 from vprm_benchmarks.speed.arithmetic import LlmArithmetic
+from vprm_benchmarks.speed.contenders import Contender
+from vprm_benchmarks.speed.contenders.bundle import BundleContender
+from vprm_benchmarks.speed.contenders.torch import TorchContender, compiled_contender, torch_contenders
 from vprm_benchmarks.speed.machine import versions
 from vprm_benchmarks.speed.models import Model
 from vprm_benchmarks.speed.workload import WorkloadSize, workload
 from vprm_compile.build import BuildOptions, build_engines
 from vprm_export import ExportOptions, export_bundle
-from vprm_runtime import Bundle
+from vprm_runtime import Bundle, StepScorer
 from vprm_runtime.bundle.manifest import Precision
 
 ModelName = Literal["tiny", "8b-slice", "8b"]
@@ -202,7 +204,9 @@ class Suite:
                     "size_bytes": info.vision.size_bytes + info.llm.size_bytes,
                     "problems": [*info.vision.check.problems, *info.llm.check.problems],
                 }
-            one = self._stage(f"open {name}", lambda: EngineContender(name, bundle, kind), f"open {kind}")
+            one = self._stage(
+                f"open {name}", lambda: BundleContender(name, StepScorer.open(bundle, kind)), f"open {kind}"
+            )
         except FAILURES as error:
             self._skip(name, error)
             return
@@ -235,8 +239,6 @@ class Suite:
 
     def _compiled(self, torch_ones: list[Contender]) -> None:
         """torch.compile comes last: it changes the model that the other PyTorch contenders use."""
-        from vprm_benchmarks.gpu.contenders import TorchContender
-
         plain = next((one for one in torch_ones if isinstance(one, TorchContender)), None)
         if plain is None or self.device != "cuda":
             self.report["results"].append({"name": "PyTorch, torch.compile", "skipped": "no GPU, or no PyTorch"})
@@ -254,3 +256,7 @@ class Suite:
 def _takes(kind: EngineKind, precision: Precision) -> bool:
     """Whether an engine runs bundles of this precision as the suite exports them."""
     return precision not in _QUANTISED or kind.startswith("tensorrt")
+
+
+def _opened(name: str, bundle: Bundle, kind: EngineKind) -> BundleContender:
+    return BundleContender(name, StepScorer.open(bundle, kind))

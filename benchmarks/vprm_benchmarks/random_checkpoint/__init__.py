@@ -14,7 +14,7 @@ from vprm_benchmarks.random_checkpoint.spec import (
     tiny_spec,
     visualprm_8b_spec,
 )
-from vprm_benchmarks.random_checkpoint.tensors import TensorPlan, tensor_plans
+from vprm_benchmarks.random_checkpoint.tensors import RandomTensor, random_tensors
 from vprm_benchmarks.random_checkpoint.tokenizers import make_slow, write_tokenizer
 from vprm_benchmarks.random_checkpoint.writer import write_random_checkpoint
 
@@ -22,10 +22,10 @@ __all__ = [
     "CheckpointSpec",
     "LlmFamily",
     "LlmSpec",
-    "TensorPlan",
+    "RandomTensor",
     "VisionSpec",
     "make_slow",
-    "tensor_plans",
+    "random_tensors",
     "tiny_spec",
     "visualprm_8b_spec",
     "write_random_checkpoint",

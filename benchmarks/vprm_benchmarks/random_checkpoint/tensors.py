@@ -34,7 +34,7 @@ _LEVELS = 1 << 16
 
 
 @dataclass(frozen=True)
-class TensorPlan:
+class RandomTensor:
     """One tensor to write: values are ``mean + std * normal``, random numbers that depend on name and seed.
 
     The normal distribution is drawn from its 65,536 quantiles at (i + 0.5) / 65,536, as fast as random bits can be
@@ -76,7 +76,7 @@ def normal_quantiles() -> NDArray[np.float32]:
     return np.array([normal.inv_cdf((level + 0.5) / _LEVELS) for level in range(_LEVELS)], np.float32)
 
 
-def tensor_plans(spec: CheckpointSpec, vocab_size: int) -> list[TensorPlan]:
+def random_tensors(spec: CheckpointSpec, vocab_size: int) -> list[RandomTensor]:
     """All tensors of the checkpoint ``spec`` with ``vocab_size`` rows in the embedding and head tables."""
     return [
         *_vision_tensors(spec.vision),
@@ -86,29 +86,29 @@ def tensor_plans(spec: CheckpointSpec, vocab_size: int) -> list[TensorPlan]:
     ]
 
 
-def _linear(name: str, rows: int, columns: int, gain: float = 1.0, bias: bool = False) -> Iterator[TensorPlan]:
-    yield TensorPlan(f"{name}.weight", (rows, columns), gain / math.sqrt(columns))
+def _linear(name: str, rows: int, columns: int, gain: float = 1.0, bias: bool = False) -> Iterator[RandomTensor]:
+    yield RandomTensor(f"{name}.weight", (rows, columns), gain / math.sqrt(columns))
     if bias:
-        yield TensorPlan(f"{name}.bias", (rows,), 0.1)
+        yield RandomTensor(f"{name}.bias", (rows,), 0.1)
 
 
-def _norm(name: str, width: int, bias: bool = False) -> Iterator[TensorPlan]:
-    yield TensorPlan(f"{name}.weight", (width,), 0.1, mean=1.0)
+def _norm(name: str, width: int, bias: bool = False) -> Iterator[RandomTensor]:
+    yield RandomTensor(f"{name}.weight", (width,), 0.1, mean=1.0)
     if bias:
-        yield TensorPlan(f"{name}.bias", (width,), 0.1)
+        yield RandomTensor(f"{name}.bias", (width,), 0.1)
 
 
-def _vision_tensors(spec: VisionSpec) -> Iterator[TensorPlan]:
+def _vision_tensors(spec: VisionSpec) -> Iterator[RandomTensor]:
     width = spec.hidden
     positions = (spec.table_image_size // spec.patch) ** 2 + 1
     fan_in = 3 * spec.patch**2
-    yield TensorPlan("vision_model.embeddings.class_embedding", (1, 1, width), 0.5)
+    yield RandomTensor("vision_model.embeddings.class_embedding", (1, 1, width), 0.5)
     # Neighbouring pixels are alike, so a picture's patch sums grow with the fan-in, not its root: half the usual gain.
-    yield TensorPlan(
+    yield RandomTensor(
         "vision_model.embeddings.patch_embedding.weight", (width, 3, spec.patch, spec.patch), 0.5 / math.sqrt(fan_in)
     )
-    yield TensorPlan("vision_model.embeddings.patch_embedding.bias", (width,), 0.1)
-    yield TensorPlan("vision_model.embeddings.position_embedding", (1, positions, width), 0.5)
+    yield RandomTensor("vision_model.embeddings.patch_embedding.bias", (width,), 0.1)
+    yield RandomTensor("vision_model.embeddings.position_embedding", (1, positions, width), 0.5)
     norm_bias = spec.norm_type == "layer_norm"
     for index in range(spec.layers):
         layer = f"vision_model.encoder.layers.{index}"
@@ -121,18 +121,18 @@ def _vision_tensors(spec: VisionSpec) -> Iterator[TensorPlan]:
         yield from _linear(f"{layer}.mlp.fc2", width, spec.mlp, _FFN_GAIN, bias=True)
         yield from _norm(f"{layer}.norm1", width, norm_bias)
         yield from _norm(f"{layer}.norm2", width, norm_bias)
-        yield TensorPlan(f"{layer}.ls1", (width,), 0.1, mean=0.7)
-        yield TensorPlan(f"{layer}.ls2", (width,), 0.1, mean=0.7)
+        yield RandomTensor(f"{layer}.ls1", (width,), 0.1, mean=0.7)
+        yield RandomTensor(f"{layer}.ls2", (width,), 0.1, mean=0.7)
 
 
-def _projector_tensors(spec: VisionSpec, hidden: int) -> Iterator[TensorPlan]:
+def _projector_tensors(spec: VisionSpec, hidden: int) -> Iterator[RandomTensor]:
     width = spec.hidden * int(1 / spec.downsample_ratio) ** 2
     yield from _norm("mlp1.0", width, bias=True)
     yield from _linear("mlp1.1", hidden, width, bias=True)
     yield from _linear("mlp1.3", hidden, hidden, bias=True)
 
 
-def _internlm2_tensors(spec: LlmSpec) -> Iterator[TensorPlan]:
+def _internlm2_tensors(spec: LlmSpec) -> Iterator[RandomTensor]:
     qkv_rows = (spec.heads + 2 * spec.kv_heads) * spec.head_dim
     for index in range(spec.layers):
         layer = f"language_model.model.layers.{index}"
@@ -145,7 +145,7 @@ def _internlm2_tensors(spec: LlmSpec) -> Iterator[TensorPlan]:
         yield from _norm(f"{layer}.ffn_norm", spec.hidden)
 
 
-def _hf_llm_tensors(spec: LlmSpec) -> Iterator[TensorPlan]:
+def _hf_llm_tensors(spec: LlmSpec) -> Iterator[RandomTensor]:
     bias = spec.family == "qwen2"
     kv_rows = spec.kv_heads * spec.head_dim
     for index in range(spec.layers):
@@ -161,10 +161,10 @@ def _hf_llm_tensors(spec: LlmSpec) -> Iterator[TensorPlan]:
         yield from _norm(f"{layer}.post_attention_layernorm", spec.hidden)
 
 
-def _vocabulary_tensors(spec: LlmSpec, vocab_size: int) -> Iterator[TensorPlan]:
+def _vocabulary_tensors(spec: LlmSpec, vocab_size: int) -> Iterator[RandomTensor]:
     internlm2 = spec.family == "internlm2"
     embedding = "tok_embeddings" if internlm2 else "embed_tokens"
-    yield TensorPlan(f"language_model.model.{embedding}.weight", (vocab_size, spec.hidden), _EMBEDDING_STD)
+    yield RandomTensor(f"language_model.model.{embedding}.weight", (vocab_size, spec.hidden), _EMBEDDING_STD)
     yield from _norm("language_model.model.norm", spec.hidden)
     if not spec.tie_word_embeddings:
         head = "language_model.output" if internlm2 else "language_model.lm_head"

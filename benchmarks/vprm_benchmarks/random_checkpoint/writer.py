@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vprm_benchmarks.random_checkpoint.spec import CheckpointSpec, LlmFamily
-from vprm_benchmarks.random_checkpoint.tensors import CHUNK_ELEMENTS, TensorPlan, tensor_plans
+from vprm_benchmarks.random_checkpoint.tensors import CHUNK_ELEMENTS, RandomTensor, random_tensors
 from vprm_benchmarks.random_checkpoint.tokenizers import read_vocab_size, write_tokenizer
 
 _SAFETENSORS_DTYPES = {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}
@@ -68,7 +68,7 @@ def write_random_checkpoint(directory: Path, spec: CheckpointSpec) -> Path:
             f"vocab_size {vocab_size} is smaller than the tokenizer's {tokens} tokens: raise it or leave it None"
         )
     (directory / "config.json").write_text(json.dumps(config_json(spec, vocab_size), indent=2) + "\n")
-    _write_weights(directory, spec, tensor_plans(spec, vocab_size))
+    _write_weights(directory, spec, random_tensors(spec, vocab_size))
     return directory
 
 
@@ -132,9 +132,9 @@ def config_json(spec: CheckpointSpec, vocab_size: int) -> dict[str, object]:
     return config
 
 
-def _write_weights(directory: Path, spec: CheckpointSpec, plans: list[TensorPlan]) -> None:
+def _write_weights(directory: Path, spec: CheckpointSpec, plans: list[RandomTensor]) -> None:
     item_bytes = _NUMPY_DTYPES[spec.dtype].itemsize
-    shards: list[list[TensorPlan]] = [[]]
+    shards: list[list[RandomTensor]] = [[]]
     shard_bytes = 0
     for plan in plans:
         size = plan.elements * item_bytes
@@ -156,7 +156,7 @@ def _write_weights(directory: Path, spec: CheckpointSpec, plans: list[TensorPlan
     (directory / "model.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n")
 
 
-def _write_safetensors(path: Path, plans: list[TensorPlan], spec: CheckpointSpec) -> None:
+def _write_safetensors(path: Path, plans: list[RandomTensor], spec: CheckpointSpec) -> None:
     """One file: 8 bytes little-endian header length, JSON header padded to 8 bytes, then the tensors back to back."""
     dtype = _NUMPY_DTYPES[spec.dtype]
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
@@ -186,7 +186,7 @@ def _write_safetensors(path: Path, plans: list[TensorPlan], spec: CheckpointSpec
 
 
 def _write_chunk(
-    descriptor: int, plan: TensorPlan, levels: NDArray[Any], seed: int, tensor_start: int, index: int
+    descriptor: int, plan: RandomTensor, levels: NDArray[Any], seed: int, tensor_start: int, index: int
 ) -> None:
     values = memoryview(plan.chunk(index, seed, levels).tobytes())  # bfloat16 has no buffer of its own
     place = tensor_start + index * CHUNK_ELEMENTS * levels.itemsize

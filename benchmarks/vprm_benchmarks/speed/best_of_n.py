@@ -2,7 +2,7 @@
 
 For `8b-slice` two depths are run, half and all of the layers asked for. Time is a straight line in the number of
 layers, for the vision encoder and for the rest, so two depths give the time of VisualPRM-8B's 24 and 32 layers; what a
-competitor saves in the last layer alone flatters nobody.
+contender saves in the last layer alone flatters nobody.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from vprm_runtime.cli.common import Subparsers
 from vprm_runtime.errors import InputError
 
 if TYPE_CHECKING:
-    from vprm_benchmarks.speed.competitors import Competitor, Scores
+    from vprm_benchmarks.speed.contenders import Contender, Scores
     from vprm_benchmarks.speed.models import Depth
 
 _GOALS = {  # of 8b-slice at full depth, 7 tiles, 8 candidates of 8 steps of 40 tokens, on two cores
@@ -44,7 +44,7 @@ def register(benchmarks: Subparsers) -> None:
         "best-of-n",
         run,
         "best of N by PyTorch in three ways and by this package",
-        "Score N candidates for one picture and question. Competitors: PyTorch (transformers, SDPA) with a pass for "
+        "Score N candidates for one picture and question. Contenders: PyTorch (transformers, SDPA) with a pass for "
         "every step, with a pass for every candidate, and with the prefix run once; PyTorch's networks converted to "
         "OpenVINO, with the prefix run once; this package's bundles. The model "
         "is the demo PRM, or random weights in VisualPRM-8B's layer shapes at two depths, extrapolated to its full "
@@ -59,7 +59,7 @@ def register(benchmarks: Subparsers) -> None:
     add_number(parser, "--steps", 8, "steps of a candidate")
     add_number(parser, "--step-tokens", 40, "tokens of a step's text")
     parser.add_argument(
-        "--competitors",
+        "--contenders",
         nargs="+",
         metavar="NAME",
         help="who takes part (default: those of the goals, and OpenVINO's on the demo; an unknown name lists all)",
@@ -68,7 +68,7 @@ def register(benchmarks: Subparsers) -> None:
 
 @dataclass
 class _Seconds:
-    """What one competitor took for a whole request at one depth, in each round."""
+    """What one contender took for a whole request at one depth, in each round."""
 
     total_s: list[float]
     vision_s: list[float]
@@ -84,12 +84,12 @@ class _Seconds:
 
 
 def run(args: argparse.Namespace, say: Say) -> Report:
-    """Measure; every competitor starts from the picture and the texts."""
-    from vprm_benchmarks.speed.competitors import choose_competitors
+    """Measure; every contender starts from the picture and the texts."""
+    from vprm_benchmarks.speed.contenders.choice import choose_contenders
     from vprm_benchmarks.speed.models import Depth
     from vprm_benchmarks.speed.roofline import cpu_roofline
 
-    names, absent = choose_competitors(args.competitors, args.model)
+    names, absent = choose_contenders(args.contenders, args.model)
     full = Depth(args.layers, args.vision_layers)
     if args.model == "8b-slice" and (full.layers % 2 or full.vision_layers % 2):
         raise InputError("--layers and --vision-layers must be even: half of them are run too")
@@ -100,7 +100,7 @@ def run(args: argparse.Namespace, say: Say) -> Report:
     half = Depth(full.layers // 2, full.vision_layers // 2)
     by_depth = {depth: _measure(args, depth, size, names, report, say) for depth in _depths(args.model, half, full)}
     _enter(report, by_depth, full)
-    report.competitors |= {name: {"skipped": reason} for name, reason in absent.items()}
+    report.contenders |= {name: {"skipped": reason} for name, reason in absent.items()}
     key = "full_depth_s" if args.model == "8b-slice" else "median_s"
     for (slow, fast), goal in _GOALS.items():
         if slow in names and fast in names:
@@ -115,8 +115,8 @@ def _depths(model: str, half: Depth, full: Depth) -> Sequence[Depth]:
 def _measure(
     args: argparse.Namespace, depth: Depth, size: WorkloadSize, names: Sequence[str], report: Report, say: Say
 ) -> Mapping[str, _Seconds]:
-    """Seconds of all competitors at one depth; the last depth's scores are what the report compares."""
-    from vprm_benchmarks.speed.competitors import open_competitors
+    """Seconds of all contenders at one depth; the last depth's scores are what the report compares."""
+    from vprm_benchmarks.speed.contenders.choice import open_contenders
     from vprm_benchmarks.speed.models import prepared_model
 
     def at_depth(text: str) -> None:
@@ -125,19 +125,19 @@ def _measure(
     at_depth("writing weights")
     with prepared_model(args.model, depth) as model:
         work = workload(size, model.tile_px, model.count_tokens)
-        competitors = open_competitors(names, model, size.candidates, report.roofline["threads"], at_depth)
+        contenders = open_contenders(names, model, size.candidates, report.roofline["threads"], at_depth)
         scores: dict[str, Scores] = {}
         vision_s: dict[str, list[float]] = {name: [] for name in names}
         small = Workload(work.image, work.max_tiles, work.question, (work.candidates[0][:1],))
-        for name, competitor in competitors.items():
-            report.competitors[name] = {"description": competitor.description}
+        for name, contender in contenders.items():
+            report.contenders[name] = {"description": contender.description}
             at_depth(f"warm-up: {name}")
-            competitor.scores(small)
-        calls = {name: partial(_turn, one, work, scores, vision_s, name) for name, one in competitors.items()}
+            contender.scores(small)
+        calls = {name: partial(_turn, one, work, scores, vision_s, name) for name, one in contenders.items()}
         times = interleaved(calls, args.rounds, warmups=0, say=at_depth)
     _compare(report, scores, size)
-    whole = {name: competitor.calls for name, competitor in competitors.items()}
-    del competitors, calls
+    whole = {name: contender.calls for name, contender in contenders.items()}
+    del contenders, calls
     gc.collect()  # gigabytes of weights, before the next depth's are loaded
     return {
         name: _Seconds([whole[name] * one for one in times[name]], [whole[name] * one for one in vision_s[name]])
@@ -146,15 +146,15 @@ def _measure(
 
 
 def _turn(
-    competitor: Competitor,
+    contender: Contender,
     work: Workload,
     scores: dict[str, Scores],
     vision_s: dict[str, list[float]],
     name: str,
 ) -> None:
-    before = competitor.vision_s
-    scores[name] = competitor.scores(work)
-    vision_s[name].append(competitor.vision_s - before)
+    before = contender.vision_s
+    scores[name] = contender.scores(work)
+    vision_s[name].append(contender.vision_s - before)
 
 
 def _compare(report: Report, scores: Mapping[str, Scores], size: WorkloadSize) -> None:
@@ -180,7 +180,7 @@ def _enter(report: Report, by_depth: Mapping[Depth, Mapping[str, _Seconds]], ful
 
     for name, measured in by_depth[full].items():
         report.add_times({name: measured.total_s})
-        entry = report.competitors[name]
+        entry = report.contenders[name]
         entry |= {"vision_s": measured.vision, "language_s": measured.language}
         for depth, seconds in by_depth.items():
             if depth != full:

@@ -45,7 +45,7 @@ def add_benchmark(
 
 
 def add_rounds(parser: argparse.ArgumentParser, default: int) -> None:
-    """Add `--rounds`: how often every competitor runs."""
+    """Add `--rounds`: how often every contender runs."""
     add_number(parser, "--rounds", default, "measured rounds")
 
 

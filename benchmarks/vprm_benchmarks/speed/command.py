@@ -12,9 +12,9 @@ def register(subparsers: Subparsers) -> None:
     """Add the `bench` parser and its subcommands. Nothing heavy is imported before one runs."""
     parser = subparsers.add_parser(
         "bench",
-        help="measure speed: a roofline first, competitors interleaved, medians",
+        help="measure speed: a roofline first, contenders interleaved, medians",
         description="Measure speed on this machine. Every benchmark begins with the measured peak of matrix products "
-        "and memory, runs its competitors in turns, and gives medians, ratios within the run and their goals.",
+        "and memory, runs its contenders in turns, and gives medians, ratios within the run and their goals.",
     )
     parser.set_defaults(extra="bench")
     benchmarks = parser.add_subparsers(title="benchmarks", metavar="BENCHMARK", required=True)

@@ -67,7 +67,7 @@ def register(benchmarks: Subparsers) -> None:
 
 def run(args: argparse.Namespace, say: Say) -> Report:
     """Measure; every chunk length of every engine takes its turn in each round."""
-    from vprm_benchmarks.speed.competitors import choose
+    from vprm_benchmarks.speed.contenders.choice import choose
     from vprm_benchmarks.speed.models import Depth, prepared_model
     from vprm_benchmarks.speed.roofline import cpu_roofline, openvino_tflops
 
@@ -82,7 +82,7 @@ def run(args: argparse.Namespace, say: Say) -> Report:
     with prepared_model(args.model, Depth(args.layers, args.vision_layers)) as model:
         _measure(args, model, names, report, say)
         gc.collect()  # engines let go of the files before they are removed
-    report.competitors |= {name: {"skipped": reason} for name, reason in absent.items()}
+    report.contenders |= {name: {"skipped": reason} for name, reason in absent.items()}
     return report
 
 
@@ -105,7 +105,7 @@ def _measure(args: argparse.Namespace, model: Model, names: Sequence[str], repor
         flops[f"{name}_vision"] = tile_flops, peak
     report.add_times(interleaved(calls, args.rounds, say=say))
     for case, (asked, peak) in flops.items():
-        entry = report.competitors[case]
+        entry = report.contenders[case]
         tflops = asked / entry["median_s"] / 1e12
         entry |= {"tflops": tflops, "fraction_of_peak": tflops / report.roofline["tflops"][peak]}
         if case.endswith("_vision"):
@@ -145,7 +145,7 @@ def _compare(
     report: Report, names: Sequence[str], chunks: Sequence[int], logits: Mapping[str, NDArray[np.float32]]
 ) -> None:
     """The first engine's best time over the others', and how far logits are from the first engine's first chunks."""
-    best = {name: min(report.competitors[f"{name}_chunk_{chunk}"]["median_s"] for chunk in chunks) for name in names}
+    best = {name: min(report.contenders[f"{name}_chunk_{chunk}"]["median_s"] for chunk in chunks) for name in names}
     wanted = logits[f"{names[0]}_chunk_{chunks[0]}"]
     scale = float(np.sqrt(np.mean(np.square(wanted))))
     for name in names:

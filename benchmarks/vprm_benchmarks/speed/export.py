@@ -15,12 +15,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from vprm_benchmarks.speed.cli import Say, add_benchmark, add_rounds
 from vprm_benchmarks.speed.report import Goal, Report
 from vprm_benchmarks.speed.stopwatch import interleaved
-from vprm_runtime.bundle.manifest import Precision
+from vprm_runtime.bundle.manifest import PRECISIONS, Precision
 from vprm_runtime.cli.common import Subparsers, positive_int
 from vprm_runtime.errors import EngineError
 
@@ -50,7 +50,7 @@ def register(benchmarks: Subparsers) -> None:
         "--vision-layers", type=positive_int, default=24, metavar="V", help="vision layers (default: 24)"
     )
     parser.add_argument(
-        "--precisions", nargs="+", choices=get_args(Precision), default=["fp16", "fp32", "int8"], metavar="P",
+        "--precisions", nargs="+", choices=PRECISIONS, default=["fp16", "fp32", "int8"], metavar="P",
         help="precisions to export to (default: fp16 fp32 int8)",
     )  # fmt: skip
     parser.add_argument(
@@ -76,7 +76,7 @@ def run(args: argparse.Namespace, say: Say) -> Report:
             read_bytes = sum(file.stat().st_size for file in checkpoint.iterdir())
             for name in ("copy", *(f"export_{precision}" for precision in args.precisions)):
                 entry: dict[str, Any] = {"layers": layers, "checkpoint_bytes": read_bytes}
-                report.competitors[name + suffix] = entry
+                report.contenders[name + suffix] = entry
                 what = copy if name == "copy" else partial(export, name.removeprefix("export_"), entry)
                 calls[name + suffix] = partial(_counted, entry, partial(what, checkpoint, target))
         clear = partial(shutil.rmtree, target)
@@ -122,18 +122,18 @@ def _finish(target: Path) -> None:
 
 
 def _compare(report: Report, precisions: list[Precision]) -> None:
-    for entry in report.competitors.values():
+    for entry in report.contenders.values():
         entry["processor_s"] = statistics.median(entry.pop("processor_times_s"))
         for key in ("median_s", "processor_s"):
             entry[f"{key.removeprefix('median_')}_per_gb"] = entry[key] / (entry["checkpoint_bytes"] / 1e9)
     for precision in precisions:
         name = f"export_{precision}"
         report.ratio(name, "copy", _TIME_GOAL)
-        processor = [report.competitors[one]["processor_s"] for one in (name, "copy")]
+        processor = [report.contenders[one]["processor_s"] for one in (name, "copy")]
         report.add_ratio(f"{name}_over_copy_processor_s", processor[0] / processor[1])
-        report.hold(f"{name}_peak_rss_gb", report.competitors[name]["peak_rss_bytes"] / 1e9, _PEAK_GOAL_GB)
+        report.hold(f"{name}_peak_rss_gb", report.contenders[name]["peak_rss_bytes"] / 1e9, _PEAK_GOAL_GB)
         for key in ("s_per_gb", "processor_s_per_gb", "peak_rss_bytes"):
-            whole, half = report.competitors[name][key], report.competitors[f"{name}_half_depth"][key]
+            whole, half = report.contenders[name][key], report.contenders[f"{name}_half_depth"][key]
             report.add_ratio(f"{name}_{key}_over_half_depth", whole / half)
 
 

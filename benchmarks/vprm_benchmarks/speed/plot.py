@@ -1,4 +1,4 @@
-"""Pictures of benchmark documents: horizontal bars, one row a competitor."""
+"""Pictures of benchmark documents: horizontal bars, one row a contender."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def draw_bars(bars: Bars, path: Path) -> None:
 
 
 def draw_report(report: Report, path: Path) -> None:
-    """Medians of all competitors of a `vprm bench` run. Raises ImportError if matplotlib is not installed."""
-    medians = {name: entry["median_s"] for name, entry in report.competitors.items() if "median_s" in entry}
+    """Medians of all contenders of a `vprm bench` run. Raises ImportError if matplotlib is not installed."""
+    medians = {name: entry["median_s"] for name, entry in report.contenders.items() if "median_s" in entry}
     title = f"{report.benchmark}: {report.roofline['machine']['cpu']}, {report.roofline['threads']} threads"
     draw_bars(Bars(title, "seconds (log scale)", list(medians), {"median": medians}), path)

@@ -36,7 +36,7 @@ def register(benchmarks: Subparsers) -> None:
         "preprocess",
         run,
         "tiling of a photo beside Pillow's own decoding and resizing",
-        "Tile a generated photo (JPEG and PNG) and a small picture, from their bytes. Competitors: vprm (decode, grid, "
+        "Tile a generated photo (JPEG and PNG) and a small picture, from their bytes. Contenders: vprm (decode, grid, "
         "tiles, thumbnail), pillow (decode, convert, resize to the grid, resize to the thumbnail, nothing else) and "
         "transformers (the same tiles through the PyTorch reference, normalised to float32).",
     )
@@ -47,7 +47,7 @@ def register(benchmarks: Subparsers) -> None:
 
 
 def run(args: argparse.Namespace, say: Say) -> Report:
-    """Measure; every competitor starts from the same bytes in memory."""
+    """Measure; every contender starts from the same bytes in memory."""
     from vprm_benchmarks.speed.roofline import cpu_roofline
 
     ScoreOptions(max_tiles=args.max_tiles)  # refuses what scoring refuses

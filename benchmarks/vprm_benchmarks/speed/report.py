@@ -33,25 +33,25 @@ class Goal:
 
 @dataclass
 class Report:
-    """`competitors.<name>` has `median_s`, `times_s` and whatever else was measured; `ratios` are within this run."""
+    """`contenders.<name>` has `median_s`, `times_s` and whatever else was measured; `ratios` are within this run."""
 
     benchmark: str
     roofline: dict[str, Any]
     settings: dict[str, Any] = field(default_factory=dict)
-    competitors: dict[str, dict[str, Any]] = field(default_factory=dict)
+    contenders: dict[str, dict[str, Any]] = field(default_factory=dict)
     ratios: dict[str, float] = field(default_factory=dict)
     goals: dict[str, tuple[float, Goal]] = field(default_factory=dict)  # figures by name
     accuracy: dict[str, Any] = field(default_factory=dict)
 
     def add_times(self, times: Mapping[str, Sequence[float]]) -> None:
-        """Enter every competitor's seconds and their median."""
+        """Enter every contender's seconds and their median."""
         for name, values in times.items():
-            entry = self.competitors.setdefault(name, {})
+            entry = self.contenders.setdefault(name, {})
             entry |= {"median_s": statistics.median(values), "times_s": list(values)}
 
     def ratio(self, numerator: str, denominator: str, goal: Goal | None = None, key: str = "median_s") -> None:
-        """Enter `<numerator>_over_<denominator>`, a ratio of two competitors' medians, and what it is held to."""
-        value = self.competitors[numerator][key] / self.competitors[denominator][key]
+        """Enter `<numerator>_over_<denominator>`, a ratio of two contenders' medians, and what it is held to."""
+        value = self.contenders[numerator][key] / self.contenders[denominator][key]
         self.add_ratio(f"{numerator}_over_{denominator}", value, goal)
 
     def add_ratio(self, name: str, value: float, goal: Goal | None = None) -> None:
@@ -70,15 +70,15 @@ class Report:
             "benchmark": self.benchmark,
             "settings": self.settings,
             "roofline": self.roofline,
-            "competitors": self.competitors,
+            "contenders": self.contenders,
             "ratios": self.ratios,
             "goals": {name: goal.to_json(value) for name, (value, goal) in self.goals.items()},
             "accuracy": self.accuracy,
         }
 
     def tables(self) -> RenderableType:
-        """Roofline, competitors and ratios, for a terminal."""
-        return Group(*self._roofline_lines(), self._competitor_table(), *self._ratio_tables())
+        """Roofline, contenders and ratios, for a terminal."""
+        return Group(*self._roofline_lines(), self._contender_table(), *self._ratio_tables())
 
     def _roofline_lines(self) -> list[str]:
         found = self.roofline["machine"]
@@ -88,10 +88,10 @@ class Report:
             f"peak products in TFLOP/s: {peaks}; memory {self.roofline['memory_gb_per_s']:.1f} GB/s",
         ]
 
-    def _competitor_table(self) -> Table:
-        extras = sorted({key for entry in self.competitors.values() for key in entry} - {"median_s", "times_s"})
-        table = Table(Column("competitor", overflow="fold"), "median s", *extras)
-        for name, entry in self.competitors.items():
+    def _contender_table(self) -> Table:
+        extras = sorted({key for entry in self.contenders.values() for key in entry} - {"median_s", "times_s"})
+        table = Table(Column("contender", overflow="fold"), "median s", *extras)
+        for name, entry in self.contenders.items():
             table.add_row(name, *(_cell(entry.get(key)) for key in ("median_s", *extras)))
         return table
 

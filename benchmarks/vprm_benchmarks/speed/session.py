@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,7 @@ from vprm_benchmarks.speed.report import Goal, Report
 from vprm_benchmarks.speed.stopwatch import interleaved
 from vprm_benchmarks.speed.workload import WorkloadSize, workload
 from vprm_runtime import StepScorer
-from vprm_runtime.bundle.manifest import Precision
+from vprm_runtime.bundle.manifest import PRECISIONS
 from vprm_runtime.cli.common import Subparsers, positive_int
 from vprm_runtime.results import ScoreResult
 
@@ -49,7 +49,7 @@ def register(benchmarks: Subparsers) -> None:
     )
     add_rounds(parser, default=3)
     parser.add_argument("--model", choices=("demo", "8b-slice"), default="demo", help="default: demo")
-    parser.add_argument("--precision", choices=get_args(Precision), default="fp32", help="of the LLM (default: fp32)")
+    parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help="of the LLM (default: fp32)")
     for name, default, text in _SIZES:
         parser.add_argument(name, type=positive_int, default=default, metavar="N", help=f"{text} (default: {default})")
 
@@ -107,7 +107,7 @@ def _measure(report: Report, scorer: StepScorer, model: Model, args: argparse.Na
     }
     report.ratio("whole_anew", "score_next", _SESSION_GOAL)
     report.ratio("whole_on_kept_prefix", "score_next")
-    few, lots = (report.competitors[f"best_of_{number}"]["median_s"] / number for number in (_FEW, _MANY))
+    few, lots = (report.contenders[f"best_of_{number}"]["median_s"] / number for number in (_FEW, _MANY))
     report.add_ratio(f"time_per_candidate_best_of_{_MANY}_over_best_of_{_FEW}", lots / few, _CANDIDATES_GOAL)
 
 

@@ -1,4 +1,4 @@
-"""Timing: medians of repeated calls, and rounds in which every competitor takes its turn."""
+"""Timing: medians of repeated calls, and rounds in which every contender takes its turn."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ def median_s(call: Call, repeats: int, warmups: int = 1, synchronize: Callable[[
 
 
 def interleaved(
-    competitors: Mapping[str, Call],
+    contenders: Mapping[str, Call],
     rounds: int,
     warmups: int = 1,
     say: Callable[[str], None] = lambda text: None,
     after: Callable[[], None] = lambda: None,
 ) -> dict[str, list[float]]:
-    """Seconds of every competitor in every round, by name; each round runs all of them, in turns of order.
+    """Seconds of every contender in every round, by name; each round runs all of them, in turns of order.
 
     Rounds let a slow minute of a shared machine fall on all alike. `warmups` rounds come first and do not count;
     `after` clears up after every call, off the clock.
     """
-    times: dict[str, list[float]] = {name: [] for name in competitors}
+    times: dict[str, list[float]] = {name: [] for name in contenders}
     for number in range(-warmups, rounds):
-        names = list(competitors)
+        names = list(contenders)
         for name in names if number % 2 == 0 else reversed(names):
             say(f"{'warm-up' if number < 0 else f'round {number + 1} of {rounds}'}: {name}")
-            taken = seconds(competitors[name])
+            taken = seconds(contenders[name])
             after()
             if number >= 0:
                 times[name].append(taken)

@@ -24,7 +24,7 @@ from vprm_runtime.bundle.graph_io import GraphIO, layer_cache_names
 
 
 @dataclass(frozen=True)
-class LlmNumbers:
+class LlmDtypes:
     """Number types of the graph: of everything floating, of the embedding table as stored, of quantised Linears, and
     whether attention is the runtime's own operator, in bfloat16."""
 
@@ -40,7 +40,7 @@ def build_llm_graph(
     candidate_ids: Sequence[int],
     weights: LlmWeights,
     io: GraphIO,
-    numbers: LlmNumbers,
+    numbers: LlmDtypes,
     data: ExternalData,
 ) -> ir.Model:
     """Build the graph; weights are given their place in `data`."""
@@ -57,7 +57,7 @@ def inverse_frequencies(llm: LlmArchitecture) -> NDArray[np.float32]:
 class _LlmGraph:
     """Shapes in comments: S new tokens, P cached, K scored; H hidden; the batch axis of 1 only around attention."""
 
-    def __init__(self, llm: LlmArchitecture, weights: LlmWeights, graph: GraphBuilder, numbers: LlmNumbers) -> None:
+    def __init__(self, llm: LlmArchitecture, weights: LlmWeights, graph: GraphBuilder, numbers: LlmDtypes) -> None:
         self._llm = llm
         self._table_dtype = numbers.table_dtype
         self._native_attention = numbers.native_attention

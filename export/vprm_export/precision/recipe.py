@@ -18,7 +18,7 @@ and attention in bfloat16.
 """
 
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import Literal
 
 from vprm_export.precision.linears import ROLES, Role
 from vprm_runtime.bundle.graph_io import FloatDType
@@ -35,7 +35,6 @@ error, at an eighth of the weights (docs/quantisation.md)."""
 _TOKEN_SCALES_IN_STATIC: tuple[Role, ...] = ("down",)
 """The MLP's products differ between tokens by orders of magnitude, and no norm comes after them: with one constant
 scale they lose 2 to 7% of an output on the demo PRM, other Linears 1% (docs/quantisation.md)."""
-TARGETS: tuple[Target, ...] = get_args(Target)
 GROUP_SIZE = 128
 _MIN_GROUP_SIZE = 16  # the smallest that ONNX Runtime's MatMulNBits takes
 

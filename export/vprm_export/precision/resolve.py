@@ -7,7 +7,7 @@ import numpy as np
 
 from vprm_export.architecture import LlmArchitecture
 from vprm_export.graphs.builder import LinearFormat, LinearFormats
-from vprm_export.graphs.llm import LlmNumbers
+from vprm_export.graphs.llm import LlmDtypes
 from vprm_export.graphs.llm_weights import LlmWeights
 from vprm_export.precision.calibration_file import Calibration
 from vprm_export.precision.linear_formats import Dequantised, HalfStored, StaticQdq, TokenInt8, TokenQdq
@@ -43,7 +43,7 @@ class LlmPlan:
 
     info: GraphInfo
     weights: LlmWeights
-    numbers: LlmNumbers
+    numbers: LlmDtypes
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def plan_llm(options: PrecisionOptions, llm: LlmArchitecture, reader: TensorRead
             raise InputError(f"--calibration and --keep-high are for quantised precisions, not for {options.llm}")
         dtype = np.dtype(FLOAT_DTYPES[options.llm])
         info = GraphInfo("llm.onnx", options.llm, FLOAT_DTYPES[options.llm])
-        return LlmPlan(info, LlmWeights(llm, reader), LlmNumbers(dtype, dtype))
+        return LlmPlan(info, LlmWeights(llm, reader), LlmDtypes(dtype, dtype))
     calibration = None if options.calibration is None else Calibration.open(options.calibration)
     if calibration is not None:
         calibration.check_model(site_inputs(llm))
@@ -85,7 +85,7 @@ def plan_llm(options: PrecisionOptions, llm: LlmArchitecture, reader: TensorRead
     )
     info = GraphInfo("llm.onnx", recipe.precision, recipe.float_dtype, quantisation)
     return LlmPlan(
-        info, weights, LlmNumbers(np.dtype(recipe.float_dtype), FLOAT16, formats, options.target == "cpu-native")
+        info, weights, LlmDtypes(np.dtype(recipe.float_dtype), FLOAT16, formats, options.target == "cpu-native")
     )
 
 

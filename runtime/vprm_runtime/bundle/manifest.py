@@ -24,6 +24,8 @@ _OPTIONAL = frozenset({"optimisation", "revision"})
 
 Precision = Literal["fp32", "fp16", "int8", "w8", "w4", "fp8"]
 Target = Literal["cpu", "cpu-native", "tensorrt"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+TARGETS: tuple[Target, ...] = get_args(Target)
 
 
 @dataclass(frozen=True)

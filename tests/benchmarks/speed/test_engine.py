@@ -16,11 +16,11 @@ def test_engine_prints_one_document(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert main(["bench", "engine", *sizes, "--json", "--plot", str(tmp_path / "plot.png")]) == 0
     found = json.loads(capsys.readouterr().out)
     every = ("cpu_fp32", "cpu_int8", "cpu_int8_standard", "openvino_fp16")
-    engines = [name for name in every if name not in found["competitors"]]
+    engines = [name for name in every if name not in found["contenders"]]
     assert tuple(engines[:3]) == every[:3]  # a name by itself is one that was skipped
     for name in engines:
         for case in ("chunk_16", "chunk_48", "vision"):
-            entry = found["competitors"][f"{name}_{case}"]
+            entry = found["contenders"][f"{name}_{case}"]
             assert entry["fraction_of_peak"] > 0
             if case == "vision":
                 assert entry["ms_per_tile"] == pytest.approx(1e3 * entry["median_s"])
@@ -33,7 +33,7 @@ def test_engine_prints_one_document(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 def test_unknown_engines_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "engine", "--engines", "abacus"]) == 2
-    assert "unknown competitor 'abacus': there are cpu_fp32" in capsys.readouterr().err
+    assert "unknown contender 'abacus': there are cpu_fp32" in capsys.readouterr().err
 
 
 def test_arithmetic_of_a_tile_at_the_8b_shapes() -> None:

@@ -31,7 +31,7 @@ def test_preprocess_prints_one_document(tmp_path: Path, capsys: pytest.CaptureFi
     for kind in ("photo_jpeg", "photo_png", "small_png"):
         assert document["accuracy"][kind] == {"tiles": 4, "pixels_unlike_the_reference": 0}
         for who in ("vprm", "pillow", "transformers"):
-            assert document["competitors"][f"{who}_{kind}"]["median_s"] > 0
+            assert document["contenders"][f"{who}_{kind}"]["median_s"] > 0
     assert document["goals"]["vprm_photo_jpeg_over_pillow_photo_jpeg"]["bar"] == 1.3
     assert (tmp_path / "plot.png").stat().st_size > 1000
 

@@ -15,7 +15,7 @@ def test_sessions_are_timed_and_compared(capsys: pytest.CaptureFixture[str]) -> 
     assert main(["bench", "session", *sizes, *common]) == 0
     document = json.loads(capsys.readouterr().out)
     names = {"score_next", "whole_on_kept_prefix", "whole_anew", "best_of_8", "best_of_32"}
-    assert set(document["competitors"]) == names
+    assert set(document["contenders"]) == names
     assert document["settings"]["prefix_tokens"] > 3 * 64
     differences = document["accuracy"]["largest_difference_from_anew"]
     assert differences["whole_anew"] == 0

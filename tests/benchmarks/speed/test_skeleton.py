@@ -19,7 +19,7 @@ def roofline() -> dict[str, object]:
     return cpu_roofline(threads=1, size=64)
 
 
-def test_competitors_take_turns_and_warm_ups_do_not_count() -> None:
+def test_contenders_take_turns_and_warm_ups_do_not_count() -> None:
     order: list[str] = []
     times = interleaved({name: lambda name=name: order.append(name) for name in "abc"}, rounds=2, warmups=1)  # type: ignore[misc]
     assert "".join(order) == "cba" + "abc" + "cba"
@@ -44,7 +44,7 @@ def test_ratios_are_of_medians_and_goals_have_directions(roofline: dict[str, obj
     assert document["goals"]["ours_over_theirs"]["met"] == "bar"
     assert document["goals"]["theirs_over_ours"]["met"] == "stretch"
     assert Goal(0.6, 0.4).met(0.7) is None
-    assert document["competitors"]["ours"] == {"median_s": 2.0, "times_s": [1.0, 9.0, 2.0]}
+    assert document["contenders"]["ours"] == {"median_s": 2.0, "times_s": [1.0, 9.0, 2.0]}
 
 
 def test_reports_are_shown_and_drawn(roofline: dict[str, object], tmp_path: Path) -> None:

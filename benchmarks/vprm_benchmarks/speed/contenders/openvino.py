@@ -26,7 +26,7 @@ from transformers import DynamicCache, InternVLForConditionalGeneration
 from vprm_benchmarks.reference.model import cache_argument
 from vprm_benchmarks.reference.prompt import find_score_positions
 from vprm_benchmarks.reference.scorer import ReferenceImages, ReferenceScorer, ReferenceScores, common_prefix
-from vprm_benchmarks.speed.clocked_engines import TimedReference
+from vprm_benchmarks.speed.contenders.torch import TimedReference
 
 
 class OpenVinoReference(TimedReference):

@@ -1,0 +1,97 @@
+"""Contenders of `vprm bench best-of-n` by name: PyTorch in three ways, its networks in OpenVINO, our bundles."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import torch
+
+from vprm_benchmarks.reference.scorer import Method
+from vprm_benchmarks.speed.bundles import NATIVE_INT8, BundleKind
+from vprm_benchmarks.speed.contenders import Contender
+from vprm_benchmarks.speed.contenders.bundle import BundleContender
+from vprm_benchmarks.speed.contenders.torch import TimedReference, TorchContender
+from vprm_benchmarks.speed.models import Model, ModelName
+from vprm_runtime import InputError, MissingExtraError, StepScorer
+
+_METHODS: dict[str, Method] = {"per_step": "per-step", "one_pass": "one-pass", "prefix": "prefix-reuse"}
+_DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
+_BUNDLES = {
+    "vprm_fp32": BundleKind("fp32"),
+    "vprm_int8": NATIVE_INT8,
+    "vprm_int8_standard": BundleKind("int8"),  # standard operators only
+    "vprm_int8_vision_int8": replace(NATIVE_INT8, vision="int8"),
+    "vprm_bf16": BundleKind("fp16", device="openvino"),  # stored in half of fp32's bytes; computed in bfloat16
+    "vprm_w8_bf16": BundleKind("w8", device="openvino"),
+    "vprm_int8_openvino": replace(NATIVE_INT8, vision="fp16", device="openvino"),
+}
+_PEER = "openvino_prefix_bf16"
+NAMES = (*(f"torch_{method}_{dtype}" for method in _METHODS for dtype in _DTYPES), _PEER, *_BUNDLES)
+_GOAL_NAMES = (
+    "torch_per_step_bf16", "torch_one_pass_bf16", "torch_prefix_bf16", "torch_prefix_fp32", "vprm_fp32", "vprm_int8",
+)  # fmt: skip
+DEFAULT_NAMES: dict[ModelName, tuple[str, ...]] = {
+    "demo": (*_GOAL_NAMES, _PEER, "vprm_bf16", "vprm_int8_openvino"),
+    "8b-slice": (*_GOAL_NAMES, "vprm_int8_vision_int8"),  # about 19 GB at 4 layers
+}
+
+
+def choose(
+    asked: Sequence[str] | None, default: Sequence[str], known: Sequence[str], needs_openvino: Callable[[str], bool]
+) -> tuple[tuple[str, ...], dict[str, str]]:
+    """Who takes part, and why others of the default do not.
+
+    Raises InputError on an unknown name, and MissingExtraError if one that was asked for cannot take part.
+    """
+    names = tuple(asked or default)
+    if unknown := set(names) - set(known):
+        raise InputError(f"unknown contender {min(unknown)!r}: there are {', '.join(known)}")
+    if importlib.util.find_spec("openvino") is not None:
+        return names, {}
+    lost = [name for name in names if needs_openvino(name)]
+    if asked and lost:
+        raise MissingExtraError(f"contender {lost[0]}", "openvino")
+    reason = str(MissingExtraError("this contender", "openvino"))
+    return tuple(name for name in names if name not in lost), dict.fromkeys(lost, reason)
+
+
+def choose_contenders(asked: Sequence[str] | None, model: ModelName) -> tuple[tuple[str, ...], dict[str, str]]:
+    """`choose` for `vprm bench best-of-n`."""
+    return choose(asked, DEFAULT_NAMES[model], NAMES, _needs_openvino)
+
+
+def _needs_openvino(name: str) -> bool:
+    return name == _PEER or (name in _BUNDLES and _BUNDLES[name].device == "openvino")
+
+
+def open_contenders(
+    names: Sequence[str], model: Model, candidates: int, threads: int, say: Callable[[str], None]
+) -> dict[str, Contender]:
+    """Open contenders by name, for requests of `candidates`; PyTorch ones of a type share their weights."""
+    torch.set_num_threads(threads)
+    references: dict[str, TimedReference] = {}
+
+    def reference(dtype: str) -> TimedReference:
+        if dtype not in references:
+            references[dtype] = TimedReference.load(model.checkpoint, dtype=_DTYPES[dtype], attention="sdpa")
+        return references[dtype]
+
+    found: dict[str, Contender] = {}
+    for name in names:
+        say(f"opening {name}")
+        if name in _BUNDLES:
+            kind = _BUNDLES[name]
+            scorer = StepScorer.open(model.bundle(kind), kind.device, threads=threads)
+            found[name] = BundleContender(name, scorer)
+        elif name == _PEER:
+            from vprm_benchmarks.speed.contenders.openvino import OpenVinoReference
+
+            peer = OpenVinoReference.of(reference("bf16"), model.checkpoint, threads)
+            found[name] = TorchContender(name, peer, "prefix-reuse")
+        else:
+            method, _, dtype = name.removeprefix("torch_").rpartition("_")
+            calls = candidates if _METHODS[method] == "per-step" else 1  # timed on one candidate
+            found[name] = TorchContender(name, reference(dtype), _METHODS[method], calls)
+    return found
