@@ -114,11 +114,21 @@ json tiles(const json &request) {
     json found = json::array();
     for (const json &shape : request.at("shapes")) {  // each a corner of the same pixels
         const int width = shape[0], height = shape[1];
-        const std::size_t stride = static_cast<std::size_t>(width) * 3 + shape.value("/2"_json_pointer, std::size_t{0});
+        const std::size_t stride = static_cast<std::size_t>(width) * 3 + (shape.size() > 2 ? shape[2].get<std::size_t>() : 0);
         const internal::Tiles made = internal::tile_image({pixels.data(), width, height, stride}, tiling);
         internal::Sha256 hash;
         hash.add(made.pixels.data(), made.pixels.size());
         found.push_back({made.count, internal::hexadecimal(hash.digest())});
+    }
+    return found;
+}
+
+json grids(const json &request) {
+    json found = json::array();
+    for (const json &item : request.at("cases")) {
+        const internal::TilingInfo tiling{item.at("size"), item.at("min_tiles"), item.at("max_tiles"), true};
+        const internal::Grid grid = internal::tile_grid(item.at("width"), item.at("height"), tiling);
+        found.push_back({grid.columns, grid.rows});
     }
     return found;
 }
@@ -147,6 +157,7 @@ json answer(State &state, const json &request) {
     if (op == "encode") return encode(state, request);
     if (op == "prompt") return prompt(request);
     if (op == "tiles") return tiles(request);
+    if (op == "grids") return grids(request);
     if (op == "session") return session(state, request);
     if (op == "verify") return vprm::verify_bundle(request.at("bundle")), json();
     if (op == "kept_bytes") return state.model->prefix_cache_bytes();

@@ -74,8 +74,12 @@ struct Manifest {
     GraphInfo vision, llm;
     std::map<std::string, FileInfo> files;
 
-    // Throws a bundle error naming the key that is wrong.
+    // Checks keys, types and ranges. Throws a bundle error naming the key that is wrong.
     static Manifest from_json(std::string_view text);
 };
+
+// Throws a bundle error unless a manifest's bytes are those that were written: its last key is the SHA-256 of its text
+// with zeros in place of that hash.
+void check_manifest_hash(std::string_view text);
 
 }  // namespace vprm::internal

@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "base/error.hpp"
-#include "base/utf8.hpp"
+#include "bundle/strict_json.hpp"
 
 namespace vprm::internal {
 
@@ -75,11 +75,10 @@ std::vector<Json> steps_of(const Json &value, const char *sequence_key) {
 }  // namespace
 
 TokenizerReader::TokenizerReader(std::string_view json_text) {
-    if (valid_utf8_prefix(json_text) != json_text.size()) damaged("it is not UTF-8 text");
     try {
-        document_ = Json::parse(json_text);
-    } catch (const Json::exception &error) {
-        damaged("it is not JSON (" + excerpt(error.what()) + ")");
+        document_ = strict_json<Json>(json_text);
+    } catch (const JsonError &error) {
+        damaged(std::string("it is not JSON (") + error.what() + ")");
     }
     if (!document_.is_object()) damaged("it is not an object");
 }

@@ -1,0 +1,23 @@
+// JSON from strangers: one value of valid UTF-8, no duplicate keys, no depth that could exhaust a stack.
+#pragma once
+
+#include <stdexcept>
+#include <string>
+#include <string_view>
+
+#include <nlohmann/json.hpp>
+
+namespace vprm::internal {
+
+class JsonError : public std::runtime_error {
+    using std::runtime_error::runtime_error;
+};
+
+// Keys keep their order. Throws a JsonError that says what is wrong.
+template <typename Json>
+Json strict_json(std::string_view text);
+
+extern template nlohmann::json strict_json(std::string_view text);
+extern template nlohmann::ordered_json strict_json(std::string_view text);
+
+}  // namespace vprm::internal
