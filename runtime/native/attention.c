@@ -1,9 +1,9 @@
 #include "attention.h"
 
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
+#include "memory.h"
 #include "products.h"
 
 enum {
@@ -38,30 +38,67 @@ VPRM_INLINE VPRM_BF16 __m512 loaded(const float *from, int64_t count) {
                        : _mm512_maskz_loadu_ps((__mmask16)(count <= 0 ? 0 : (1u << count) - 1), from);
 }
 
+/* Rows of 16 32-bit numbers become columns. */
+VPRM_INLINE VPRM_BF16 void transpose_16(__m512i rows[16]) {
+    __m512i other[16];
+    for (int i = 0; i < 16; i += 2) {
+        other[i] = _mm512_unpacklo_epi32(rows[i], rows[i + 1]);
+        other[i + 1] = _mm512_unpackhi_epi32(rows[i], rows[i + 1]);
+    }
+    for (int i = 0; i < 16; i += 4)
+        for (int half = 0; half < 2; half++) {
+            rows[i + 2 * half] = _mm512_unpacklo_epi64(other[i + half], other[i + 2 + half]);
+            rows[i + 2 * half + 1] = _mm512_unpackhi_epi64(other[i + half], other[i + 2 + half]);
+        }
+    for (int i = 0; i < 4; i++) /* quarters of rows: [4 rows][4 lanes of 4 columns] */
+        for (int half = 0; half < 2; half++) {
+            other[8 * half + i] = _mm512_shuffle_i32x4(rows[8 * half + i], rows[8 * half + 4 + i], 0x88);
+            other[8 * half + 4 + i] = _mm512_shuffle_i32x4(rows[8 * half + i], rows[8 * half + 4 + i], 0xDD);
+        }
+    for (int i = 0; i < 8; i++) {
+        rows[i] = _mm512_shuffle_i32x4(other[i], other[8 + i], 0x88);
+        rows[8 + i] = _mm512_shuffle_i32x4(other[i], other[8 + i], 0xDD);
+    }
+}
+
+/* A row's part of one head, or NULL for a row that is not there. */
+VPRM_INLINE const float *head_row(const float *past, const float *fresh, const VprmAttention *in, int64_t row, int64_t head) {
+    if (row >= in->past + in->fresh) return NULL;
+    return row_of(past, fresh, in->past, row, in->kv_heads * in->head_dim) + head * in->head_dim;
+}
+
+VPRM_INLINE VPRM_BF16 __m512 loaded_if(const float *row, int64_t at, int64_t width) {
+    return row == NULL ? _mm512_setzero_ps() : loaded(row + at, width - at);
+}
+
 /* Pack one block of keys and values of one key head. */
 static VPRM_BF16 void pack_block(void *context, size_t index) {
     Call *call = context;
     const VprmAttention *in = call->in;
-    const int64_t head = (int64_t)index / call->key_blocks, block = (int64_t)index % call->key_blocks;
-    const int64_t width = in->kv_heads * in->head_dim, first = block * KEY_BLOCK, end = in->past + in->fresh;
-    const int64_t offset = head * in->head_dim;
+    const int64_t head = (int64_t)index / call->key_blocks, first = (int64_t)index % call->key_blocks * KEY_BLOCK;
     bfloat16 *keys = call->packed_keys + (head * call->keys + first) * call->dim;
     bfloat16 *values = call->packed_values + (head * call->keys + first) * call->dim;
-    for (int64_t i = 0; i < KEY_BLOCK; i++) {
-        const int64_t row = first + i;
-        const bool there = row < end;
-        const float *key = there ? row_of(in->past_key, in->key, in->past, row, width) + offset : NULL;
-        const float *value = there ? row_of(in->past_value, in->value, in->past, row, width) + offset : NULL;
-        uint32_t pairs[MAX_HEAD_DIM / 2];
-        bfloat16 row_values[MAX_HEAD_DIM];
-        for (int64_t d = 0; d < call->dim; d += 16) {
-            const int64_t count = there ? in->head_dim - d : 0;
-            _mm256_storeu_si256((__m256i *)(pairs + d / 2), rounded(loaded(key + (there ? d : 0), count)));
-            _mm256_storeu_si256((__m256i *)(row_values + d), rounded(loaded(value + (there ? d : 0), count)));
+    for (int64_t i = 0; i < KEY_BLOCK; i += 16) /* 16 keys, 32 of their numbers: 16 pairs of each */
+        for (int64_t d = 0; d < call->dim; d += 32) {
+            __m512i pairs[16];
+            for (int key = 0; key < 16; key++) {
+                const float *row = head_row(in->past_key, in->key, in, first + i + key, head);
+                const __m256i low = rounded(loaded_if(row, d, in->head_dim));
+                const __m256i high = rounded(loaded_if(row, d + 16, in->head_dim));
+                pairs[key] = _mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1);
+            }
+            transpose_16(pairs);
+            for (int pair = 0; pair < 16; pair++)
+                _mm512_storeu_si512(keys + 2 * ((d / 2 + pair) * KEY_BLOCK + i), pairs[pair]);
         }
-        for (int64_t d = 0; d < call->dim / 2; d++) memcpy(keys + 2 * (d * KEY_BLOCK + i), pairs + d, 4);
-        bfloat16 *line = values + i / 2 * 2 * call->dim + i % 2;
-        for (int64_t d = 0; d < call->dim; d++) line[2 * d] = row_values[d];
+    for (int64_t i = 0; i < KEY_BLOCK; i += 2) {
+        const float *even = head_row(in->past_value, in->value, in, first + i, head);
+        const float *odd = head_row(in->past_value, in->value, in, first + i + 1, head);
+        for (int64_t d = 0; d < call->dim; d += 16) {
+            const __m512i low = _mm512_cvtepu16_epi32(rounded(loaded_if(even, d, in->head_dim)));
+            const __m512i high = _mm512_cvtepu16_epi32(rounded(loaded_if(odd, d, in->head_dim)));
+            _mm512_storeu_si512(values + i * call->dim + 2 * d, _mm512_or_si512(low, _mm512_slli_epi32(high, 16)));
+        }
     }
 }
 
@@ -214,6 +251,8 @@ static void attend_block(void *context, size_t index) {
     }
 }
 
+static _Atomic(Memory *) spare;
+
 bool vprm_attention(const VprmAttention *attention, VprmLevel level, VprmParallelFor parallel_for, void *pool) {
     if (!vprm_fast_attention(level)) return vprm_attention_in_float32(attention, parallel_for, pool);
     const int64_t all = attention->past + attention->fresh;
@@ -225,14 +264,14 @@ bool vprm_attention(const VprmAttention *attention, VprmLevel level, VprmParalle
     call.query_blocks = (attention->queries + call.block_tokens - 1) / call.block_tokens;
     const size_t packed = (size_t)(attention->kv_heads * call.keys * call.dim) * sizeof(bfloat16);
     const size_t seen = (size_t)rounded_up(call.query_blocks * call.key_blocks, 64);
-    uint8_t *memory = aligned_alloc(64, 2 * packed + seen);
+    Memory *memory = vprm_take_memory(&spare, 2 * packed + seen);
     if (memory == NULL) return false;
-    call.packed_keys = (bfloat16 *)memory;
-    call.packed_values = (bfloat16 *)(memory + packed);
-    call.seen = memory + 2 * packed;
+    call.packed_keys = (bfloat16 *)memory->data;
+    call.packed_values = (bfloat16 *)(memory->data + packed);
+    call.seen = memory->data + 2 * packed;
     parallel_for(pool, pack_block, (size_t)(attention->kv_heads * call.key_blocks), &call);
     parallel_for(pool, look_at_mask, (size_t)call.query_blocks, &call);
     parallel_for(pool, attend_block, (size_t)(attention->kv_heads * call.query_blocks), &call);
-    free(memory);
+    vprm_give_memory(&spare, memory);
     return true;
 }

@@ -29,18 +29,18 @@ VPRM_INLINE const int8_t *input_row(const IntProduct *p, int row) {
     return p->inputs + row / TILE_ROWS * p->row_tile_bytes + row % TILE_ROWS * SLOT_BYTES;
 }
 
-/* Sums of one quad of inputs, which is 4 bytes of every row. */
-VPRM_INLINE VPRM_VNNI __m512i add_quad(__m512i sums, __m512i weights, const int8_t *inputs) {
+/* 4 inputs of a row in every lane. */
+VPRM_INLINE VPRM_VNNI __m512i broadcast_quad(const int8_t *inputs) {
     int32_t four;
     memcpy(&four, inputs, sizeof four);
-    return _mm512_dpbusd_epi32(sums, weights, _mm512_set1_epi32(four));
+    return _mm512_set1_epi32(four);
 }
 
 /* Two lines of each panel's weights that are read soon, so that memory works while rows are multiplied. */
 VPRM_INLINE VPRM_VNNI void fetch_lines(const IntProduct *p, ptrdiff_t at) {
     for (int panel = 0; panel < 2; panel++) {
-        _mm_prefetch((const char *)p->fetch[panel] + at, _MM_HINT_T1);
-        _mm_prefetch((const char *)p->fetch[panel] + at + 64, _MM_HINT_T1);
+        _mm_prefetch((const char *)p->fetch[panel] + at, _MM_HINT_T0);
+        _mm_prefetch((const char *)p->fetch[panel] + at + 64, _MM_HINT_T0);
     }
 }
 
@@ -59,22 +59,14 @@ VPRM_INLINE VPRM_VNNI void vnni_chunk(const IntProduct *p, VnniPass *at, ptrdiff
     const ptrdiff_t tile = p->quads * 8 * bits;
     for (int quad = 0; quad < (bits == 8 ? p->quads : half); quad++) {
         if (fetches) fetch_lines(p, fetched + 128 * quad);
-        __m512i weights[4];
-        for (int v = 0; v < vectors; v++)
-            weights[v] = _mm512_loadu_si512(at->weights[v / 2] + v % 2 * tile + 64 * quad);
-        if (bits == 8) {
-            for (int r = 0; r < rows; r++)
-                for (int v = 0; v < vectors; v++)
-                    at->sums[r][v] = add_quad(at->sums[r][v], weights[v], at->inputs[r] + 4 * quad);
-            continue;
-        }
-        const __m512i low_half = _mm512_set1_epi8(15);
-        for (int v = 0; v < vectors; v++) {
-            const __m512i low = _mm512_and_si512(weights[v], low_half);
-            const __m512i high = _mm512_and_si512(_mm512_srli_epi16(weights[v], 4), low_half);
-            for (int r = 0; r < rows; r++) {
-                at->sums[r][v] = add_quad(at->sums[r][v], low, at->inputs[r] + 4 * quad);
-                at->sums[r][v] = add_quad(at->sums[r][v], high, at->inputs[r] + 4 * (half + quad));
+        for (int part = 0; part < 8 / bits; part++) {
+            __m512i quads[6];
+            for (int r = 0; r < rows; r++) quads[r] = broadcast_quad(at->inputs[r] + 4 * (part * half + quad));
+            for (int v = 0; v < vectors; v++) {
+                __m512i weights = _mm512_loadu_si512(at->weights[v / 2] + v % 2 * tile + 64 * quad);
+                if (part == 1) weights = _mm512_srli_epi16(weights, 4);
+                if (bits == 4) weights = _mm512_and_si512(weights, _mm512_set1_epi8(15));
+                for (int r = 0; r < rows; r++) at->sums[r][v] = _mm512_dpbusd_epi32(at->sums[r][v], weights, quads[r]);
             }
         }
     }

@@ -1,10 +1,8 @@
 #include "linear.h"
 
-#include <stdatomic.h>
-#include <stdlib.h>
-
 #include "int_products.h"
 #include "linear_rounding.h"
+#include "memory.h"
 
 enum {
     BLOCK_ROWS = 512,    /* rows of one task: their sums stay in the L2 cache */
@@ -122,12 +120,13 @@ static void linear_block(void *context, size_t index) {
             find_weights(call, work, product == vnni_4bit_product, block, chunk, count, &job);
             product(&job);
         }
+        const float *scales = in->scale + (2 * block * call->groups + group) * LINEAR_PANEL;
         const Folded folded = {
             .sums = work->sums, .values = work->values,
             .input_scales = call->scales + first * call->groups + group,
             .code_sums = call->sums + first * call->groups + group, .row_step = call->groups,
-            .weight_scales = in->scale + group * call->panels * LINEAR_PANEL + block * BLOCK_OUTPUTS,
-            .rows = rows, .outputs = outputs, .zero = in->bits == 8 ? 128 : 8, .accumulate = group > 0,
+            .weight_scales = {scales, scales + call->groups * LINEAR_PANEL},
+            .rows = rows, .panels = outputs / LINEAR_PANEL, .zero = in->bits == 8 ? 128 : 8, .accumulate = group > 0,
         };
         (call->level == VPRM_PLAIN ? fold_plain : fold_avx512)(&folded);
     }
@@ -137,24 +136,7 @@ static void linear_block(void *context, size_t index) {
                                                                   block, outputs);
 }
 
-/* Memory of one call, kept for the next one: fresh pages would cost more than filling them. */
-typedef struct {
-    size_t bytes;
-    _Alignas(64) uint8_t data[];
-} Memory;
-
-static _Atomic(Memory *) spare_memory;
-
-static Memory *take_memory(size_t bytes) {
-    Memory *memory = atomic_exchange(&spare_memory, NULL);
-    if (memory != NULL && memory->bytes >= bytes) return memory;
-    free(memory);
-    memory = aligned_alloc(64, sizeof *memory + bytes);
-    if (memory != NULL) memory->bytes = bytes;
-    return memory;
-}
-
-static void give_memory(Memory *memory) { free(atomic_exchange(&spare_memory, memory)); }
+static _Atomic(Memory *) spare;
 
 bool vprm_linear(const VprmLinear *in, VprmLevel level, VprmParallelFor parallel_for, void *pool) {
     if (in->rows == 0) return true;
@@ -166,13 +148,13 @@ bool vprm_linear(const VprmLinear *in, VprmLevel level, VprmParallelFor parallel
     const int64_t row_tiles = blocks_of(in->rows, TILE_ROWS);
     const size_t code_bytes = (size_t)(row_tiles * call.chunks * TILE_BYTES);
     const size_t scale_bytes = (size_t)(blocks_of(in->rows * call.groups, 16) * 64);
-    Memory *memory = take_memory(code_bytes + 2 * scale_bytes);
+    Memory *memory = vprm_take_memory(&spare, code_bytes + 2 * scale_bytes);
     if (memory == NULL) return false;
     call.codes = (int8_t *)memory->data;
     call.scales = (float *)(memory->data + code_bytes);
     call.sums = (int32_t *)(memory->data + code_bytes + scale_bytes);
     parallel_for(pool, code_rows, (size_t)row_tiles, &call);
     parallel_for(pool, linear_block, (size_t)(blocks_of(in->rows, BLOCK_ROWS) * call.blocks), &call);
-    give_memory(memory);
+    vprm_give_memory(&spare, memory);
     return true;
 }

@@ -23,7 +23,7 @@ typedef enum { VPRM_IDENTITY = 0, VPRM_SILU_GATE = 1, VPRM_GELU = 2 } VprmActiva
 typedef struct {
     const float *input;    /* [rows, inputs] */
     const uint8_t *weight; /* as above */
-    const float *scale;    /* [groups, padded outputs] */
+    const float *scale;    /* [panels, groups, 32]: what a block of outputs reads is together */
     const float *bias;     /* [padded outputs], NULL: none */
     const float *residual; /* [rows, outputs], added last; NULL: none */
     float *result;         /* [rows, outputs]; NaN in rows whose inputs are not all finite */

@@ -106,23 +106,32 @@ typedef struct {
     const float *input_scales;
     const int32_t *code_sums;
     int64_t row_step; /* of the two above, from row to row */
-    const float *weight_scales; /* [64] */
-    int rows, outputs;
+    const float *weight_scales[2]; /* of each panel, [32] */
+    int rows, panels;
     int32_t zero;
     bool accumulate;
 } Folded;
 
-VPRM_INLINE void fold_body(const Folded *f) {
+VPRM_INLINE void fold_rows(const Folded *f, const int panels, const bool accumulate) {
     for (int row = 0; row < f->rows; row++) {
         const int32_t offset = f->zero * f->code_sums[row * f->row_step];
         const float scale = f->input_scales[row * f->row_step];
-        const int32_t *sums = f->sums + row * BLOCK_OUTPUTS;
-        float *values = f->values + row * BLOCK_OUTPUTS;
-        if (f->accumulate)
-            for (int i = 0; i < f->outputs; i++) values[i] += (float)(sums[i] - offset) * (scale * f->weight_scales[i]);
-        else
-            for (int i = 0; i < f->outputs; i++) values[i] = (float)(sums[i] - offset) * (scale * f->weight_scales[i]);
+        for (int panel = 0; panel < panels; panel++) {
+            const float *restrict weight_scales = f->weight_scales[panel];
+            const int32_t *restrict sums = f->sums + row * BLOCK_OUTPUTS + panel * LINEAR_PANEL;
+            float *restrict values = f->values + row * BLOCK_OUTPUTS + panel * LINEAR_PANEL;
+            for (int i = 0; i < LINEAR_PANEL; i++) {
+                const float value = (float)(sums[i] - offset) * (scale * weight_scales[i]);
+                values[i] = accumulate ? values[i] + value : value;
+            }
+        }
     }
+}
+
+VPRM_INLINE void fold_body(const Folded *f) {
+    if (f->panels == 1) fold_rows(f, 1, f->accumulate);
+    else if (f->accumulate) fold_rows(f, 2, true);
+    else fold_rows(f, 2, false);
 }
 
 /* The last steps for a row of one block: bias, activation, residual. `there` outputs are wanted. */

@@ -2,7 +2,7 @@
  *
  *     input     float32 [.., inputs]
  *     weight    uint8, laid out as linear.h says
- *     scale     float32 [groups, padded outputs]
+ *     scale     float32 [panels, groups, 32]
  *     bias      (optional) float32 [padded outputs]
  *     residual  (optional) float32 [.., outputs], added last
  *     -> result float32 [.., outputs]
@@ -14,7 +14,7 @@
 #include "ort_operator.h"
 
 enum { INPUT, WEIGHT, SCALE, BIAS, RESIDUAL, INPUTS };
-enum { LAYOUT = 1 };
+enum { LAYOUT = 2 };
 
 typedef struct {
     const OrtApi *api;

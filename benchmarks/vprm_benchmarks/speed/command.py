@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from vprm_benchmarks.speed import best_of_n, engine, export, preprocess, programs, session
+from vprm_benchmarks.speed import best_of_n, engine, export, linear, preprocess, programs, session
 from vprm_runtime.cli.common import Subparsers
 
-_BENCHMARKS = (best_of_n, session, engine, preprocess, export, programs)
+_BENCHMARKS = (best_of_n, session, engine, linear, preprocess, export, programs)
 
 
 def register(subparsers: Subparsers) -> None:

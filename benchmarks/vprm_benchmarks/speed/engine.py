@@ -35,6 +35,7 @@ _ENGINES: dict[str, tuple[BundleKind, str]] = {  # and the peak that it is held 
     "cpu_fp32": (BundleKind("fp32"), "onnxruntime_fp32"),
     "cpu_w8": (BundleKind("w8"), "onnxruntime_fp32"),
     "cpu_int8": (replace(NATIVE_INT8, vision="int8"), "onnxruntime_int8"),
+    "cpu_w4": (replace(NATIVE_INT8, precision="w4", vision="int8"), "onnxruntime_int8"),
     "cpu_int8_standard": (BundleKind("int8", "int8"), "onnxruntime_int8"),  # standard operators only
     "openvino_fp16": (BundleKind("fp16", device="openvino"), "openvino"),
     "openvino_w8": (BundleKind("w8", device="openvino"), "openvino"),

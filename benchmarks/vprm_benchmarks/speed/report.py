@@ -83,10 +83,15 @@ class Report:
     def _roofline_lines(self) -> list[str]:
         found = self.roofline["machine"]
         peaks = ", ".join(f"{name} {value:.2f}" for name, value in self.roofline["tflops"].items())
-        return [
+        lines = [
             f"{found['cpu']}, {self.roofline['threads']} threads ({', '.join(found['instruction_sets'])})",
             f"peak products in TFLOP/s: {peaks}; memory {self.roofline['memory_gb_per_s']:.1f} GB/s",
         ]
+        physical = self.roofline.get("physical_tops")
+        if physical:
+            limits = ", ".join(f"{name} {value:.2f}" for name, value in physical.items() if "_" in name)
+            lines.append(f"from registers in TOP/s: {limits}; reading {self.roofline['read_gb_per_s']:.1f} GB/s")
+        return lines
 
     def _contender_table(self) -> Table:
         extras = sorted({key for entry in self.contenders.values() for key in entry} - {"median_s", "times_s"})

@@ -14,6 +14,7 @@ import onnxruntime
 import torch
 
 from vprm_benchmarks.speed.machine import available_cores, machine
+from vprm_benchmarks.speed.physical import physical_tops, read_gb_per_s
 from vprm_benchmarks.speed.stopwatch import median_s
 from vprm_export.graphs.builder import IR_VERSION, OPSET
 
@@ -29,7 +30,10 @@ def synchronize() -> None:
 
 
 def cpu_roofline(threads: int | None = None, size: int = 2048) -> dict[str, Any]:
-    """The `roofline` of a benchmark's document: TFLOP/s by library and type, GB/s of a copy, and the machine."""
+    """The `roofline` of a benchmark's document: TFLOP/s by library and type, GB/s of a copy, and the machine.
+
+    `physical_tops` and `read_gb_per_s` are the hardware's own limits (vprm_benchmarks.speed.physical).
+    """
     count = threads or available_cores()
     before = torch.get_num_threads()
     torch.set_num_threads(count)
@@ -41,6 +45,8 @@ def cpu_roofline(threads: int | None = None, size: int = 2048) -> dict[str, Any]
             "tflops": {name: value for name, value in found.items() if value is not None},
             "product_size": size,
             "memory_gb_per_s": copy_gb_per_s(_COPY_BYTES),
+            "physical_tops": physical_tops(count),
+            "read_gb_per_s": read_gb_per_s(count),
             "threads": count,
             "machine": machine(),
         }

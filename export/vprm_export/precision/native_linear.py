@@ -92,9 +92,9 @@ class PackedWeight:
 
     @property
     def scales(self) -> Weight:
-        """float32 [groups, outputs padded to panels]."""
+        """float32 [panels, groups, 32]."""
         groups = self._weight.shape[1] // self.group if self.group else 1
-        return Weight(f"{self._weight.name}.scale", (groups, self._panels * PANEL), self._load_scales)
+        return Weight(f"{self._weight.name}.scale", (self._panels, groups, PANEL), self._load_scales)
 
     def _blocks(self) -> Iterator[NDArray[np.uint8]]:
         """Some panels at a time."""
@@ -119,7 +119,8 @@ class PackedWeight:
             for _ in self._blocks():
                 pass
         scales = self._scales if self._scales is not None else np.zeros((0, 1), np.float32)
-        return np.ascontiguousarray(np.pad(scales, ((0, self._panels * PANEL - len(scales)), (0, 0))).T)
+        padded = np.pad(scales, ((0, self._panels * PANEL - len(scales)), (0, 0)))
+        return np.ascontiguousarray(padded.reshape(self._panels, PANEL, -1).transpose(0, 2, 1))
 
 
 def packed_codes(codes: NDArray[np.int8], bits: int, chunk: int) -> NDArray[np.uint8]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from vprm_runtime.errors import EngineError
 
 DOMAIN = "vprm"  # of the operators, named Attention and Linear
-LAYOUT = 1  # of a Linear's weight: LAYOUT of ort_linear.c
+LAYOUT = 2  # of a Linear's weight: LAYOUT of ort_linear.c
 PANEL_OUTPUTS = 32  # LINEAR_PANEL of linear.h
 CHUNK_INPUTS = 64  # LINEAR_CHUNK of linear.h
 _LIBRARY = Path(__file__).parent / "libvprm_native.so"
