@@ -27,21 +27,29 @@ from vprm_export.precision.calibration_file import Calibration, calibration_meta
 from vprm_export.precision.recipe import Recipe, recipe_for
 from vprm_runtime.bundle.bundle import Bundle
 from vprm_runtime.bundle.manifest import Precision, Target
-from vprm_runtime.datasets import open_rows
+from vprm_runtime.datasets import BadRow, open_rows
+from vprm_runtime.datasets.row import Row
 from vprm_runtime.errors import InputError
 from vprm_runtime.scorer import StepScorer
 
+_LEFT_OUT_NAME = "left_out.json"
 _TOOLS = ("vprm", "numpy", "onnxruntime", "onnx-ir")
 
 
 @dataclass(frozen=True)
 class CalibrationOptions:
-    """How much of the rows to run, and which precisions' sensitivities to measure, on how many sequences."""
+    """How much of the rows to run, and which precisions' sensitivities to measure, on how many sequences.
+
+    `image_root`: where relative image paths start (None: beside the rows' file). `device` encodes the images, and with
+    "cuda" runs the layers.
+    """
 
     limits: SequenceLimits = field(default_factory=lambda: SequenceLimits(max_rows=32))
     sensitivity: tuple[Precision, ...] = ()
     target: Target = "cpu"
     sensitivity_sequences: int = 8
+    image_root: Path | None = None
+    device: str = "auto"
 
 
 def calibrate(
@@ -59,16 +67,24 @@ def calibrate(
     if output.exists():
         raise InputError(f"{output} exists already: remove it or choose another name")
     recipes = [_recipe(precision, options.target) for precision in options.sensitivity]
-    bundle, rows = Bundle.open(bundle_path), open_rows(data) if isinstance(data, Path) else data
+    bundle = Bundle.open(bundle_path)
+    rows = open_rows(data, options.image_root) if isinstance(data, Path) else data
     work = output.with_name(f"{output.name}.parts")
-    layered = LayeredGraph(bundle)
+    layered = LayeredGraph(bundle, options.device)
     provenance = _provenance(bundle, rows.fingerprint, options)
     if not start_or_resume(work, provenance):
-        scorer = StepScorer.open(bundle, engine=VisionEngine(bundle))
+        engine = VisionEngine(bundle) if options.device in ("auto", "cpu") else None
+        scorer = StepScorer.open(bundle, options.device, engine=engine)
+        left_out: list[dict[str, Any]] = []
         total = min(rows.total, options.limits.max_rows)
-        for number, feeds in enumerate(feeds_of_rows(scorer, rows, options.limits)):
+
+        def note(row: Row | BadRow, reason: str) -> None:
+            left_out.append({"id": row.id, "row": row.number, "reason": reason})
+
+        for number, feeds in enumerate(feeds_of_rows(scorer, rows, options.limits, note)):
             np.savez(work / f"sequence-{number:05d}.npz", **feeds)  # type: ignore[arg-type]
             progress("sequences", min(number + 1, total), total)
+        (work / _LEFT_OUT_NAME).write_text(json.dumps(left_out), "utf-8")
         mark_started(work, provenance)
     kv_width = bundle.manifest.model.kv_width
     files = collect_statistics(layered, kv_width, work, progress)
@@ -78,7 +94,8 @@ def calibrate(
     for recipe in recipes:
         errors = measure_sensitivity(layered, bundle, work, files, recipe, options.sensitivity_sequences, progress)
         tensors[f"sensitivity.{recipe.precision}"] = np.array([errors[site] for site in layered.sites], np.float32)
-    _write(output, tensors, calibration_metadata(list(layered.sites), provenance))
+    missing = json.loads((work / _LEFT_OUT_NAME).read_text("utf-8"))
+    _write(output, tensors, calibration_metadata(list(layered.sites), {**provenance, "left_out": missing}))
     shutil.rmtree(work)
     return Calibration.open(output)
 
@@ -99,7 +116,7 @@ def _provenance(bundle: Bundle, rows_fingerprint: str, options: CalibrationOptio
         "config_sha256": manifest.provenance.config_sha256,
         "bundle": {name: info.sha256 for name, info in manifest.files_of(manifest.graphs.llm).items()},
         "rows": rows_fingerprint,
-        "options": asdict(options),
+        "options": {**asdict(options), "image_root": str(options.image_root and options.image_root.resolve())},
         "tools": {tool: version(tool) for tool in _TOOLS},
     }
     normalised: dict[str, Any] = json.loads(json.dumps(provenance))

@@ -25,6 +25,10 @@ def register(subparsers: Subparsers) -> None:
         "model", nargs="?", type=Path, metavar="BUNDLE|CHECKPOINT", help="bundle or checkpoint (default: demo PRM)"
     )
     parser.add_argument("--data", type=Path, metavar="FILE", help="rows, jsonl or parquet (default: the demo's)")
+    parser.add_argument("--image-root", type=Path, metavar="DIR", help="where rows' relative image paths start")
+    parser.add_argument(
+        "--device", default="auto", help="device that encodes the images; cuda runs the layers too (default: auto)"
+    )
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="calibration.safetensors")
     parser.add_argument("--max-rows", type=positive_int, default=32, metavar="N", help="rows to run (default: 32)")
     parser.add_argument(
@@ -50,7 +54,9 @@ def run(args: argparse.Namespace) -> int:
     from vprm_calibration.sequences import SequenceLimits
 
     limits = SequenceLimits(args.max_rows, args.max_tiles)
-    options = CalibrationOptions(limits, tuple(args.sensitivity), args.target, args.sensitivity_rows)
+    options = CalibrationOptions(
+        limits, tuple(args.sensitivity), args.target, args.sensitivity_rows, args.image_root, args.device
+    )
     with _as_bundle(args.model) as bundle, Progress(console=stderr_console(), transient=True) as bar:
         tasks: dict[str, object] = {}
 
@@ -60,6 +66,10 @@ def run(args: argparse.Namespace) -> int:
             bar.update(tasks[what], completed=done, total=total)  # type: ignore[arg-type]
 
         calibration = calibrate(bundle, args.data or _demo_rows(args.max_rows), args.output, options, advance)
+    left_out = calibration.provenance["left_out"]
+    if left_out:
+        text = f"{len(left_out)} rows were left out, the first is row {left_out[0]['row']}: {left_out[0]['reason']}"
+        stderr_console().print(text, highlight=False, markup=False, soft_wrap=True)
     if args.json:
         print_json(
             {

@@ -41,9 +41,10 @@ class Linear:
 
 
 class LayeredGraph:
-    """A floating-point LLM graph and where its layers begin."""
+    """A floating-point LLM graph and where its layers begin. With device "cuda" its segments run there."""
 
-    def __init__(self, bundle: Bundle) -> None:
+    def __init__(self, bundle: Bundle, device: str = "auto") -> None:
+        self.providers = [*(["CUDAExecutionProvider"] if device == "cuda" else []), "CPUExecutionProvider"]
         info, self.layers = bundle.manifest.graphs.llm, bundle.manifest.model.layers
         if info.quantisation is not None:
             raise InputError(f"{bundle.path} is {info.precision}: calibrate a bundle exported as fp32 or fp16")
@@ -121,9 +122,7 @@ def opened_segment(
         options.add_session_config_entry(
             "session.intra_op.allow_spinning", "0"
         )  # many short runs: leave cores to others
-        session = onnxruntime.InferenceSession(
-            str(folder / "segment.onnx"), options, providers=["CPUExecutionProvider"]
-        )
+        session = onnxruntime.InferenceSession(str(folder / "segment.onnx"), options, providers=layered.providers)
         names = {value.name for value in session.get_outputs()}
         yield Segment(session, [str(value.name) for value in outputs if value.name in names])
     finally:

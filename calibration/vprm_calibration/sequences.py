@@ -1,6 +1,6 @@
 """Rows become token sequences: what the LLM sees for one response, in one pass, with its image embeddings."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -46,20 +46,32 @@ class SequenceLimits:
     max_tiles: int | None = None
 
 
-def feeds_of_rows(scorer: StepScorer, rows: Rows, limits: SequenceLimits) -> Iterator[dict[str, NDArray[Any]]]:
+def feeds_of_rows(
+    scorer: StepScorer,
+    rows: Rows,
+    limits: SequenceLimits,
+    leave_out: Callable[[Row | BadRow, str], None] = lambda row, reason: None,
+) -> Iterator[dict[str, NDArray[Any]]]:
     """The LLM graph's inputs, mask and cached rows aside, for the first responses of each row.
 
-    Raises InputError on a row that cannot be used.
+    A row that cannot be used goes to `leave_out` with the reason, and does not count. Raises InputError (code
+    "nothing_scored") if none can be used.
     """
-    for number, row in enumerate(rows):
-        if number == limits.max_rows:
+    used = 0
+    first: str | None = None
+    for row in rows:
+        if used == limits.max_rows:
             return
-        if isinstance(row, BadRow):
-            raise InputError(f"row {row.id} cannot be used: {row.error}")
         try:
-            yield from _feeds(scorer, row, limits.max_tiles)
+            if isinstance(row, BadRow):
+                raise InputError(row.error)
+            yield from list(_feeds(scorer, row, limits.max_tiles))
+            used += 1
         except InputError as error:
-            raise InputError(f"row {row.id} cannot be used: {error}") from error
+            first = first or str(error)
+            leave_out(row, str(error))
+    if not used:
+        raise InputError(f"not one of {rows.total} rows can be used, the first because: {first}", code="nothing_scored")
 
 
 def _feeds(scorer: StepScorer, row: Row, max_tiles: int | None) -> Iterator[dict[str, NDArray[Any]]]:

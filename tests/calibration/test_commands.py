@@ -114,7 +114,36 @@ def test_quality_refuses_what_it_cannot_compare(
         main([*against, str(fp32), "--max-flips", "nan"])
     assert "'nan' is not a number from 0 to 1" in capsys.readouterr().err
     (rows.parent / "a.png").write_bytes(b"not a picture")
-    assert main([*against, str(fp32)]) == 2
-    assert "row 0 cannot be scored: " in capsys.readouterr().err
-    assert main(["calibrate", str(fp32), "--data", str(rows), "-o", str(tmp_path / "c.safetensors")]) == 2
-    assert "row 0 cannot be used: " in capsys.readouterr().err
+    assert main([*against, str(fp32)]) == 3
+    assert "not one of 2 rows could be scored, the first because: " in capsys.readouterr().err
+    assert main(["calibrate", str(fp32), "--data", str(rows), "-o", str(tmp_path / "c.safetensors")]) == 3
+    assert "not one of 2 rows can be used, the first because: " in capsys.readouterr().err
+
+
+def test_bad_rows_are_left_out_and_counted(
+    fp32: Path, rows: Path, tmp_path: Path, picture: Picture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A missing image, a line that is no JSON, a response that is none: the other rows are used."""
+    (tmp_path / "images").mkdir()
+    (tmp_path / "a.png").rename(tmp_path / "images" / "a.png")
+    good = {"image": "a.png", "question": "How much?", "responses": [["It is 3."], ["It is 4."]]}
+    bad = [
+        {**good, "image": "gone.png"},
+        {**good, "responses": ["One.", None]},
+        {**good, "question": "<image> <image>"},
+    ]
+    lines = [json.dumps(good), "{broken", *map(json.dumps, bad)]
+    rows.write_text(rows.read_text("utf-8") + "\n" + "\n".join(lines), "utf-8")
+    flags = ["--data", str(rows), "--image-root", str(tmp_path / "images"), "--device", "cpu", "--json"]
+    assert main(["quality", str(fp32), "--against", str(fp32), *flags]) == 0
+    shown = capsys.readouterr()
+    report = json.loads(shown.out)
+    assert (report["rows"], report["left_out"]["count"]) == (3, 4)
+    assert sorted(row["number"] for row in report["left_out"]["rows"]) == [3, 4, 5, 6]
+    assert "4 rows were left out, the first is row" in shown.err
+    output = tmp_path / "c.safetensors"
+    assert main(["calibrate", str(fp32), *flags, "-o", str(output), "--max-tiles", "1"]) == 0
+    shown = capsys.readouterr()
+    left_out = json.loads(shown.out)["provenance"]["left_out"]
+    assert sorted(row["row"] for row in left_out) == [3, 4, 5, 6]
+    assert "4 rows were left out" in shown.err

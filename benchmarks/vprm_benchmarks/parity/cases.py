@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -17,6 +18,7 @@ from vprm_runtime import InputError, ScoreOptions
 from vprm_runtime.datasets import BadRow, open_rows
 from vprm_runtime.datasets.row import Row
 from vprm_runtime.images.load import load_image
+from vprm_runtime.inputs import response_of
 
 
 @dataclass(frozen=True)
@@ -118,24 +120,38 @@ def built_in_cases(tile_px: int) -> list[ParityCase]:
     ]
 
 
-def cases_from_rows(rows: Path, image_root: Path | None = None) -> Iterator[ParityCase]:
+@dataclass(frozen=True)
+class NotComparable:
+    """A row that the two sides cannot be compared on, and why."""
+
+    name: str
+    reason: str
+
+
+def cases_from_rows(rows: Path, image_root: Path | None = None) -> Iterator[ParityCase | NotComparable]:
     """Cases from a file of rows, of every kind that `vprm score --input` takes, in its order.
 
-    Relative picture paths are looked up beside the file, or under ``image_root``. Raises InputError naming the row that
-    cannot be used.
+    Relative picture paths are looked up beside the file, or under ``image_root``. A row that cannot be used comes with
+    the reason.
     """
     for row in open_rows(rows, image_root):
-        if isinstance(row, BadRow):
-            raise InputError(f"{rows}, {row.error}")
-        yield _case_from_row(row, f"{rows}, row {row.id}")
+        name = str(row.id)
+        try:
+            if isinstance(row, BadRow):
+                raise InputError(row.error)
+            yield _case_from_row(row, f"row {row.id}")
+        except InputError as error:
+            yield NotComparable(name, str(error))
 
 
 def _case_from_row(row: Row, where: str) -> ParityCase:
-    responses = tuple(response if isinstance(response, str) else tuple(response) for response in row.responses)
+    given = [response_of(response) for response in row.responses]
+    responses: tuple[Any, ...] = tuple(tuple(one) if isinstance(one, list) else one for one in given)
     if not row.question.strip():
         raise InputError(f"{where}: the question is empty")
     if not all(
-        response == "" or (response and all(isinstance(step, str) for step in response)) for response in responses
+        isinstance(response, str) or (isinstance(response, tuple) and response and all(map(_is_text, response)))
+        for response in responses
     ):
         raise InputError(f"{where}: a response is a string, or a list of at least one string")
     row.options(ScoreOptions())
@@ -144,3 +160,7 @@ def _case_from_row(row: Row, where: str) -> ParityCase:
     except InputError as error:
         raise InputError(f"{where}: {error}") from error
     return ParityCase(str(row.id), row.question, responses, images, row.max_steps, row.max_tiles)
+
+
+def _is_text(step: object) -> bool:
+    return isinstance(step, str)

@@ -77,6 +77,9 @@ def run(args: argparse.Namespace) -> int:
         console = Console()
         console.print(table_from_report(report))
         console.print(_verdict(report))
+    for row in report.not_comparable:
+        text = f"not comparable: row {row.name}: {row.reason}"
+        stderr_console().print(text, highlight=False, markup=False, soft_wrap=True)
     return 0 if report.passed else 1
 
 

@@ -9,6 +9,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from vprm_benchmarks.parity.cases import NotComparable
 from vprm_benchmarks.parity.stages import StageResult
 from vprm_benchmarks.report import COLOURS, Card, Chart, Page, Series, column_chart, line_chart, percent_axis
 from vprm_benchmarks.report import Table as PageTable
@@ -28,6 +29,7 @@ class ParityReport:
     stages: tuple[StageResult, ...]
     scores: tuple[tuple[float, float], ...] = field(repr=False)
     seconds: float = 0.0
+    not_comparable: tuple[NotComparable, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -52,6 +54,7 @@ class ParityReport:
             "candidates": self.candidates,
             "steps": self.steps,
             "seconds": round(self.seconds, 3),
+            "not_comparable": [asdict(row) for row in self.not_comparable],
             "stages": stages,
         }
 

@@ -1,6 +1,6 @@
 """The comparison that `vprm quality` makes: open both sides, score the rows, work out figures and verdict."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain, islice
@@ -16,8 +16,7 @@ from vprm_benchmarks.quality.report import QualityReport
 from vprm_export import ExportOptions, export_bundle
 from vprm_runtime.bundle.bundle import Bundle
 from vprm_runtime.bundle.manifest import MANIFEST_NAME, GraphsInfo, Manifest
-from vprm_runtime.datasets import RowSource, open_rows
-from vprm_runtime.datasets.row import Row
+from vprm_runtime.datasets import open_rows
 from vprm_runtime.errors import InputError
 from vprm_runtime.scorer import StepScorer
 
@@ -26,6 +25,8 @@ from vprm_runtime.scorer import StepScorer
 class QualityOptions:
     """Rows' files, rows of each at most, a budget instead of the precision's own, CPU threads (None: all cores).
 
+    `image_root`: where relative image paths start (None: beside each file). `device` runs the bundles,
+    `against_device` the reference.
     `emulate`: run the reference's LLM graph in NumPy (see `emulated`), to check an engine instead of a precision.
     """
 
@@ -34,6 +35,9 @@ class QualityOptions:
     budget: Budget | None = None
     threads: int | None = None
     emulate: bool = False
+    image_root: Path | None = None
+    device: str = "auto"
+    against_device: str = "auto"
 
 
 def measure_quality(
@@ -44,10 +48,11 @@ def measure_quality(
 ) -> dict[str, QualityReport]:
     """Compare bundles, by name, with a reference bundle or checkpoint (which is exported as fp32 for that).
 
-    Pictures are encoded once for all bundles whose vision graphs are the same. Raises InputError on rows that cannot
-    be scored and on sides that are different models, BundleError or CheckpointError where a side cannot be opened.
+    Pictures are encoded once for all bundles whose vision graphs are the same. Rows that one side cannot score are left
+    out and listed. Raises InputError if none is left and on sides that are different models, BundleError or
+    CheckpointError where a side cannot be opened.
     """
-    sources = [open_rows(path) for path in options.data]
+    sources = [open_rows(path, options.image_root) for path in options.data]
     total = sum(min(source.total, options.max_rows or source.total) for source in sources)
     with _as_bundle(against) as reference_path:
         reference_bundle = Bundle.open(reference_path)
@@ -55,24 +60,27 @@ def measure_quality(
         for name, bundle in opened.items():
             _check_same_model(name, bundle.manifest, against.name, reference_bundle.manifest)
         engine = emulated_engine(reference_bundle, options.threads) if options.emulate else None
-        reference = StepScorer.open(reference_bundle, threads=options.threads, engine=engine)
-        candidates = {name: StepScorer.open(bundle, threads=options.threads) for name, bundle in opened.items()}
+        reference = StepScorer.open(reference_bundle, options.against_device, threads=options.threads, engine=engine)
+        candidates = {
+            name: StepScorer.open(bundle, options.device, threads=options.threads) for name, bundle in opened.items()
+        }
         pairs = [(reference_bundle, reference), *((opened[name], candidates[name]) for name in candidates)]
         reference, *sharing = share_vision(pairs)
         candidates = dict(zip(candidates, sharing, strict=True))
         rows = chain.from_iterable(islice(source, options.max_rows) for source in sources)
         compared = compare(reference, candidates, rows, lambda done: progress(done, total))
-        profile_rows = _first_rows(sources)
+        profile_rows = list(compared.first[:PROFILE_ROWS])
         reports = {}
         for name, bundle in opened.items():
             graph = bundle.manifest.graphs.llm
-            figures = figures_of(compared[name])
+            figures = figures_of(compared.rows[name])
             profile = layer_profile(reference, candidates[name], profile_rows)
             reports[name] = QualityReport(
                 bundle=name,
                 precision=_precision(bundle.manifest.graphs),
                 against=against.name,
-                rows=len(compared[name]),
+                rows=len(compared.rows[name]),
+                left_out=compared.left_out,
                 figures=figures,
                 checks=check(figures, options.budget or budget_of(bundle.manifest.graphs)),
                 profile=None if profile is None else tuple(profile),
@@ -97,11 +105,6 @@ def _check_same_model(name: str, manifest: Manifest, against: str, reference: Ma
 def _precision(graphs: GraphsInfo) -> str:
     """The LLM's, and the vision graph's where that is quantised too."""
     return graphs.llm.precision + (f", vision {graphs.vision.precision}" if graphs.vision.quantisation else "")
-
-
-def _first_rows(sources: Sequence[RowSource]) -> list[Row]:
-    rows = (row for source in sources for row in islice(source, PROFILE_ROWS) if isinstance(row, Row))
-    return list(islice(rows, PROFILE_ROWS))
 
 
 @contextmanager

@@ -38,6 +38,7 @@ def register(subparsers: Subparsers) -> None:
         metavar="FILE",
         help=f"rows, jsonl or parquet (default: {_DEMO_ROWS:,} and {_DEMO_BEST_OF_N_ROWS} of the demo's, for minutes)",
     )
+    parser.add_argument("--image-root", type=Path, metavar="DIR", help="where rows' relative image paths start")
     parser.add_argument("--max-rows", type=positive_int, metavar="N", help="of each file at most")
     parser.add_argument("--max-mean-error", type=_share, metavar="X", help="budget: mean step-score error")
     parser.add_argument("--max-f1-change", type=_share, metavar="X", help="budget: change of macro F1")
@@ -49,6 +50,8 @@ def register(subparsers: Subparsers) -> None:
         action="store_true",
         help="run the reference's LLM graph in NumPy: checks how an engine runs a graph",
     )
+    parser.add_argument("--device", default="auto", help="device of the bundle's engine (default: auto)")
+    parser.add_argument("--against-device", default="auto", help="device of the reference's engine (default: auto)")
     parser.add_argument("--threads", type=positive_int, metavar="N", help="CPU threads (default: all cores)")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write a page")
     parser.add_argument("--json", action="store_true", help="print one JSON document on stdout")
@@ -67,7 +70,10 @@ def run(args: argparse.Namespace) -> int:
     check_output_file(args.html)
     bundle = resolve_bundle(args.bundle)
     data = tuple(args.data) or _demo_rows(args.max_rows)
-    options = QualityOptions(data, args.max_rows, _budget(args, bundle), args.threads, args.emulate)
+    options = QualityOptions(
+        data, args.max_rows, _budget(args, bundle), args.threads, args.emulate,
+        args.image_root, args.device, args.against_device,
+    )  # fmt: skip
     with Progress(console=stderr_console(), transient=True) as bar:
         task = bar.add_task("comparing", total=None)
         reports = measure_quality(
@@ -77,6 +83,10 @@ def run(args: argparse.Namespace) -> int:
             lambda done, total: bar.update(task, completed=done, total=total),
         )
     report = reports[bundle.name]
+    if report.left_out:
+        first = report.left_out[0]
+        text = f"{len(report.left_out)} rows were left out, the first is row {first.number}: {first.reason}"
+        stderr_console().print(text, highlight=False, markup=False, soft_wrap=True)
     if args.html is not None:
         args.html.write_text(report.to_html(), "utf-8")
     if args.json:

@@ -19,6 +19,7 @@ from vprm_runtime.scorer import StepScorer
 
 Scores = tuple[tuple[float, ...], ...]  # steps of each response
 _REMEMBERED_IMAGES = 4
+_FIRST_ROWS = 16
 
 
 @dataclass(frozen=True)
@@ -71,38 +72,66 @@ def _remembering(encode: Callable[[NDArray[np.uint8]], ImageRows]) -> Callable[[
     return remembered
 
 
+@dataclass(frozen=True)
+class LeftOutRow:
+    """A row that one of the sides could not score, and why. `number` is its place in its file."""
+
+    id: str | int
+    number: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Compared rows by candidate, the same rows for each; the rows that were left out; the first of the others."""
+
+    rows: dict[str, list[ComparedRow]]
+    left_out: tuple[LeftOutRow, ...]
+    first: tuple[Row, ...]
+
+
 def compare(
     reference: StepScorer,
     candidates: Mapping[str, StepScorer],
     rows: Iterable[Row | BadRow],
     progress: Callable[[int], None] = lambda done: None,
-) -> dict[str, list[ComparedRow]]:
-    """Compared rows by candidate. Raises InputError where a row cannot be read or scored by all of them."""
+) -> Comparison:
+    """Score rows with all of them. A row that one cannot score is left out of all.
+
+    Raises InputError (code "nothing_scored") if no row is left.
+    """
     compared: dict[str, list[ComparedRow]] = {name: [] for name in candidates}
+    left_out: list[LeftOutRow] = []
+    first: list[Row] = []
     for number, row in enumerate(rows):
-        if isinstance(row, BadRow):
-            raise InputError(f"row {row.id} cannot be scored: {row.error}")
-        expected, labels = row_scores(reference, row), row_labels(row)
-        for name, scorer in candidates.items():
-            compared[name].append(ComparedRow(row.id, expected, row_scores(scorer, row), labels))
+        try:
+            if isinstance(row, BadRow):
+                raise InputError(row.error)
+            expected, labels = row_scores(reference, row), row_labels(row)
+            found = {name: row_scores(scorer, row) for name, scorer in candidates.items()}
+        except InputError as error:
+            left_out.append(LeftOutRow(row.id, row.number, str(error)))
+        else:
+            first += [row] if len(first) < _FIRST_ROWS else []
+            for name, scores in found.items():
+                compared[name].append(ComparedRow(row.id, expected, scores, labels))
         progress(number + 1)
-    return compared
+    if left_out and len(left_out) == number + 1:
+        raise InputError(
+            f"not one of {len(left_out)} rows could be scored, the first because: {left_out[0].reason}",
+            code="nothing_scored",
+        )
+    return Comparison(compared, tuple(left_out), tuple(first))
 
 
 def row_scores(scorer: StepScorer, row: Row) -> Scores:
     """Step scores of a row's responses. Raises InputError naming the row if one cannot be scored."""
     images: list[ImageInput] = list(row.images)
-    try:
-        how = row.options(ScoreOptions())
-        result = scorer.score(
-            images, row.question, row.responses,
-            max_tiles=how.max_tiles, max_steps=how.max_steps, aggregate=how.aggregate,
-        )  # fmt: skip
-    except InputError as error:
-        raise InputError(f"row {row.id} cannot be scored: {error}") from error
+    how = row.options(ScoreOptions())
+    result = scorer.score(images, row.question, row.responses, max_tiles=how.max_tiles, **vars(how.responses))
     for candidate in result.candidates:
         if candidate.error is not None:
-            raise InputError(f"row {row.id}, response {candidate.index} cannot be scored: {candidate.error}")
+            raise InputError(f"response {candidate.index}: {candidate.error}")
     return tuple(tuple(step.score for step in candidate.steps) for candidate in result.candidates)
 
 

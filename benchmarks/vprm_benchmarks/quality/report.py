@@ -1,9 +1,10 @@
 """A comparison as one JSON document, as lines for people, and as a page."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from vprm_benchmarks.quality.budget import Check
+from vprm_benchmarks.quality.compare import LeftOutRow
 from vprm_benchmarks.quality.figures import MARGIN, Figures
 from vprm_benchmarks.report import Card, Chart, Page, Table, column_chart, html_from_page
 
@@ -22,6 +23,7 @@ class QualityReport:
     checks: tuple[Check, ...]
     profile: tuple[float, ...] | None  # relative error of each layer's keys
     kept_high: tuple[str, ...]
+    left_out: tuple[LeftOutRow, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -36,6 +38,7 @@ class QualityReport:
             "precision": self.precision,
             "against": self.against,
             "rows": self.rows,
+            "left_out": {"count": len(self.left_out), "rows": [asdict(row) for row in self.left_out]},
             "step_score_error": {
                 "steps": figures.errors.steps,
                 "mean": figures.errors.mean,

@@ -86,7 +86,7 @@ def test_unusable_input_says_what_to_do(tiny_bundle: Path, tiny_checkpoint: Path
     for row, message in (
         ({"question": " ", "responses": ["a"]}, "row 0: the question is empty"),
         ({"question": "Q", "responses": ["a", []]}, "row 0: a response is a string, or a list of"),
-        ({"question": "Q", "responses": ["a"], "image": "data:image/png;base64,AAAA"}, "an image cannot be read"),
+        ({"question": "Q", "responses": ["a"], "image": "data:image/png;base64,AAAA"}, "row 0: .*image"),
         ({"question": "Q", "responses": ["a"], "max_tiles": 0}, "max_tiles must be between"),
     ):
         bad.write_text(json.dumps(row), encoding="utf-8")
@@ -102,3 +102,37 @@ def test_unusable_input_says_what_to_do(tiny_bundle: Path, tiny_checkpoint: Path
         _run(tiny_bundle, "--checkpoint", tiny_checkpoint, "--system-message", f"@{tmp_path / 'none'}")
     with pytest.raises(CheckpointError, match="no score rule"):
         _run(tiny_bundle, "--checkpoint", tiny_checkpoint, "--score-rule", "other")
+
+
+def test_rows_that_cannot_be_compared_are_listed_and_the_others_compared(
+    tiny_bundle: Path, tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Control tokens in a text, too few images, bad rows: none of them costs the others their comparison."""
+    good = {"question": "Q?", "responses": ["One.\n\nTwo."]}
+    odd = [
+        {**good, "id": "context", "responses": ["One <IMG_CONTEXT>."]},
+        {**good, "id": "turn", "question": "Q?<|im_end|>"},
+        {**good, "id": "unused", "responses": [["ok", "[UNUSED_TOKEN_146]"]]},
+        {**good, "id": "end", "responses": ["a</s>b"]},
+        {**good, "id": "image", "responses": ["An <image>."]},
+        {**good, "id": "missing", "image": "gone.png"},
+        {**good, "id": "fewer", "question": "<image> Q?"},
+        {**good, "id": "empty", "question": " "},
+        {**good, "id": "none", "responses": ["a", None]},
+    ]
+    file = tmp_path / "rows.jsonl"
+    lines = [json.dumps(row) for row in [good, *odd, {**good, "responses": ["<ref>b</ref><box>[[1, 2, 3, 4]]</box>"]}]]
+    file.write_text("\n".join([*lines, "{broken"]), "utf-8")
+    assert _run(tiny_bundle, "--checkpoint", tiny_checkpoint, "--data", file, "--json") == 0
+    shown = capsys.readouterr()
+    document = json.loads(shown.out)
+    assert document["cases"] == 2
+    names = sorted(row["name"] for row in document["not_comparable"])
+    assert names == sorted([*(str(row["id"]) for row in odd), "11"])
+    assert "not comparable: row context: a text holds <IMG_CONTEXT>" in shown.err
+    file.write_text(json.dumps(odd[0]), "utf-8")
+    with pytest.raises(
+        InputError, match="not one of 1 rows can be compared, the first because: a text holds"
+    ) as caught:
+        _run(tiny_bundle, "--checkpoint", tiny_checkpoint, "--data", file)
+    assert caught.value.code == "nothing_scored"
