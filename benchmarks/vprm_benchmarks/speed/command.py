@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from vprm_benchmarks.serving import command as serving
 from vprm_benchmarks.speed import best_of_n, engine, export, linear, preprocess, programs, session
 from vprm_runtime.cli.common import Subparsers
 
-_BENCHMARKS = (best_of_n, session, engine, linear, preprocess, export, programs)
+_BENCHMARKS = (best_of_n, session, engine, linear, preprocess, export, serving, programs)
 
 
 def register(subparsers: Subparsers) -> None:
