@@ -8,7 +8,14 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from vprm_serving import compat_endpoints, image_endpoints, score_endpoints, session_endpoints, status_endpoints
+from vprm_serving import (
+    compat_endpoints,
+    image_endpoints,
+    page_endpoints,
+    score_endpoints,
+    session_endpoints,
+    status_endpoints,
+)
 from vprm_serving.endpoint import Endpoint
 from vprm_serving.middleware import Surroundings, read_api_keys
 from vprm_serving.service import Service
@@ -32,6 +39,10 @@ ROUTES = [
     Route("/healthz", status_endpoints.healthz),
     Route("/readyz", status_endpoints.readyz),
     Route("/metrics", status_endpoints.metrics),
+    Route("/", page_endpoints.index),
+    Route("/page/{name}", page_endpoints.asset),
+    Route("/docs", page_endpoints.docs),
+    Route("/openapi.json", page_endpoints.openapi),
 ]
 
 

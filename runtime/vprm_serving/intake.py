@@ -20,7 +20,8 @@ from vprm_runtime.execution.prepare import (
     tile_counts_of,
     tiles_of,
 )
-from vprm_runtime.images.load import NamedImage, read_image_file
+from vprm_runtime.images.load import NamedImage, image_size, read_image_file
+from vprm_runtime.images.tiling import tile_grid
 from vprm_runtime.options import ScoreOptions
 from vprm_serving.jobs import Job
 from vprm_serving.settings import Limits
@@ -99,6 +100,11 @@ class Intake:
         if not path.is_relative_to(self._image_root):
             raise InputError(f"{quoted(name)} leads out of the server's image root", code="path_refused")
         return replace(read_image_file(path), name=quoted(name))
+
+    def grids(self, work: Work) -> list[tuple[int, int]]:
+        """(columns, rows) of the tiles of each image, for people to look at."""
+        tiling = self._model.manifest.tiling.limited(work.max_tiles)
+        return [tile_grid(*image_size(image, self._limits.max_image_pixels), tiling) for image in work.images]
 
     def _work(self, row: Row, images: tuple[PinnedImage, ...], options: ScoreOptions) -> Work:
         model, limits = self._model, self._limits

@@ -14,8 +14,10 @@ from vprm_runtime.errors import InputError, ServerError
 from vprm_serving.http import discard_body, error_response
 from vprm_serving.logs import log
 
-OPEN_PATHS = ("/healthz", "/readyz", "/metrics", "/")
-"""What needs no key: health, metrics, and the page itself, which shows nothing until it is given one."""
+QUIET_PATHS = ("/healthz", "/readyz", "/metrics", "/v1/model")
+"""What is asked all the time and logged at level debug."""
+OPEN_PATHS = ("/healthz", "/readyz", "/metrics", "/", "/docs", "/openapi.json")
+"""What needs no key: health, metrics, the page itself, which shows nothing until it is given one, its description."""
 OPEN_PREFIX = "/page/"
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 
@@ -62,7 +64,7 @@ class Surroundings:
                 await error_response(error)(scope, receive, send_with_id)
         finally:
             took_ms = round(1000 * (time.monotonic() - started), 1)
-            level = logging.DEBUG if scope["path"] in OPEN_PATHS else logging.INFO
+            level = logging.DEBUG if scope["path"] in QUIET_PATHS else logging.INFO
             more = {"reason": scope["vprm.reason"]} if "vprm.reason" in scope else {}
             facts = scope.get("vprm.facts", {})
             log("request", level, request_id=name, method=scope["method"], path=scope["path"], status=status,

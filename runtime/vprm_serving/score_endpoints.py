@@ -70,6 +70,7 @@ async def select(request: Request, place: Place) -> Response:
 async def score_stream(request: Request, place: Place) -> Response:
     """Scores as they come, as server-sent events: prepared, steps, result, and document or error at the end."""
     record, files = await read_row(request, place)
+    service = service_of(request)
     loop = asyncio.get_running_loop()
     events: asyncio.Queue[Event | None] = asyncio.Queue()
 
@@ -79,9 +80,8 @@ async def score_stream(request: Request, place: Place) -> Response:
     def on_work(work: Work) -> None:
         steps = [list(response.steps) for response in work.responses]
         facts = {"id": work.row.id, "tiles": list(work.tile_counts), "prefix_tokens": work.prefix_tokens}
-        events.put_nowait(("prepared", {**facts, "steps": steps}))
+        events.put_nowait(("prepared", {**facts, "grids": service.intake.grids(work), "steps": steps}))
 
-    service = service_of(request)
     call = call_of(request, emit=emit, on_work=on_work)
     working = asyncio.ensure_future(service.score(record, call, place, files))
     working.add_done_callback(lambda _: events.put_nowait(None))

@@ -87,24 +87,8 @@ def idle_latency(bench: Bench) -> Figures:
     with vprm_server(bench.bundle) as server:
         for name, requests in cases.items():
             bench.say(f"idle latency: {name}")
-            remote, local = [], []
-
-            async def alternate(
-                requests: list[Request] = requests, remote: list[float] = remote, local: list[float] = local
-            ) -> None:
-                connection = Connection(server.port)
-                for request in requests:
-                    reply = await connection.send(request)
-                    _all_answered([reply])
-                    remote.append(reply.latency_s)
-                    started = time.monotonic()
-                    row = row_from_record(json.loads(request.body), 0, Path())
-                    kept.score(list(row.images), row.question, row.responses)
-                    local.append(time.monotonic() - started)
-                connection.close()
-
-            asyncio.run(alternate())
-            served, inside = statistics.median(remote[2:]), statistics.median(local[2:])
+            pairs = asyncio.run(_alternate(server.port, requests, kept))[2:]
+            served, inside = (statistics.median(times) for times in zip(*pairs, strict=True))
             figures[name] = {
                 "served_s": served,
                 "in_process_s": inside,
@@ -112,6 +96,21 @@ def idle_latency(bench: Bench) -> Figures:
                 "more_s": served - inside,
             }
     return figures
+
+
+async def _alternate(port: int, requests: Sequence[Request], scorer: StepScorer) -> list[tuple[float, float]]:
+    """Seconds of each request, on the server and in this process."""
+    connection = Connection(port)
+    pairs = []
+    for request in requests:
+        reply = await connection.send(request)
+        _all_answered([reply])
+        started = time.monotonic()
+        row = row_from_record(json.loads(request.body), 0, Path())
+        scorer.score(list(row.images), row.question, row.responses)
+        pairs.append((reply.latency_s, time.monotonic() - started))
+    connection.close()
+    return pairs
 
 
 def connections(bench: Bench) -> Figures:
@@ -133,7 +132,7 @@ def connections(bench: Bench) -> Figures:
     return figures
 
 
-def overload(bench: Bench, queue_tokens: int = 4096, seconds: float = 60.0) -> Figures:
+def overload(bench: Bench, queue_tokens: int = 16_384, seconds: float = 60.0) -> Figures:
     """Open loop at three times the capacity: what is still answered, how late, and how the rest is refused."""
     requests = rows.distinct(600, 1, 5000)
     with vprm_server(bench.bundle, "--cache-bytes", "64M", "--max-queue-tokens", str(queue_tokens)) as server:
