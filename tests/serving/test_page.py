@@ -45,7 +45,7 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chr
 @pytest.fixture
 def browser(chromium: webdriver.Chrome, server: RunningServer) -> Iterator[webdriver.Chrome]:
     """The page, freshly loaded on a desk; afterwards nothing may have been written to the console."""
-    chromium.set_window_size(1100, 1000)
+    chromium.set_window_size(1300, 1150)
     chromium.get("about:blank")
     chromium.get(server.url)
     chromium.get_log("browser")
@@ -106,6 +106,7 @@ def test_steps_are_scored_coloured_and_ranked(browser: webdriver.Chrome, server:
     assert len(second.find_elements(By.CSS_SELECTOR, ".first-below")) == 1
     assert browser.find_elements(By.CSS_SELECTOR, "#images svg[data-grid]")
     wait(browser, lambda: "cache" in find(browser, "load").text)
+    browser.execute_script("scrollTo(0, 0)")
     screenshot(browser, "serve-page.png")
 
 

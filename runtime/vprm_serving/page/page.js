@@ -89,7 +89,7 @@ function drawImages() {
       const remove = element("button", { type: "button", textContent: "Remove" });
       remove.setAttribute("aria-label", `Remove image ${image.name}`);
       remove.onclick = () => setImages(state.images.filter((_, other) => other !== index));
-      const tiles = grid ? `, ${grid[0]} × ${grid[1]} tiles` : "";
+      const tiles = grid ? (grid[0] * grid[1] === 1 ? ", 1 tile" : `, ${grid[0]} × ${grid[1]} tiles`) : "";
       return element("figure", {}, frame, element("figcaption", { textContent: image.name + tiles }), remove);
     }),
   );
