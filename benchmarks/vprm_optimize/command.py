@@ -8,7 +8,12 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
+from vprm_export.command import print_readings
+from vprm_runtime.bundle.bundle import Bundle
+from vprm_runtime.bundle.manifest import SCHEMA_VERSION
 from vprm_runtime.cli.common import Subparsers, positive_int, print_json, stderr_console
+from vprm_runtime.cli.text_argument import text_argument
+from vprm_runtime.machine import cache_directory, this_machine
 
 if TYPE_CHECKING:
     from vprm_optimize.plan import Plan, Request
@@ -42,6 +47,12 @@ def register(subparsers: Subparsers) -> None:
         "--budget", default="int8", metavar="P|FILE",
         help="how much scores may change: that of a precision, exact, or FILE.json (default: int8)",
     )  # fmt: skip
+    parser.add_argument(
+        "--system-message", metavar="TEXT|@FILE", help="instead of the checkpoint's or the template's own"
+    )
+    parser.add_argument(
+        "--score-rule", metavar="RULE", default="visualprm", help="visualprm, mm-prm or FILE.json (default: visualprm)"
+    )
     parser.add_argument("--max-rows", type=positive_int, metavar="N", help="rows to judge on (default: by their time)")
     parser.add_argument("--time-limit", type=positive_int, metavar="MIN", help="minutes to plan for")
     parser.add_argument("--threads", type=positive_int, metavar="N", help="CPU threads (default: all cores)")
@@ -72,6 +83,8 @@ def run(args: argparse.Namespace) -> int:
         time_limit_s=None if args.time_limit is None else 60.0 * args.time_limit,
         threads=args.threads,
         keep_all=args.keep_all,
+        system_message=text_argument(args.system_message, "system message"),
+        score_rule=args.score_rule,
     )
     if args.dry_run:
         plan = planned(request)
@@ -92,8 +105,34 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json(report)
     else:
+        print_readings(Bundle.open(request.output).manifest)
         _print_report(report, Console())
     return 0
+
+
+def bundle_in_cache(checkpoint: Path) -> Path:
+    """The best bundle of a checkpoint for this machine, made once, in the cache folder; the plan goes to stderr.
+
+    Changed weights, another version of vprm or another machine give another bundle. Raises what `optimize` raises.
+    """
+    import hashlib
+    from importlib.metadata import version
+
+    from vprm_optimize.api import optimize
+    from vprm_optimize.plan import Request
+
+    digest = hashlib.sha256(f"{version('vprm')} {SCHEMA_VERSION} {this_machine()}".encode())
+    for file in sorted(checkpoint.iterdir()):
+        stat = file.stat()
+        digest.update(f"{file.resolve()} {stat.st_size} {stat.st_mtime_ns}".encode())
+    bundle = cache_directory() / f"optimised-{digest.hexdigest()[:16]}"
+    if not bundle.exists() or bundle.with_name(f"{bundle.name}.parts").exists():
+        console = stderr_console()
+        request = Request(checkpoint, bundle)
+        with _Bars(console) as bars:
+            optimize(request, bars.say, lambda plan: _print_plan(plan, request, console))
+        print_readings(Bundle.open(bundle).manifest)
+    return bundle
 
 
 def plan_document(plan: "Plan") -> dict[str, Any]:

@@ -46,6 +46,8 @@ class Request:
     time_limit_s: float | None = None
     threads: int | None = None
     keep_all: bool = False
+    system_message: str | None = None
+    score_rule: str = "visualprm"
 
 
 @dataclass(frozen=True)

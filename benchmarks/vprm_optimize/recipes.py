@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from vprm_export import ExportOptions
 from vprm_optimize.targets import Layout, Target
 from vprm_runtime.bundle.manifest import Precision
 
@@ -114,12 +115,12 @@ def _gpu_groups(target: Target, goal: Goal) -> Groups:
     return (tuple(eight_bit), weights, floating)
 
 
-def export_options(recipe: Recipe, calibration: Path | None) -> "dict[str, object]":
-    """Keyword arguments of vprm_export.ExportOptions."""
-    return {
-        "precision": recipe.precision,
-        "vision_precision": recipe.vision,
-        "target": recipe.layout,
-        "calibration": calibration if recipe.is_calibrated else None,
-        "keep_high": recipe.keep_high,
-    }
+def export_options(recipe: Recipe, calibration: Path | None) -> ExportOptions:
+    """How `vprm_export` makes a recipe's bundle; the prompt is the checkpoint's own."""
+    return ExportOptions(
+        precision=recipe.precision,
+        vision_precision=recipe.vision,
+        target=recipe.layout,
+        calibration=calibration if recipe.is_calibrated else None,
+        keep_high=recipe.keep_high,
+    )

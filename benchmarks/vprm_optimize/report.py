@@ -69,7 +69,9 @@ def commands(request: Request, best: Outcome) -> list[str]:
     if best.recipe.is_calibrated:
         sensitivity = [f"--sensitivity {best.recipe.precision}"] if best.recipe.keep_high else []
         lines.append(" ".join(["vprm calibrate", checkpoint, *data, *sensitivity, "-o calibration.safetensors"]))
-    lines.append(" ".join(["vprm export", checkpoint, output, *best.recipe.export_arguments()]))
+    prompt = ["--system-message", shlex.quote(request.system_message)] if request.system_message is not None else []
+    prompt += ["--score-rule", shlex.quote(request.score_rule)] if request.score_rule != "visualprm" else []
+    lines.append(" ".join(["vprm export", checkpoint, output, *best.recipe.export_arguments(), *prompt]))
     if best.recipe.precision != "fp32":
         lines.append(" ".join(["vprm quality", output, "--against", checkpoint, *data]))
     lines.append("vprm bench best-of-n")

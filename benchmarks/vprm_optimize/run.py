@@ -20,13 +20,13 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import vprm_runtime.errors as errors
-from vprm_export import ExportOptions, export_bundle
+from vprm_export import export_bundle
 from vprm_optimize.child import read_scores
 from vprm_optimize.decide import Outcome, choose, compared_rows, judged
 from vprm_optimize.plan import RESPONSES, Plan, Request, make_plan
@@ -82,6 +82,8 @@ def _asked(request: Request) -> dict[str, Any]:
         "max_rows": request.max_rows,
         "threads": request.threads,
         "keep_all": request.keep_all,
+        "system_message": request.system_message,
+        "score_rule": request.score_rule,
     }
     normalised: dict[str, Any] = json.loads(json.dumps(document))
     return normalised
@@ -264,7 +266,11 @@ class Run:
         calibration = (
             self.work / f"calibration-{recipe.precision}.safetensors" if recipe.keep_high else self.calibration
         )
-        options = ExportOptions(**export_options(recipe, calibration))  # type: ignore[arg-type]
+        options = replace(
+            export_options(recipe, calibration),
+            system_message=self.request.system_message,
+            score_rule=self.request.score_rule,
+        )
         export_bundle(self.request.checkpoint, target, options, lambda done, total: self._say(what, done, total))
 
     def _time(self, outcomes: Sequence[Outcome]) -> None:

@@ -10,4 +10,4 @@ def demo_hook(name: str) -> Any:
     """Something that the demo offers (entry point group vprm.demo): "bundle" or "example"."""
     for hook in entry_points(group="vprm.demo", name=name):
         return hook.load()
-    raise InputError("no demo is installed: name a bundle directory (make one with  vprm export CHECKPOINT BUNDLE)")
+    raise InputError("no demo is installed: name a bundle directory (make one with  vprm optimize CHECKPOINT BUNDLE)")

@@ -124,7 +124,7 @@ def test_mistakes_get_one_clear_line(demo_bundle: Path, tmp_path: Path, capfd: p
     ]
     for message, arguments in cases:
         assert message in failure(capfd, "score", demo_bundle, *arguments)
-    assert "vprm export" in failure(capfd, "score", tmp_path, *asked, "--response", "One.")
+    assert "vprm optimize" in failure(capfd, "score", tmp_path, *asked, "--response", "One.")
     assert "[brackets]" in failure(capfd, "inspect", tmp_path / "[brackets]")
 
 

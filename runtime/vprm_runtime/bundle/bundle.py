@@ -1,6 +1,8 @@
 """A bundle directory: manifest, tokenizer, two graphs with external data. Opening checks the manifest and sizes."""
 
 import hashlib
+import re
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +11,7 @@ from vprm_runtime.bundle.manifest import MANIFEST_NAME, TOKENIZER_NAME, FileInfo
 from vprm_runtime.errors import BundleError
 from vprm_runtime.files import open_regular
 
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _HASH_CHUNK_BYTES = 1 << 22
 
 
@@ -37,15 +40,12 @@ class Bundle:
         manifest_path = directory / MANIFEST_NAME
         if directory.is_file():
             raise BundleError(
-                f"{directory} is a file: a bundle is a directory; make one:  vprm export CHECKPOINT BUNDLE"
+                f"{directory} is a file: a bundle is a directory; make one:  vprm optimize CHECKPOINT BUNDLE"
             )
         if not directory.is_dir():
-            raise BundleError(f"no bundle directory at {directory}: make one with  vprm export CHECKPOINT {directory}")
+            raise BundleError(_why_no_directory(str(path), directory))
         if not manifest_path.is_file():
-            hint = (
-                "a checkpoint; export it first:" if (directory / "config.json").is_file() else "not a bundle; make one:"
-            )
-            raise BundleError(f"{directory} has no {MANIFEST_NAME}: it is {hint}  vprm export CHECKPOINT BUNDLE")
+            raise BundleError(_why_no_manifest(directory))
         try:
             manifest = Manifest.from_json(_read_manifest(manifest_path))
             check_limits(manifest)
@@ -109,6 +109,30 @@ def _read_manifest(path: Path) -> bytes:
     if len(text) > MAX_MANIFEST_BYTES:
         raise BundleError(f"{path} has more than {MAX_MANIFEST_BYTES:,} bytes: it is not a bundle's")
     return text
+
+
+def is_checkpoint(directory: Path) -> bool:
+    """Whether a directory is a model's checkpoint and no bundle."""
+    return (directory / "config.json").is_file() and not (directory / MANIFEST_NAME).is_file()
+
+
+def _why_no_directory(text: str, directory: Path) -> str:
+    if _HUB_ID.fullmatch(text):
+        name = text.split("/")[1]
+        return (
+            f"no bundle directory at {text}. If it is a model on the hub, one command downloads it and makes its best "
+            f"bundle for this machine:  vprm optimize {text} {name}-bundle"
+        )
+    return f"no bundle directory at {directory}: make one with  vprm optimize CHECKPOINT {shlex.quote(text)}"
+
+
+def _why_no_manifest(directory: Path) -> str:
+    if is_checkpoint(directory):
+        return (
+            f"{directory} is a checkpoint, not a bundle: make its best bundle for this machine with  "
+            f"vprm optimize {shlex.quote(str(directory))} {shlex.quote(f'{directory.resolve().name}-bundle')}"
+        )
+    return f"{directory} has no {MANIFEST_NAME}: it is not a bundle; make one:  vprm optimize CHECKPOINT BUNDLE"
 
 
 def file_info(path: Path) -> FileInfo:

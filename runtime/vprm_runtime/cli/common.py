@@ -4,16 +4,18 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from vprm_runtime.bundle.bundle import is_checkpoint
 from vprm_runtime.demo import demo_hook
-from vprm_runtime.errors import InputError
+from vprm_runtime.errors import InputError, MissingExtraError
 
 NOTHING_SCORED = 3  # exit code: rows or responses were read and not one could be scored
 Subparsers = Any  # argparse's own type is private
@@ -70,6 +72,24 @@ class RowBar:
 
     def __exit__(self, *exception: object) -> None:
         self._bar.stop()
+
+
+def optimised_bundle(checkpoint: Path | None) -> Path | None:
+    """The best bundle of a checkpoint, made once into the cache folder; a bundle, or None, as it is.
+
+    Raises MissingExtraError if what makes it is not installed.
+    """
+    if checkpoint is None or not is_checkpoint(checkpoint):
+        return checkpoint
+    for hook in entry_points(group="vprm.optimize", name="bundle"):
+        try:
+            make: Callable[[Path], Path] = hook.load()
+            return make(checkpoint)
+        except ModuleNotFoundError as error:
+            if error.name is None or error.name.split(".")[0].startswith("vprm_"):
+                raise
+            raise MissingExtraError("vprm score --optimize", "optimize") from error
+    raise MissingExtraError("vprm score --optimize", "optimize")
 
 
 def check_output_file(path: Path | None) -> None:

@@ -16,6 +16,7 @@ from vprm_runtime.cli.common import (
     NOTHING_SCORED,
     RowBar,
     Subparsers,
+    optimised_bundle,
     positive_int,
     print_json,
     resolve_bundle,
@@ -42,6 +43,10 @@ def register(subparsers: Subparsers) -> None:
         description="Score responses step by step. Without image, question and responses: the demo's example.",
     )
     parser.add_argument("bundle", nargs="?", type=Path, metavar="BUNDLE", help="bundle directory (default: demo PRM)")
+    parser.add_argument(
+        "--optimize", action="store_true",
+        help="BUNDLE is a checkpoint: make its best bundle first, once, in the cache folder (see  vprm optimize )",
+    )  # fmt: skip
     parser.add_argument("--image", nargs="+", default=[], metavar="FILE", help="image files, in order")
     parser.add_argument("--question", metavar="TEXT", help="what the responses answer")
     parser.add_argument(
@@ -93,6 +98,8 @@ def run(args: argparse.Namespace) -> int:
         args.max_steps, args.max_tiles, args.aggregate, step_separator(args.step_separator), args.drop_empty_steps
     )
     given = [name for name in ("image", "question", "response") if getattr(args, name)]
+    if args.optimize:
+        args.bundle = optimised_bundle(args.bundle)
     if args.input is not None or args.output is not None or args.processes is not None or args.ray is not None:
         return _run_file(args, options, given)
     if not given:
