@@ -43,6 +43,9 @@ def register(subparsers: Subparsers) -> None:
     parser.add_argument(
         "--score-rule", metavar="RULE", default="visualprm", help="visualprm, mm-prm or FILE.json (default: visualprm)"
     )
+    parser.add_argument(
+        "--allow-nonfinite", action="store_true", help="export weights that are NaN or infinite too (default: refused)"
+    )
     parser.set_defaults(run=run, extra="export")
 
 
@@ -56,8 +59,9 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(f"--keep-high must be at least 0, got {args.keep_high}")
     precision, target = _chosen(args.precision, args.target, args.calibration)
     options = ExportOptions(
-        precision, args.vision_precision, system_message, args.score_rule, target, args.calibration, args.keep_high
-    )
+        precision, args.vision_precision, system_message, args.score_rule, target, args.calibration, args.keep_high,
+        args.allow_nonfinite,
+    )  # fmt: skip
     checkpoint = local_checkpoint(args.checkpoint, lambda line: stderr_console().print(escape(line), highlight=False))
     with byte_progress("exporting") as progress:
         manifest = export_bundle(checkpoint, args.bundle, options, progress)
@@ -94,9 +98,7 @@ def _about_default(precision: Precision, checkpoint: Path) -> list[str]:
 
 def print_readings(manifest: Manifest) -> None:
     """What was read from where and what was assumed: whatever decides scores beside the weights, a line each."""
-    readings = manifest.provenance.readings
-    width = max((len(reading.what) for reading in readings), default=0)
-    for reading in readings:
-        source = f"ASSUMED, {reading.source}" if reading.assumed else reading.source
-        line = Text(f"{reading.what:{width}}  {reading.value}  ({source})", "yellow" if reading.assumed else "")
-        stderr_console().print(line, soft_wrap=True, highlight=False)
+    from vprm_runtime.cli.inspect import reading_lines
+
+    for reading, line in zip(manifest.provenance.readings, reading_lines(manifest), strict=True):
+        stderr_console().print(Text(line, "yellow" if reading.assumed else ""), soft_wrap=True, highlight=False)

@@ -64,7 +64,8 @@ _TOOLS = ("vprm", "onnx-ir", "numpy", "tokenizers")
 class ExportOptions:
     """What to make of a checkpoint. `vision_precision` None: the LLM's, or its floating type where the LLM is
     quantised; `system_message` None: the model's own; `score_rule`: a name of vprm_export.score_rules.SCORE_RULES, or
-    the path of a rule file; `target`, `calibration` and `keep_high`: see vprm_export.precision.resolve.
+    the path of a rule file; `target`, `calibration` and `keep_high`: see vprm_export.precision.resolve;
+    `allow_nonfinite`: export weights that are NaN or infinite too.
     """
 
     precision: Precision = "fp32"
@@ -74,6 +75,7 @@ class ExportOptions:
     target: Target = "cpu"
     calibration: Path | None = None
     keep_high: int | tuple[str, ...] = 0
+    allow_nonfinite: bool = False
 
     @property
     def precision_options(self) -> PrecisionOptions:
@@ -152,7 +154,7 @@ def _build(
         raise CheckpointError(
             f"token id {highest} is outside of vocab_size {llm.vocabulary}: tokenizer of another model?"
         )
-    reader = TensorReader(checkpoint)
+    reader = TensorReader(checkpoint, allow_nonfinite=options.allow_nonfinite)
     llm_plan, vision_plan = plan_llm(options.precision_options, llm, reader), plan_vision(options.precision_options)
     llm_graph, vision_graph = llm_plan.info, vision_plan.info
     vision_data, llm_data = ExternalData(vision_graph.files[1]), ExternalData(llm_graph.files[1])

@@ -121,6 +121,7 @@ class TensorReader:
 
     checkpoint: Checkpoint
     used: set[str] = field(default_factory=set)
+    allow_nonfinite: bool = False  # else values that are no numbers are refused when they are read
 
     def weight(self, name: str, shape: tuple[int, ...]) -> Weight:
         """A tensor that must be there with this shape. Raises CheckpointError if it is not."""
@@ -131,7 +132,21 @@ class TensorReader:
                 "config.json and weights are not of the same model"
             )
         self.used.add(name)
-        return Weight(name, shape, lambda: self.checkpoint.read(name), lambda: self.checkpoint.read_blocks(name))
+        return Weight(
+            name,
+            shape,
+            lambda: self._checked(self.checkpoint.read(name), name),
+            lambda: (self._checked(block, name) for block in self.checkpoint.read_blocks(name)),
+        )
+
+    def _checked(self, values: Array, name: str) -> Array:
+        """The values. Raises CheckpointError if one is NaN or infinite: every score would be NaN."""
+        if not self.allow_nonfinite and not _all_finite(values):
+            raise CheckpointError(
+                f"tensor {name!r} has values that are NaN or infinite: the checkpoint is damaged or its training "
+                "diverged. Copy it again, or export it all the same with --allow-nonfinite"
+            )
+        return values
 
     def check_all_used(self, ignored: Callable[[str], bool]) -> None:
         """Raise CheckpointError if the checkpoint has tensors that no graph took."""
@@ -142,6 +157,16 @@ class TensorReader:
                 f"the first is {left[0]!r}: the model is of another kind "
                 "(an adapter that was not merged?); refusing to drop weights"
             )
+
+
+_EXPONENTS = {np.dtype(np.float16): 0x7C00, np.dtype(np.float32): 0x7F800000, BFLOAT16: 0x7F80}
+
+
+def _all_finite(values: Array) -> bool:
+    """Whether no value is NaN or infinite: those have all bits of the exponent set."""
+    mask = _EXPONENTS[values.dtype]
+    bits = values.view(f"u{values.dtype.itemsize}")
+    return bool(((bits & bits.dtype.type(mask)) != mask).all())
 
 
 def converted(values: Array, dtype: np.dtype[Any], name: str) -> Array:

@@ -380,3 +380,44 @@ def test_directories_that_are_no_bundle(random_checkpoint: Callable[[str], Path]
     (tmp_path / "manifest.json").write_text("{")
     with pytest.raises(BundleError, match="not JSON"):
         Bundle.open(tmp_path)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_a_weight_that_is_no_number_is_named(tmp_path: Path, value: float, dtype: str) -> None:
+    """One among all, in whatever type it is stored, in a Linear, an embedding, a norm or the patch kernel."""
+    import torch
+    from safetensors.torch import load_file as load_torch
+    from safetensors.torch import save_file as save_torch
+
+    spec = tiny_spec()
+    path = write_random_checkpoint(tmp_path / "checkpoint", type(spec)(llm=spec.llm, vision=spec.vision, dtype=dtype))  # type: ignore[arg-type]
+    whole = load_torch(path / SINGLE_NAME)
+    names = [WQKV, "language_model.model.tok_embeddings.weight", "language_model.model.norm.weight", "mlp1.1.bias",
+             "vision_model.embeddings.patch_embedding.weight", "language_model.output.weight"]  # fmt: skip
+    for name in names:
+        damaged = {key: tensor.clone() for key, tensor in whole.items()}
+        damaged[name].view(-1)[-3] = value
+        assert not torch.isfinite(damaged[name]).all()
+        save_torch(damaged, path / SINGLE_NAME)
+        refused(path, CheckpointError, name, "NaN or infinite", "--allow-nonfinite")
+    export_bundle(path, tmp_path / "allowed", ExportOptions(allow_nonfinite=True))
+
+
+def test_inspect_shows_what_was_read_and_assumed(checkpoint: Path, tmp_path: Path, capsys: Any) -> None:
+    edit_config(checkpoint, None, force_image_size=None)
+    assert main(["export", str(checkpoint), str(tmp_path / "bundle")]) == 0
+    told = [line for line in capsys.readouterr().err.splitlines() if "(" in line]
+    assert main(["inspect", str(tmp_path / "bundle")]) == 0
+    shown = capsys.readouterr().out
+    assert len(told) >= 6
+    assert all(line in shown for line in told)
+    assert "force_image_size  56  (ASSUMED, absent: default of the model's class)" in shown
+    assert main(["inspect", str(tmp_path / "bundle"), "--json"]) == 0
+    readings = json.loads(capsys.readouterr().out)["manifest"]["provenance"]["readings"]
+    assert {
+        "what": "force_image_size",
+        "value": "56",
+        "source": "absent: default of the model's class",
+        "assumed": True,
+    } in readings

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from vprm_runtime import native
 from vprm_runtime.bundle.bundle import Bundle
+from vprm_runtime.bundle.manifest import Manifest
 from vprm_runtime.cli.common import Subparsers, print_json, resolve_bundle
 from vprm_runtime.engines.cuda.tensorrt.describe import engine_lines, inspect_engines
 from vprm_runtime.engines.cuda.tensorrt.engine_file import EngineInfo, engine_directories
@@ -70,6 +71,14 @@ def _optimised(bundle: Bundle) -> list[tuple[str, str]]:
     return facts
 
 
+def reading_lines(manifest: Manifest) -> list[str]:
+    """A line for each thing that decides scores: what, its value, and where it was read or why it was assumed."""
+    readings = manifest.provenance.readings
+    width = max((len(reading.what) for reading in readings), default=0)
+    sources = (f"ASSUMED, {reading.source}" if reading.assumed else reading.source for reading in readings)
+    return [f"{r.what:{width}}  {r.value}  ({source})" for r, source in zip(readings, sources, strict=True)]
+
+
 def _print_bundle(bundle: Bundle, verified: bool, engines: list[dict[str, Any]]) -> None:
     manifest = bundle.manifest
     model, tiling, graphs = manifest.model, manifest.tiling, manifest.graphs
@@ -98,6 +107,9 @@ def _print_bundle(bundle: Bundle, verified: bool, engines: list[dict[str, Any]])
     for name, fact in _optimised(bundle):
         table.add_row(name, Text(fact))
     console.print(table)
+    console.print("read from the checkpoint, or assumed:")
+    for line in reading_lines(manifest):
+        console.print(Text(f"  {line}"), soft_wrap=True)
     files = Table("file", "bytes", "sha256", show_edge=False)
     for name, info in manifest.files.items():
         files.add_row(Text(name), f"{info.size_bytes:,}", info.sha256[:12])
