@@ -1,14 +1,11 @@
 """`vprm calibrate`: run rows through a floating-point bundle and note what its Linears see."""
 
 import argparse
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from rich.markup import escape
 
-from vprm_runtime.bundle.manifest import MANIFEST_NAME, TARGETS
+from vprm_runtime.bundle.manifest import TARGETS
 from vprm_runtime.cli.common import Subparsers, positive_int, print_json, resolve_bundle, stderr_console
 
 _QUANTISED = ("int8", "w8", "w4", "fp8")
@@ -52,12 +49,13 @@ def run(args: argparse.Namespace) -> int:
 
     from vprm_calibration.calibrate import CalibrationOptions, calibrate
     from vprm_calibration.sequences import SequenceLimits
+    from vprm_export.temporary_bundle import as_bundle
 
     limits = SequenceLimits(args.max_rows, args.max_tiles)
     options = CalibrationOptions(
         limits, tuple(args.sensitivity), args.target, args.sensitivity_rows, args.image_root, args.device
     )
-    with _as_bundle(args.model) as bundle, Progress(console=stderr_console(), transient=True) as bar:
+    with as_bundle(resolve_bundle(args.model)) as bundle, Progress(console=stderr_console(), transient=True) as bar:
         tasks: dict[str, object] = {}
 
         def advance(what: str, done: int, total: int) -> None:
@@ -88,16 +86,3 @@ def _demo_rows(rows: int) -> Path:
     from vprm_demo import calibration_rows
 
     return calibration_rows(rows)
-
-
-@contextmanager
-def _as_bundle(model: Path | None) -> Iterator[Path]:
-    """The bundle that is run: as given, the demo's, or a checkpoint exported as fp32 for the time it takes."""
-    if model is None or (model / MANIFEST_NAME).is_file() or not (model / "config.json").is_file():
-        yield resolve_bundle(model)
-        return
-    from vprm_export import ExportOptions, export_bundle
-
-    with TemporaryDirectory(prefix="vprm-calibrate-") as directory:
-        export_bundle(model, Path(directory) / "bundle", ExportOptions("fp32"))
-        yield Path(directory) / "bundle"

@@ -23,7 +23,7 @@ from vprm_export.precision.recipe import Recipe
 from vprm_export.precision.smoothing import SharedShape, TunedSite, divided_gram, tuned_site
 from vprm_export.weights import Weight
 from vprm_runtime.bundle.bundle import Bundle
-from vprm_runtime.prompt.score_rule import ScoreRule
+from vprm_runtime.execution.probabilities import probabilities
 
 Array = NDArray[Any]
 
@@ -104,10 +104,10 @@ class _Runner:
     def errors(self, sites: list[str]) -> dict[str, float]:
         """Mean absolute difference of step scores, once all streams are logits [K, C]."""
         rule = self._bundle.manifest.score_rule
-        clean = np.concatenate([step_scores(self._load("clean", name), rule) for name in self._names])
+        clean = np.concatenate([probabilities(self._load("clean", name), rule) for name in self._names])
         return {
             site: float(
-                np.abs(np.concatenate([step_scores(self._load(site, n), rule) for n in self._names]) - clean).mean()
+                np.abs(np.concatenate([probabilities(self._load(site, n), rule) for n in self._names]) - clean).mean()
             )
             for site in sites
         }
@@ -152,11 +152,3 @@ def emulated_product(
     quantised = quantised_weight(weight * tuned.factors, recipe.weights, dtype, gram).dequantised()
     product: NDArray[np.float32] = rounded @ quantised.T
     return product
-
-
-def step_scores(logits: Array, rule: ScoreRule) -> NDArray[np.float64]:
-    """Scores [K] from candidate-token logits [K, C]."""
-    shifted = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
-    weights = np.array([candidate.weight for candidate in rule.candidates])
-    scores: NDArray[np.float64] = shifted @ weights / shifted.sum(axis=1)
-    return scores

@@ -15,7 +15,6 @@ from tests.support.fake_device import FakeDevice, fake_engine
 
 from vprm_calibration.calibrate import CalibrationOptions, calibrate
 from vprm_calibration.layer_graphs import LayeredGraph
-from vprm_calibration.sensitivity import step_scores
 from vprm_calibration.sequences import SequenceLimits
 from vprm_calibration.statistics import collect_statistics, gram_of, hidden_directory, stored_sequences
 from vprm_export import ExportOptions, export_bundle
@@ -25,6 +24,7 @@ from vprm_runtime import StepScorer
 from vprm_runtime.bundle.bundle import Bundle
 from vprm_runtime.bundle.manifest import Precision
 from vprm_runtime.errors import InputError
+from vprm_runtime.execution.probabilities import probabilities
 
 QUESTION = "How high is the bar?"
 RESPONSES = [["It is red.", "So 4."], ["It is 7 high.", "So 7."]]
@@ -94,7 +94,7 @@ def test_layers_in_turn_give_the_whole_models_scores(bundle: Path, rows: Path, t
     result = StepScorer.open(bundle).score(str(rows.parent / "0.png"), QUESTION, RESPONSES, max_tiles=1)
     for sequence, candidate in zip(stored_sequences(work), result.candidates, strict=True):
         logits = np.load(hidden_directory(work, model.layers) / f"{sequence.stem}.npy")
-        np.testing.assert_allclose(step_scores(logits, rule), [step.score for step in candidate.steps], atol=1e-5)
+        np.testing.assert_allclose(probabilities(logits, rule), [step.score for step in candidate.steps], atol=1e-5)
 
 
 def test_an_interrupted_run_goes_on_and_gives_the_same_file(bundle: Path, rows: Path, tmp_path: Path) -> None:

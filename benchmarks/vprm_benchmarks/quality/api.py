@@ -1,11 +1,9 @@
 """The comparison that `vprm quality` makes: open both sides, score the rows, work out figures and verdict."""
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from vprm_benchmarks.quality.budget import Budget, budget_of, check
 from vprm_benchmarks.quality.compare import compare, share_vision
@@ -13,9 +11,9 @@ from vprm_benchmarks.quality.emulated import emulated_engine
 from vprm_benchmarks.quality.figures import figures_of
 from vprm_benchmarks.quality.layer_profile import PROFILE_ROWS, layer_profile
 from vprm_benchmarks.quality.report import QualityReport
-from vprm_export import ExportOptions, export_bundle
+from vprm_export.temporary_bundle import as_bundle
 from vprm_runtime.bundle.bundle import Bundle
-from vprm_runtime.bundle.manifest import MANIFEST_NAME, GraphsInfo, Manifest
+from vprm_runtime.bundle.manifest import GraphsInfo, Manifest
 from vprm_runtime.datasets import open_rows
 from vprm_runtime.errors import InputError
 from vprm_runtime.scorer import StepScorer
@@ -54,7 +52,7 @@ def measure_quality(
     """
     sources = [open_rows(path, options.image_root) for path in options.data]
     total = sum(min(source.total, options.max_rows or source.total) for source in sources)
-    with _as_bundle(against) as reference_path:
+    with as_bundle(against) as reference_path:
         reference_bundle = Bundle.open(reference_path)
         opened = {name: Bundle.open(path) for name, path in bundles.items()}
         for name, bundle in opened.items():
@@ -105,14 +103,3 @@ def _check_same_model(name: str, manifest: Manifest, against: str, reference: Ma
 def _precision(graphs: GraphsInfo) -> str:
     """The LLM's, and the vision graph's where that is quantised too."""
     return graphs.llm.precision + (f", vision {graphs.vision.precision}" if graphs.vision.quantisation else "")
-
-
-@contextmanager
-def _as_bundle(path: Path) -> Iterator[Path]:
-    """A bundle as it is; a checkpoint exported as fp32 for as long as it is needed."""
-    if (path / MANIFEST_NAME).is_file() or not (path / "config.json").is_file():
-        yield path
-        return
-    with TemporaryDirectory(prefix="vprm-quality-") as directory:
-        export_bundle(path, Path(directory) / "bundle", ExportOptions("fp32"))
-        yield Path(directory) / "bundle"
