@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vprm_runtime.cli.common import (
+    DEVICE_HELP,
     Subparsers,
     check_output_file,
     positive_int,
@@ -92,7 +93,7 @@ def _add_common(parser: argparse.ArgumentParser, demo_rows: int) -> None:
     parser.add_argument(
         "--demo-rows", type=positive_int, default=demo_rows, metavar="N", help=f"built-in rows (default: {demo_rows})"
     )
-    parser.add_argument("--device", default="auto", help="device of the engine (default: auto)")
+    parser.add_argument("--device", default="auto", help=DEVICE_HELP)
     parser.add_argument("--threads", type=positive_int, metavar="N", help="CPU threads (default: all cores)")
     parser.add_argument("--html", type=Path, metavar="FILE", help="also write a self-contained page")
     parser.add_argument("--html-rows", type=positive_int, default=200, metavar="N", help="rows on it (default: 200)")

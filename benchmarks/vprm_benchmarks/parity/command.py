@@ -13,6 +13,7 @@ from rich.markup import escape
 
 from vprm_runtime import InputError
 from vprm_runtime.cli.common import (
+    DEVICE_HELP,
     Subparsers,
     check_output_file,
     positive_int,
@@ -43,7 +44,7 @@ def register(subparsers: Subparsers) -> None:
     parser.add_argument("--system-message", metavar="TEXT|@FILE", help="the reference's (default: the model's)")
     parser.add_argument("--score-rule", metavar="RULE", help="visualprm, mm-prm or FILE.json (default: by name)")
     parser.add_argument("--reference-device", default="cpu", metavar="DEVICE", help="PyTorch device (default: cpu)")
-    parser.add_argument("--device", default="auto", help="device of the bundle's engine (default: auto)")
+    parser.add_argument("--device", default="auto", help=DEVICE_HELP)
     parser.add_argument("--threads", type=positive_int, metavar="N", help="CPU threads of the engine (default: all)")
     parser.add_argument("--html", type=Path, metavar="FILE", help="also write a page with plots")
     parser.add_argument("--json", action="store_true", help="print one JSON document on stdout")

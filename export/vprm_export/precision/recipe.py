@@ -48,6 +48,7 @@ class Recipe:
     weights: WeightKind
     activations: ActivationKind
     float_dtype: FloatDType  # of everything that is not quantised
+    native: bool = False  # attention, and Linears of 8-bit tokens, by this package's own operators
 
     @property
     def needs_calibration(self) -> bool:
@@ -68,7 +69,8 @@ class Recipe:
     def of(self, role: Role) -> "Recipe":
         """The recipe of the Linears in this role: if a precision would cost too much, a milder one."""
         if self.weights == "int4_group" and role in _W8_IN_W4:
-            return next(recipe for recipe in _RECIPES if (recipe.precision, recipe.target) == ("w8", self.target))
+            milder = next(recipe for recipe in _RECIPES if (recipe.precision, recipe.target) == ("w8", self.target))
+            return replace(milder, native=self.native)
         if self.activations == "int8_static" and role in _TOKEN_SCALES_IN_STATIC:
             return replace(self, activations="int8_token")
         return self
@@ -91,9 +93,10 @@ def recipe_for(precision: Precision, target: Target) -> Recipe | None:
     """The recipe of a precision, None for the floating ones. Raises UnsupportedError on an unknown pair."""
     if precision in FLOAT_DTYPES:
         return None
+    native = target == "cpu-native"
     for recipe in _RECIPES:
-        if (recipe.precision, recipe.target) == (precision, "cpu" if target == "cpu-native" else target):
-            return recipe
+        if (recipe.precision, recipe.target) == (precision, "cpu" if native else target):
+            return replace(recipe, native=native)
     known = ", ".join(f"{recipe.precision} for {recipe.target}" for recipe in _RECIPES)
     raise UnsupportedError(f"no recipe for precision {precision!r} and target {target!r}; there are {known}")
 

@@ -79,14 +79,12 @@ def plan_llm(options: PrecisionOptions, llm: LlmArchitecture, reader: TensorRead
     kept = _kept_high(options, llm, calibration, recipe)
     tuner = None if calibration is None else SiteTuner(llm, reader, calibration, recipe, frozenset(kept))
     weights = LlmWeights(llm, reader) if tuner is None else SmoothedLlmWeights(llm, reader, tuner)
-    formats = _Formats(recipe, tuner, frozenset(kept), options.target)
+    formats = _Formats(recipe, tuner, frozenset(kept))
     quantisation = Quantisation(
         options.target, recipe.description, None if calibration is None else calibration.sha256, kept
     )
     info = GraphInfo("llm.onnx", recipe.precision, recipe.float_dtype, quantisation)
-    return LlmPlan(
-        info, weights, LlmDtypes(np.dtype(recipe.float_dtype), FLOAT16, formats, options.target == "cpu-native")
-    )
+    return LlmPlan(info, weights, LlmDtypes(np.dtype(recipe.float_dtype), FLOAT16, formats, recipe.native))
 
 
 def plan_vision(options: PrecisionOptions) -> VisionPlan:
@@ -100,7 +98,7 @@ def plan_vision(options: PrecisionOptions) -> VisionPlan:
     if recipe is None:
         return VisionPlan(GraphInfo("vision.onnx", precision, FLOAT_DTYPES[precision]))
     linear_format: LinearFormat
-    if options.target == "cpu-native" and precision in ("int8", "w8"):
+    if recipe.native and precision in ("int8", "w8"):
         linear_format = NativeLinear(recipe.weights)
     elif recipe.weights == "int8_channel" and recipe.activations == "int8_token":
         linear_format = TokenInt8()
@@ -115,7 +113,7 @@ def plan_vision(options: PrecisionOptions) -> VisionPlan:
     return VisionPlan(
         GraphInfo("vision.onnx", precision, recipe.float_dtype, quantisation),
         lambda site: linear_format,
-        options.target == "cpu-native",
+        recipe.native,
     )
 
 
@@ -146,13 +144,12 @@ class _Formats:
     recipe: Recipe
     tuner: SiteTuner | None
     kept_high: frozenset[str]
-    target: Target
 
     def __call__(self, site: str) -> LinearFormat | None:
         if site in self.kept_high:
             return HalfStored()
         recipe = self.recipe.of(parse_site(site)[1])
-        if self.target == "cpu-native" and recipe.activations in ("int8_token", "int8_token_group"):
+        if recipe.native and recipe.activations in ("int8_token", "int8_token_group"):
             return NativeLinear(recipe.weights, lambda: self._gram(site))
         if recipe.activations == "int8_token":
             return TokenInt8() if recipe.target == "cpu" else TokenQdq(recipe)

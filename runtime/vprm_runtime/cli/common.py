@@ -19,6 +19,7 @@ from vprm_runtime.errors import InputError, MissingExtraError
 
 NOTHING_SCORED = 3  # exit code: rows or responses were read and not one could be scored
 Subparsers = Any  # argparse's own type is private
+DEVICE_HELP = "auto, cpu, openvino, cuda, tensorrt or tensorrt-rtx; cuda:1 is the second GPU (default: auto)"
 
 
 def stderr_console() -> Console:

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from vprm_runtime.cli import score_shards
 from vprm_runtime.cli.common import (
+    DEVICE_HELP,
     NOTHING_SCORED,
     RowBar,
     Subparsers,
@@ -85,7 +86,7 @@ def register(subparsers: Subparsers) -> None:
         help=r"split responses here; \n is a line break, \t a tabulator (default: at blank lines, \n\n)",
     )
     parser.add_argument("--drop-empty-steps", action="store_true", help="leave out steps without text")
-    parser.add_argument("--device", default="auto", help="auto, cpu, openvino, cuda, tensorrt or tensorrt-rtx")
+    parser.add_argument("--device", default="auto", help=DEVICE_HELP)
     parser.add_argument("--threads", type=positive_int, metavar="N", help="CPU threads (default: all cores)")
     parser.add_argument("--json", action="store_true", help="print one JSON document on stdout")
     score_shards.add_arguments(parser)
