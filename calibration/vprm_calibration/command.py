@@ -24,7 +24,9 @@ def register(subparsers: Subparsers) -> None:
     parser.add_argument("--data", type=Path, metavar="FILE", help="rows, jsonl or parquet (default: the demo's)")
     parser.add_argument("--image-root", type=Path, metavar="DIR", help="where rows' relative image paths start")
     parser.add_argument(
-        "--device", default="auto", help="device that encodes the images; cuda runs the layers too (default: auto)"
+        "--device",
+        default="auto",
+        help="device that encodes the images; cuda, or cuda:1, runs the layers too (default: auto)",
     )
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="calibration.safetensors")
     parser.add_argument("--max-rows", type=positive_int, default=32, metavar="N", help="rows to run (default: 32)")

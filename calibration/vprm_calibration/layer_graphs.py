@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from vprm_export.graphs.builder import SITE_KEY
 from vprm_export.precision.linears import site_names
 from vprm_runtime.bundle.bundle import Bundle
+from vprm_runtime.engines.select import device_and_index
 from vprm_runtime.errors import BundleError, InputError
 
 Array = NDArray[Any]
@@ -44,7 +45,9 @@ class LayeredGraph:
     """A floating-point LLM graph and where its layers begin. With device "cuda" its segments run there."""
 
     def __init__(self, bundle: Bundle, device: str = "auto") -> None:
-        self.providers = [*(["CUDAExecutionProvider"] if device == "cuda" else []), "CPUExecutionProvider"]
+        name, index = device_and_index(device)
+        cuda = [("CUDAExecutionProvider", {"device_id": index})] if name == "cuda" else []
+        self.providers: list[Any] = [*cuda, "CPUExecutionProvider"]
         info, self.layers = bundle.manifest.graphs.llm, bundle.manifest.model.layers
         if info.quantisation is not None:
             raise InputError(f"{bundle.path} is {info.precision}: calibrate a bundle exported as fp32 or fp16")

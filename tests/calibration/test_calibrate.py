@@ -192,3 +192,14 @@ def test_sequences_of_a_device_are_those_of_the_host(
         found.append(calibrate(tmp_path / "bundle", rows, output, options))
     for name, expected in load_file(found[0].path).items():
         np.testing.assert_allclose(load_file(found[1].path)[name], expected, rtol=5e-3, atol=1e-4)
+
+
+def test_layers_run_on_the_device_that_is_named(bundle: Path) -> None:
+    opened = Bundle.open(bundle)
+    assert LayeredGraph(opened, "auto").providers == LayeredGraph(opened, "tensorrt:1").providers
+    assert LayeredGraph(opened, "cuda:1").providers == [
+        ("CUDAExecutionProvider", {"device_id": 1}),
+        "CPUExecutionProvider",
+    ]
+    with pytest.raises(InputError, match="unknown device 'gpu'"):
+        LayeredGraph(opened, "gpu")

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vprm_runtime.cli.common import (
+    DEVICE_HELP,
     Subparsers,
     check_output_file,
     positive_int,
@@ -50,7 +51,7 @@ def register(subparsers: Subparsers) -> None:
         action="store_true",
         help="run the reference's LLM graph in NumPy: checks how an engine runs a graph",
     )
-    parser.add_argument("--device", default="auto", help="device of the bundle's engine (default: auto)")
+    parser.add_argument("--device", default="auto", help=DEVICE_HELP)
     parser.add_argument("--against-device", default="auto", help="device of the reference's engine (default: auto)")
     parser.add_argument("--threads", type=positive_int, metavar="N", help="CPU threads (default: all cores)")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write a page")

@@ -46,18 +46,22 @@ def open_engine(bundle: Bundle, device: str = "auto", threads: int | None = None
         MissingExtraError: the library is not installed.
         EngineError: the library cannot open the graphs, or there is no such device.
     """
-    if device == "auto":
+    name, index = device_and_index(device)
+    if name == "auto":
         return _first_usable(bundle, threads)
+    return ON_CUDA[name](bundle, index) if name in ON_CUDA else ON_CPU[name](bundle, threads)
+
+
+def device_and_index(device: str) -> tuple[str, int]:
+    """The parts of a device's name: "cuda:1" is ("cuda", 1). Raises InputError as `open_engine` does."""
     name, colon, index = device.partition(":")
-    if name in ON_CUDA:
-        if colon and not index.isdecimal():
-            raise InputError(f"device {device[:200]!r} has no index after its colon: write it as {name}:0")
-        return ON_CUDA[name](bundle, int(index or 0))
-    if name not in ON_CPU:
+    if name not in ("auto", *DEVICES):
         raise InputError(f"unknown device {device[:200]!r}: use auto or {', '.join(DEVICES)}")
-    if colon:
+    if colon and name not in ON_CUDA:
         raise InputError(f"device {device[:200]!r} has an index, which only CUDA devices take: write it as {name}")
-    return ON_CPU[name](bundle, threads)
+    if colon and not index.isdecimal():
+        raise InputError(f"device {device[:200]!r} has no index after its colon: write it as {name}:0")
+    return name, int(index or 0)
 
 
 def _first_usable(bundle: Bundle, threads: int | None) -> Engine:
