@@ -310,4 +310,6 @@ def _parse_field(hint: Any, value: object, where: str) -> object:
 def _is_plain(hint: Any, value: object) -> bool:
     if hint is float:
         return isinstance(value, float) or (type(value) is int and abs(value) < 1 << 53)
+    if get_origin(hint) is not None:  # a list or an object was expected, and it is none
+        return False
     return isinstance(value, hint) and (hint is bool or not isinstance(value, bool))

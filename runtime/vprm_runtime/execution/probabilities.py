@@ -1,5 +1,6 @@
 """From logits to step scores, and from step scores to a response score."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -22,10 +23,19 @@ def probabilities(logits: NDArray[np.float32], rule: ScoreRule) -> NDArray[np.fl
             "export the checkpoint as fp32",
             code="not_finite",
         )
-    shifted = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
-    weights = np.array([candidate.weight for candidate in rule.candidates])
-    scores: NDArray[np.float64] = shifted @ weights / shifted.sum(axis=1)
-    return scores
+    weights = [candidate.weight for candidate in rule.candidates]
+    return np.array([_weighted_softmax(row, weights) for row in logits.tolist()], np.float64)
+
+
+def _weighted_softmax(logits: list[float], weights: list[float]) -> float:
+    """In plain order with the C library's exp, so that libvprm's scores have the same digits."""
+    largest = max(logits)
+    powers = [math.exp(logit - largest) for logit in logits]
+    weighted = total = 0.0
+    for power, weight in zip(powers, weights, strict=True):
+        weighted += power * weight
+        total += power
+    return weighted / total
 
 
 def response_result(

@@ -220,8 +220,10 @@ class Result {
         for (std::size_t i = 0; i < vprm_result_candidate_count(handle); i++) candidates_.push_back(candidate(handle, i));
         if (vprm_result_best(handle) >= 0) best_ = static_cast<std::size_t>(vprm_result_best(handle));
     }
-    const std::vector<int> &tiles() const { return tiles_; }  // of each image, thumbnail included
-    const std::vector<Candidate> &candidates() const { return candidates_; }  // in input order
+    const std::vector<int> &tiles() const & { return tiles_; }  // of each image, thumbnail included
+    const std::vector<Candidate> &candidates() const & { return candidates_; }  // in input order
+    std::vector<int> tiles() && { return std::move(tiles_); }
+    std::vector<Candidate> candidates() && { return std::move(candidates_); }
     std::optional<std::size_t> best() const { return best_; }  // the highest score, the first of equals
 
   private:
