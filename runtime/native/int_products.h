@@ -13,6 +13,7 @@
 #include "cpu.h"
 #include "tiles.h"
 
+enum { FEW_ROWS = 24 }; /* for which memory decides, and weights are fetched early */
 enum { BLOCK_OUTPUTS = 64, TILE_ROWS = 16, TILE_BYTES = 1024, SLOT_BYTES = 64 };
 
 typedef struct {
@@ -36,7 +37,16 @@ VPRM_INLINE VPRM_VNNI __m512i broadcast_quad(const int8_t *inputs) {
     return _mm512_set1_epi32(four);
 }
 
-/* Two lines of each panel's weights that are read soon, so that memory works while rows are multiplied. */
+/* In which quads of every chunk a pass over some rows fetches weights that are read soon, so that memory works while rows
+ * are multiplied: the passes share the lines. With many rows, memory has time enough. */
+VPRM_INLINE uint32_t fetch_mask(const IntProduct *p, int row) {
+    const int passes = (p->rows + 5) / 6;
+    uint32_t mask = 0;
+    for (int quad = row / 6; p->rows <= FEW_ROWS && quad < 16; quad += passes) mask |= 1u << quad;
+    return mask;
+}
+
+/* Two lines of each panel. */
 VPRM_INLINE VPRM_VNNI void fetch_lines(const IntProduct *p, ptrdiff_t at) {
     for (int panel = 0; panel < 2; panel++) {
         _mm_prefetch((const char *)p->fetch[panel] + at, _MM_HINT_T0);
@@ -52,13 +62,13 @@ typedef struct {
 } VnniPass;
 
 /* One chunk. The constants are known wherever this is called, so that sums live in registers: 6 rows x 4 vectors.
- * With 4 bits the weights are as they are stored. `fetched`: from where in p->fetch on, if at all. */
-VPRM_INLINE VPRM_VNNI void vnni_chunk(const IntProduct *p, VnniPass *at, ptrdiff_t fetched, const bool fetches,
-                                      const int rows, const int vectors, const int bits) {
+ * With 4 bits the weights are as they are stored. */
+VPRM_INLINE VPRM_VNNI void vnni_chunk(const IntProduct *p, VnniPass *at, int chunk, uint32_t fetches, const int rows,
+                                      const int vectors, const int bits) {
     const int half = p->quads / 2;
     const ptrdiff_t tile = p->quads * 8 * bits;
     for (int quad = 0; quad < (bits == 8 ? p->quads : half); quad++) {
-        if (fetches) fetch_lines(p, fetched + 128 * quad);
+        if (fetches >> quad & 1) fetch_lines(p, 2 * (chunk * tile + 64 * quad));
         for (int part = 0; part < 8 / bits; part++) {
             __m512i quads[6];
             for (int r = 0; r < rows; r++) quads[r] = broadcast_quad(at->inputs[r] + 4 * (part * half + quad));
@@ -74,8 +84,7 @@ VPRM_INLINE VPRM_VNNI void vnni_chunk(const IntProduct *p, VnniPass *at, ptrdiff
     for (int r = 0; r < rows; r++) at->inputs[r] += TILE_BYTES;
 }
 
-VPRM_INLINE VPRM_VNNI void vnni_rows(const IntProduct *p, int row, const int rows, const int vectors, const int bits) {
-    const int passes = (p->rows + 5) / 6, pass = row / 6;
+VPRM_INLINE VPRM_VNNI void vnni_rows(const IntProduct *p, int row, const int rows, const int vectors, const bool few) {
     VnniPass at = {.weights = {p->weights[0], p->weights[1]}};
     int32_t *to = p->sums + row * BLOCK_OUTPUTS;
     for (int r = 0; r < rows; r++) {
@@ -83,35 +92,36 @@ VPRM_INLINE VPRM_VNNI void vnni_rows(const IntProduct *p, int row, const int row
         for (int v = 0; v < vectors; v++)
             at.sums[r][v] = p->accumulate ? _mm512_loadu_si512(to + r * BLOCK_OUTPUTS + 16 * v) : _mm512_setzero_si512();
     }
-    for (int chunk = 0; chunk < p->chunks; chunk++)
-        if (chunk % passes == pass)
-            vnni_chunk(p, &at, (ptrdiff_t)chunk * p->quads * 16 * bits, true, rows, vectors, bits);
-        else
-            vnni_chunk(p, &at, 0, false, rows, vectors, bits);
+    const uint32_t fetches = few ? fetch_mask(p, row) : 0;
+    for (int chunk = 0; chunk < p->chunks; chunk++) vnni_chunk(p, &at, chunk, fetches, rows, vectors, 8);
     for (int r = 0; r < rows; r++)
         for (int v = 0; v < vectors; v++) _mm512_storeu_si512(to + r * BLOCK_OUTPUTS + 16 * v, at.sums[r][v]);
 }
 
-VPRM_INLINE VPRM_VNNI void vnni_columns(const IntProduct *p, const int vectors, const int bits) {
-    int row = 0;
-    for (; row + 6 <= p->rows; row += 6) vnni_rows(p, row, 6, vectors, bits);
-    switch (p->rows - row) {
-        case 5: vnni_rows(p, row, 5, vectors, bits); break;
-        case 4: vnni_rows(p, row, 4, vectors, bits); break;
-        case 3: vnni_rows(p, row, 3, vectors, bits); break;
-        case 2: vnni_rows(p, row, 2, vectors, bits); break;
-        case 1: vnni_rows(p, row, 1, vectors, bits); break;
-    }
+/* call(row, rows) for all rows, by 6 and then the rest, with `rows` a constant. */
+#define VPRM_BY_SIX(count, call)                \
+    do {                                        \
+        int row = 0;                            \
+        for (; row + 6 <= (count); row += 6) call(row, 6); \
+        switch ((count) - row) {                \
+            case 5: call(row, 5); break;        \
+            case 4: call(row, 4); break;        \
+            case 3: call(row, 3); break;        \
+            case 2: call(row, 2); break;        \
+            case 1: call(row, 1); break;        \
+        }                                       \
+    } while (0)
+
+#define CALL(row, rows) vnni_rows(p, row, rows, vectors, few)
+VPRM_INLINE VPRM_VNNI void vnni_columns(const IntProduct *p, const int vectors, const bool few) {
+    VPRM_BY_SIX(p->rows, CALL);
 }
+#undef CALL
 
 static VPRM_VNNI void vnni_product(const IntProduct *p) {
-    if (p->weights[1] != NULL) vnni_columns(p, 4, 8);
-    else vnni_columns(p, 2, 8);
-}
-
-static VPRM_VNNI void vnni_4bit_product(const IntProduct *p) {
-    if (p->weights[1] != NULL) vnni_columns(p, 4, 4);
-    else vnni_columns(p, 2, 4);
+    if (p->weights[1] == NULL) vnni_columns(p, 2, true);
+    else if (p->rows <= FEW_ROWS) vnni_columns(p, 4, true);
+    else vnni_columns(p, 4, false);
 }
 
 static void plain_product(const IntProduct *p) {

@@ -1,15 +1,12 @@
 #include "linear.h"
 
-#include "int_products.h"
-#include "linear_rounding.h"
+#include "grouped_products.h"
 #include "memory.h"
 
 enum {
     BLOCK_ROWS = 512,    /* rows of one task: their sums stay in the L2 cache */
     BLOCK_CHUNKS = 8,    /* chunks of one pass over the rows: 64 outputs' weights of them stay in the L1 cache */
     AMX_BLOCK_CHUNKS = 16, /* of which AMX reads one panel at a time */
-    GROUPS_AHEAD = 4,    /* what is fetched early of 4-bit weights, which are read a group at a time */
-    MOST_4BIT_ROWS = 24, /* for which every pass over 6 rows takes the bits apart; for more they are expanded once */
     LEAST_AMX_ROWS = 7,  /* fewer leave most of a tile empty */
     LARGEST_GROUP = 512, /* of 4-bit codes, which are expanded a group at a time */
 };
@@ -54,7 +51,8 @@ const char *vprm_linear_problem(const VprmLinear *in) {
     if (in->inputs < 1 || in->inputs > 65536 || in->outputs < 1) return "inputs must be 1 to 65536, outputs at least 1";
     if (in->group && (in->group % 16 || in->inputs % in->group || in->group % chunk_of(in)))
         return "a group must be 16, 32 or a multiple of 64, and divide the inputs";
-    if (in->bits == 4 && (!in->group || in->group > LARGEST_GROUP)) return "4-bit weights need groups of at most 512";
+    if (in->bits == 4 && !in->group) return "4-bit weights need groups";
+    if (in->group > LARGEST_GROUP) return "a group must be of at most 512 inputs";
     if (in->activation < VPRM_IDENTITY || in->activation > VPRM_GELU) return "activation must be 0, 1 or 2";
     return NULL;
 }
@@ -74,66 +72,106 @@ static void code_rows(void *context, size_t index) {
     }
 }
 
-/* The chunks [first, first + count) of a block's two panels: at 8 bits, or as stored; and what to fetch meanwhile. */
-static void find_weights(const Call *call, Workspace *work, bool as_stored, int64_t block, int64_t first, int64_t count,
-                         IntProduct *job) {
-    const VprmLinear *in = call->in;
-    const int64_t chunk_bytes = LINEAR_PANEL * call->chunk * in->bits / 8;
-    for (int64_t panel = 2 * block; panel < lesser(2 * block + 2, call->panels); panel++) {
-        const uint8_t *stored = in->weight + (panel * call->chunks + first) * chunk_bytes;
-        job->fetch[panel % 2] = stored + (in->bits == 8 ? 1 : GROUPS_AHEAD) * count * chunk_bytes;
-        if (in->bits == 4 && !as_stored) {
-            uint8_t *to = work->expanded + panel % 2 * LINEAR_PANEL * LARGEST_GROUP;
-            (call->level == VPRM_PLAIN ? expand_plain : expand_avx512)(stored, to, 2 * (int)count, (int)chunk_bytes / 2);
-            stored = to;
-        }
-        job->weights[panel % 2] = stored;
+/* What a task works on: a block of outputs times some rows. */
+typedef struct {
+    const Call *call;
+    Workspace *work;
+    int64_t block, first_row;
+    int rows, panels;
+} Task;
+
+/* The product with the stored chunks [chunk, chunk + count), and what to fetch meanwhile. */
+static IntProduct product_of(const Task *task, int64_t chunk, int64_t count) {
+    const Call *call = task->call;
+    const int64_t chunk_bytes = LINEAR_PANEL * call->chunk * call->in->bits / 8;
+    IntProduct job = {
+        .inputs = call->codes + (task->first_row / TILE_ROWS * call->chunks + chunk) * TILE_BYTES,
+        .sums = task->work->sums, .row_tile_bytes = call->chunks * TILE_BYTES,
+        .rows = task->rows, .chunks = (int)count, .quads = (int)call->chunk / 4,
+    };
+    for (int panel = 0; panel < 2; panel++) {
+        const uint8_t *stored = call->in->weight + ((2 * task->block + panel) * call->chunks + chunk) * chunk_bytes;
+        job.weights[panel] = panel < task->panels ? stored : NULL;
+        job.fetch[panel] = stored + BLOCK_CHUNKS * chunk_bytes;
+    }
+    return job;
+}
+
+static Folded folded_group(const Task *task, int64_t group) {
+    const Call *call = task->call;
+    const float *scales = call->in->scale + (2 * task->block * call->groups + group) * LINEAR_PANEL;
+    return (Folded){
+        .sums = task->work->sums, .values = task->work->values,
+        .input_scales = call->scales + task->first_row * call->groups + group,
+        .code_sums = call->sums + task->first_row * call->groups + group, .row_step = call->groups,
+        .weight_scales = {scales, scales + call->groups * LINEAR_PANEL},
+        .rows = task->rows, .panels = task->panels, .zero = call->in->bits == 8 ? 128 : 8, .accumulate = group > 0,
+    };
+}
+
+/* 4-bit weights as 8-bit ones. */
+static void expand_weights(const Task *task, IntProduct *job) {
+    const int bytes = (int)(LINEAR_PANEL * task->call->chunk / 2);
+    for (int panel = 0; panel < task->panels; panel++) {
+        uint8_t *to = task->work->expanded + panel * LINEAR_PANEL * LARGEST_GROUP;
+        (task->call->level == VPRM_PLAIN ? expand_plain : expand_avx512)(job->weights[panel], to, 2 * job->chunks,
+                                                                        bytes / 2);
+        job->weights[panel] = to;
     }
 }
 
-static ProductFunction product_function(const Call *call, int rows) {
-    if (call->level == VPRM_PLAIN) return plain_product;
-    if (call->level == VPRM_AMX && call->chunk == LINEAR_CHUNK && rows >= LEAST_AMX_ROWS) return amx_product_int;
-    return call->in->bits == 4 && rows <= MOST_4BIT_ROWS ? vnni_4bit_product : vnni_product;
+/* Values of a task, all groups summed up, one group after the other. */
+static void multiply(const Task *task, ProductFunction product) {
+    const Call *call = task->call;
+    const int64_t group_chunks = blocks_of(call->group, call->chunk);
+    const int64_t pass = product == amx_product_int ? AMX_BLOCK_CHUNKS : BLOCK_CHUNKS;
+    for (int64_t group = 0; group < call->groups; group++) {
+        for (int64_t start = 0; start < group_chunks; start += pass) {
+            IntProduct job = product_of(task, group * group_chunks + start, lesser(pass, group_chunks - start));
+            job.accumulate = start > 0;
+            if (call->in->bits == 4) expand_weights(task, &job);
+            product(&job);
+        }
+        const Folded folded = folded_group(task, group);
+        (call->level == VPRM_PLAIN ? fold_plain : fold_avx512)(&folded);
+    }
+}
+
+/* The same with several groups at a time. */
+static void multiply_groups(const Task *task) {
+    const Call *call = task->call;
+    const int64_t group_chunks = blocks_of(call->group, call->chunk);
+    const int64_t step = group_chunks < BLOCK_CHUNKS ? BLOCK_CHUNKS / group_chunks : 1;
+    for (int64_t group = 0; group < call->groups; group += step) {
+        const IntProduct job = product_of(task, group * group_chunks, group_chunks);
+        const Folded folded = folded_group(task, group);
+        vnni_grouped_product(&job, &folded, (int)lesser(step, call->groups - group), call->in->bits);
+    }
 }
 
 static void linear_block(void *context, size_t index) {
     const Call *call = context;
     const VprmLinear *in = call->in;
-    const int64_t block = (int64_t)index % call->blocks, first = (int64_t)index / call->blocks * BLOCK_ROWS;
-    const int rows = (int)lesser(BLOCK_ROWS, in->rows - first);
-    const int outputs = (int)lesser(BLOCK_OUTPUTS, call->panels * LINEAR_PANEL - block * BLOCK_OUTPUTS);
     static _Thread_local Workspace workspace;
-    Workspace *const work = &workspace;
-    const ProductFunction product = product_function(call, rows);
-    if (product == amx_product_int) TILE_CONFIGURE();
-    const int64_t group_chunks = call->group / call->chunk + (call->group % call->chunk != 0);
-    const int64_t pass = call->level == VPRM_AMX ? AMX_BLOCK_CHUNKS : BLOCK_CHUNKS;
-    for (int64_t group = 0; group < call->groups; group++) {
-        for (int64_t start = 0; start < group_chunks; start += pass) {
-            const int64_t chunk = group * group_chunks + start, count = lesser(pass, group_chunks - start);
-            IntProduct job = {
-                .inputs = call->codes + (first / TILE_ROWS * call->chunks + chunk) * TILE_BYTES,
-                .sums = work->sums, .row_tile_bytes = call->chunks * TILE_BYTES,
-                .rows = rows, .chunks = (int)count, .quads = (int)call->chunk / 4, .accumulate = start > 0,
-            };
-            find_weights(call, work, product == vnni_4bit_product, block, chunk, count, &job);
-            product(&job);
-        }
-        const float *scales = in->scale + (2 * block * call->groups + group) * LINEAR_PANEL;
-        const Folded folded = {
-            .sums = work->sums, .values = work->values,
-            .input_scales = call->scales + first * call->groups + group,
-            .code_sums = call->sums + first * call->groups + group, .row_step = call->groups,
-            .weight_scales = {scales, scales + call->groups * LINEAR_PANEL},
-            .rows = rows, .panels = outputs / LINEAR_PANEL, .zero = in->bits == 8 ? 128 : 8, .accumulate = group > 0,
-        };
-        (call->level == VPRM_PLAIN ? fold_plain : fold_avx512)(&folded);
+    Task task = {.call = call, .work = &workspace, .block = (int64_t)index % call->blocks};
+    task.first_row = (int64_t)index / call->blocks * BLOCK_ROWS;
+    task.rows = (int)lesser(BLOCK_ROWS, in->rows - task.first_row);
+    task.panels = (int)lesser(2, call->panels - 2 * task.block);
+    if (call->level == VPRM_PLAIN) {
+        multiply(&task, plain_product);
+    } else if (call->level == VPRM_AMX && call->chunk == LINEAR_CHUNK && task.rows >= LEAST_AMX_ROWS) {
+        TILE_CONFIGURE();
+        multiply(&task, amx_product_int);
+        TILE_RELEASE();
+    } else if (in->group && task.rows <= FEW_ROWS) {
+        multiply_groups(&task);
+    } else {
+        multiply(&task, vnni_product);
     }
-    if (product == amx_product_int) TILE_RELEASE();
-    for (int row = 0; row < rows; row++)
-        (call->level == VPRM_PLAIN ? finish_plain : finish_avx512)(in, work->values + row * BLOCK_OUTPUTS, first + row,
-                                                                  block, outputs);
+    for (int row = 0; row < task.rows; row++)
+        (call->level == VPRM_PLAIN ? finish_plain : finish_avx512)(in, workspace.values + row * BLOCK_OUTPUTS,
+                                                                  task.first_row + row, task.block,
+                                                                  task.panels * LINEAR_PANEL);
 }
 
 static _Atomic(Memory *) spare;
