@@ -40,6 +40,7 @@ _ENGINES: dict[str, tuple[BundleKind, str]] = {  # and the peak that it is held 
     "openvino_fp16": (BundleKind("fp16", device="openvino"), "openvino"),
     "openvino_w8": (BundleKind("w8", device="openvino"), "openvino"),
 }
+_TYPES = {"onnxruntime_fp32": "fp32", "onnxruntime_int8": "int8", "openvino": "bf16"}  # of the hardware's own peak
 _DEFAULT = ("cpu_fp32", "cpu_int8", "cpu_int8_standard", "openvino_fp16")
 
 
@@ -59,6 +60,7 @@ def register(benchmarks: Subparsers) -> None:
     add_number(parser, "--layers", 2, "LLM layers of 8b-slice")
     add_number(parser, "--vision-layers", 2, "vision layers of 8b-slice")
     add_number(parser, "--tokens", 2048, "tokens of the prefix")
+    add_number(parser, "--step-tokens", 16, "tokens of a step after the prefix")
     chunks = [128, 256, 512, 1024, 2048]
     text = f"tokens of a chunk (default: {' '.join(map(str, chunks))})"
     parser.add_argument("--chunks", type=positive_int, nargs="+", default=chunks, metavar="N", help=text)
@@ -77,7 +79,7 @@ def run(args: argparse.Namespace, say: Say) -> Report:
     report = Report("engine", cpu_roofline(args.threads, args.roofline_size))
     if any(_ENGINES[name][0].device == "openvino" for name in names):
         report.roofline["tflops"]["openvino"] = openvino_tflops(report.roofline["threads"], args.roofline_size)
-    keys = ("model", "layers", "vision_layers", "tokens", "chunks", "rounds")
+    keys = ("model", "layers", "vision_layers", "tokens", "chunks", "step_tokens", "rounds")
     report.settings = {key: getattr(args, key) for key in keys}
     say("writing weights")
     with prepared_model(args.model, Depth(args.layers, args.vision_layers)) as model:
@@ -102,6 +104,7 @@ def _measure(args: argparse.Namespace, model: Model, names: Sequence[str], repor
             case = f"{name}_chunk_{chunk}"
             calls[case] = partial(_prefill, engine, bundle.manifest, args.tokens, chunk, logits, case)
             flops[case] = llm.prefill_flops(args.tokens, pruned=True), peak
+        calls[f"{name}_step_{args.step_tokens}"] = _step(engine, bundle.manifest, args.tokens, args.step_tokens)
         calls[f"{name}_vision"] = partial(engine.encode_tiles, _tile(bundle.manifest))
         flops[f"{name}_vision"] = tile_flops, peak
     report.add_times(interleaved(calls, args.rounds, say=say))
@@ -109,10 +112,18 @@ def _measure(args: argparse.Namespace, model: Model, names: Sequence[str], repor
         entry = report.contenders[case]
         tflops = asked / entry["median_s"] / 1e12
         entry |= {"tflops": tflops, "fraction_of_peak": tflops / report.roofline["tflops"][peak]}
+        physical = report.roofline["physical_tops"].get(_TYPES.get(peak, ""))
+        if physical:
+            entry["fraction_of_physical_peak"] = tflops / physical
         if case.endswith("_vision"):
             entry["ms_per_tile"] = 1e3 * entry["median_s"]
         else:
             entry["tokens_per_s"] = args.tokens / entry["median_s"]
+    steps = {name: f"{name}_step_{args.step_tokens}" for name in names}
+    for name, step in steps.items():
+        report.contenders[step]["ms_per_step"] = 1e3 * report.contenders[step]["median_s"]
+        if name != names[0]:
+            report.ratio(steps[names[0]], step)
     _compare(report, names, args.chunks, logits)
 
 
@@ -135,6 +146,21 @@ def _prefill(
     if not np.isfinite(found).all():
         raise EngineError(f"{case}: the LLM graph gave logits that are not finite; leave it out with --engines")
     logits[case] = found
+
+
+def _step(engine: Engine, manifest: Manifest, cached: int, tokens: int) -> Callable[[], object]:
+    """A step of so many tokens after the prefix, as `score_next` runs one; it is forgotten again."""
+    none = no_image_rows(manifest)
+    ids = list(np.random.default_rng(1).integers(10, 300, cached + tokens))
+    cache = engine.new_cache(cached + tokens)
+    for start in range(0, cached, 512):
+        engine.forward(causal_block(ids[start : min(start + 512, cached)], start, none, ()), cache)
+
+    def step() -> None:
+        engine.forward(causal_block(ids[cached:], cached, none, (tokens - 1,)), cache)
+        cache.truncate(cached)
+
+    return step
 
 
 def _tile(manifest: Manifest) -> NDArray[np.uint8]:

@@ -12,7 +12,7 @@ from vprm_runtime.cli.main import main
 
 
 def test_engine_prints_one_document(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    sizes = ["--tokens", "48", "--chunks", "16", "48", "--rounds", "1", "--threads", "1"]
+    sizes = ["--tokens", "48", "--chunks", "16", "48", "--rounds", "1", "--threads", "1", "--step-tokens", "4"]
     assert main(["bench", "engine", *sizes, "--json", "--plot", str(tmp_path / "plot.png")]) == 0
     found = json.loads(capsys.readouterr().out)
     every = ("cpu_fp32", "cpu_int8", "cpu_int8_standard", "openvino_fp16")
@@ -27,7 +27,9 @@ def test_engine_prints_one_document(tmp_path: Path, capsys: pytest.CaptureFixtur
             else:
                 assert entry["tokens_per_s"] == pytest.approx(48 / entry["median_s"])
         assert found["accuracy"][name]["max_logit_difference_in_rms"] < (1e-4 if name == "cpu_fp32" else 0.7)
-    assert set(found["ratios"]) == {f"cpu_fp32_over_{name}" for name in engines[1:]}
+    assert set(found["ratios"]) == {f"cpu_fp32_over_{name}" for name in engines[1:]} | {
+        f"cpu_fp32_step_4_over_{name}_step_4" for name in engines[1:]
+    }
     assert (tmp_path / "plot.png").stat().st_size > 1000
 
 
