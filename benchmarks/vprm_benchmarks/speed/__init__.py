@@ -1,1 +1,1 @@
-"""Speed on a CPU: `vprm bench`. A roofline first, contenders interleaved in one run, medians, one JSON document."""
+"""Speed: `vprm bench`. A roofline first, contenders interleaved in one run, medians, one JSON document."""
