@@ -25,18 +25,14 @@ from pathlib import Path
 from typing import Any, cast
 
 from vprm_runtime.datasets.row_images import RowImage, images_of, is_image_key
-from vprm_runtime.datasets.row_labels import LABEL_KEYS, checked_labels, step_labels, verdicts
+from vprm_runtime.datasets.row_keys import KNOWN_KEYS, LIMITS
+from vprm_runtime.datasets.row_labels import checked_labels, step_labels, verdicts
 from vprm_runtime.errors import InputError
 from vprm_runtime.options import ScoreOptions
 from vprm_runtime.prompt.builder import Response
 
 Record = Mapping[str, Any]
 RowId = str | int
-
-TEXT_KEYS = ("id", "question", "responses", "response", "steps_with_score", "chosen", "rejected", "conversations")
-LIMIT_KEYS = ("max_steps", "max_tiles")
-KNOWN_KEYS = frozenset((*TEXT_KEYS, *LIMIT_KEYS, *LABEL_KEYS))
-"""Every key that is read, beside those of images (see row_images.is_image_key)."""
 
 _QUESTION_HEADER = "### Question:\n"
 _SOLUTION_HEADER = "\n\n### Solution Process:\n"
@@ -259,7 +255,7 @@ def _whole(number: float) -> float | int | None:
 
 def _check_limit_keys(record: Record) -> None:
     """Refuse a limit under another spelling: it decides scores."""
-    plain = {key.replace("_", ""): key for key in LIMIT_KEYS}
+    plain = {key.replace("_", ""): key for key in LIMITS}
     for key in record:
         letters = str(key).lower().replace("_", "").replace("-", "").replace(" ", "")
         meant = plain.get(letters) or plain.get(f"{letters}s")

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vprm_runtime.errors import InputError
+from vprm_runtime.errors import InputError, quoted
 from vprm_runtime.images.encoded import decoded_image, looks_encoded
 from vprm_runtime.images.load import NamedImage, check_no_url
 
@@ -142,7 +142,21 @@ def _image(value: object, image_root: Path) -> RowImage:
     if looks_encoded(value):
         return decoded_image(value)
     check_no_url(value)  # here: a path keeps only one of the slashes
+    _check_not_doubled(image_root, value)
     return image_root / value
+
+
+def _check_not_doubled(image_root: Path, value: str) -> None:
+    """Raise InputError if the root ends with the folder that the path begins with, and the image is in its parent."""
+    first = value.replace("\\", "/").partition("/")[0]
+    is_plain = ".." not in Path(value).parts  # no word of files elsewhere
+    if first and first == image_root.name and is_plain and not (image_root / value).exists():
+        parent = image_root.parent
+        if (parent / value).is_file():
+            raise InputError(
+                f"no image file at {quoted(image_root / value)}: the path begins with {first}/ itself, so the image "
+                f"root is the folder above: --image-root {parent}"
+            )
 
 
 def _snake(key: str) -> str:

@@ -6,9 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from vprm_runtime.datasets.row_keys import LABELS
 from vprm_runtime.errors import InputError
-
-LABEL_KEYS = ("answer", "correct", "process_correctness", "policy_model", "data_source")
 
 
 def checked_labels(record: Mapping[str, Any], own: Mapping[str, Any], responses: int) -> dict[str, Any]:
@@ -16,7 +15,7 @@ def checked_labels(record: Mapping[str, Any], own: Mapping[str, Any], responses:
 
     Raises InputError naming the label that is wrong: the row can be scored, but not evaluated.
     """
-    labels = {**own, **{key: record[key] for key in LABEL_KEYS if record.get(key) is not None and key not in own}}
+    labels = {**own, **{key: record[key] for key in LABELS if record.get(key) is not None and key not in own}}
     if "process_correctness" in labels and "process_correctness" not in own:
         labels["process_correctness"] = _per_response(labels["process_correctness"], responses)
     return {key: value for key, value in ((k, _json_value(k, v)) for k, v in labels.items()) if value is not None}

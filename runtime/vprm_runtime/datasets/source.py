@@ -23,9 +23,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vprm_runtime.datasets.places import Places
-from vprm_runtime.datasets.row import KNOWN_KEYS, Row, RowId, record_id, row_from_record
+from vprm_runtime.datasets.row import Row, RowId, record_id, row_from_record
 from vprm_runtime.datasets.row_files import PARQUET_MAGIC, RowFile
 from vprm_runtime.datasets.row_images import is_image_key
+from vprm_runtime.datasets.row_keys import KNOWN_KEYS
 from vprm_runtime.datasets.unchanged import FileState, LineHashes, content_hash
 from vprm_runtime.errors import InputError, MissingExtraError, quoted
 from vprm_runtime.files import NotRegularError, open_regular
