@@ -1,0 +1,177 @@
+"""What all plugs share: a scorer in the process or on a server, and items scored in groups of one prefix."""
+
+import json
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, Protocol
+
+from vprm_runtime.errors import InputError, VprmError, quoted
+from vprm_runtime.execution.aggregate import Aggregate
+from vprm_runtime.results import CandidateScore, ScoreResult
+from vprm_runtime.scorer import StepScorer
+
+TARGET_VARIABLE = "VPRM_TARGET"
+PREFIX_CACHE_BYTES = 512 << 20
+_URL_STARTS = ("http://", "https://")
+_LOG = logging.getLogger("vprm")
+
+
+class Scorer(Protocol):
+    """What `StepScorer` and `vprm.Client` have in common."""
+
+    def score(
+        self,
+        images: Any,
+        question: str,
+        responses: Sequence[Any],
+        *,
+        max_tiles: int | None = None,
+        max_steps: int | None = None,
+        aggregate: Any = "mean",
+    ) -> ScoreResult:
+        """Score all responses to one question."""
+        ...
+
+
+@dataclass(frozen=True)
+class RewardOptions:
+    """How rewards are made; defaults as everywhere in vprm.
+
+    aggregate: how step scores become a response's score. max_steps, max_tiles: limits (None: none, the bundle's).
+    threads: CPU threads of a scorer in the process (None: all cores). device: its device.
+    """
+
+    aggregate: Aggregate = "mean"
+    max_steps: int | None = None
+    max_tiles: int | None = None
+    threads: int | None = None
+    device: str = "auto"
+
+
+DEFAULT_REWARDS = RewardOptions()
+
+
+@dataclass(frozen=True)
+class Item:
+    """A response to score. `images` is what `StepScorer.score` takes; several responses may share one."""
+
+    images: Any
+    question: str
+    response: Any
+
+
+@dataclass
+class Rewarder:
+    """Scores items. Threads may share it. Made by `opened`; use `of` to wrap a scorer that is open already."""
+
+    scorer: Scorer
+    options: RewardOptions = field(default=DEFAULT_REWARDS)
+
+    def candidates(self, items: Sequence[Item]) -> list[CandidateScore | None]:
+        """One result for each item, in order; None if it could not be scored, which is logged with the reason.
+
+        Items with the same images and question are scored together, so their prefix is run once.
+        """
+        results: list[CandidateScore | None] = [None] * len(items)
+        groups: dict[Any, list[int]] = {}
+        for index, item in enumerate(items):
+            groups.setdefault((_image_key(item.images), item.question), []).append(index)
+        for indices in groups.values():
+            first = items[indices[0]]
+            try:
+                how = self.options
+                result = self.scorer.score(
+                    first.images, first.question, [items[index].response for index in indices],
+                    aggregate=how.aggregate, max_steps=how.max_steps, max_tiles=how.max_tiles,
+                )  # fmt: skip
+            except VprmError as error:
+                _LOG.warning("%d responses have no reward: %s", len(indices), error)
+                continue
+            for index, candidate in zip(indices, result.candidates, strict=True):
+                if candidate.score is None:
+                    _LOG.warning("a response has no reward: %s", candidate.error)
+                else:
+                    results[index] = candidate
+        return results
+
+    def rewards(self, items: Sequence[Item]) -> list[float | None]:
+        """The response score of each item, in order; None if it could not be scored."""
+        return [None if found is None else found.score for found in self.candidates(items)]
+
+
+def opened(target: str | os.PathLike[str], options: RewardOptions = DEFAULT_REWARDS) -> Rewarder:
+    """Open a bundle directory in this process, or connect to the server at a URL.
+
+    Raises what `StepScorer.open` raises, and MissingExtraError if the client's library is missing.
+    """
+    text = os.fspath(target)
+    if text.startswith(_URL_STARTS):
+        from vprm import Client
+
+        return Rewarder(Client(text), options)
+    cache = PREFIX_CACHE_BYTES
+    scorer = StepScorer.open(text, options.device, threads=options.threads, prefix_cache_bytes=cache)
+    return Rewarder(scorer, options)
+
+
+@lru_cache(maxsize=1)
+def from_environment() -> Rewarder:
+    """The rewarder that VPRM_TARGET names, opened once in a process. Raises InputError if it is not set."""
+    target = os.environ.get(TARGET_VARIABLE)
+    if not target:
+        raise InputError(f"set {TARGET_VARIABLE} to a bundle directory or to the URL of a vprm serve")
+    return opened(target)
+
+
+def context_of(value: object) -> dict[str, Any]:
+    """What a label or an info field says about a row: a mapping, or its JSON text, with question and images.
+
+    Anything else is the right answer, or nothing, and says nothing.
+    """
+    if isinstance(value, str) and value.lstrip().startswith("{"):
+        try:
+            value = json.loads(value)
+        except ValueError:
+            return {}
+    if not isinstance(value, Mapping):
+        return {}
+    images = next((value[key] for key in ("images", "image") if value.get(key) is not None), None)
+    return {"question": value.get("question"), "images": _as_files(images)}
+
+
+def text_of(content: object) -> str:
+    """The text of a message's content: a string, or a list of parts with text among them. Raises InputError."""
+    if isinstance(content, str):
+        return content
+    if isinstance(content, Sequence):
+        parts = [part["text"] for part in content if isinstance(part, Mapping) and isinstance(part.get("text"), str)]
+        if parts:
+            return "\n".join(parts)
+    raise InputError(f"a message without text cannot be scored: {quoted(content, 100)}")
+
+
+def last_message(messages: Sequence[Mapping[str, Any]], role: str) -> str:
+    """The text of the last message of a role. Raises InputError if there is none."""
+    for message in reversed(messages):
+        if message.get("role") == role:
+            return text_of(message.get("content"))
+    raise InputError(f"there is no message of the role {role}")
+
+
+def _as_files(images: object) -> Any:
+    """Images as data sets hold them: an object with bytes or path becomes the one that it has."""
+    if isinstance(images, Mapping):
+        return images.get("bytes") or images.get("path")
+    if isinstance(images, list | tuple):
+        return [_as_files(image) for image in images]
+    return images
+
+
+def _image_key(images: Any) -> Any:
+    """Equal for the same images: by value for paths and bytes, by identity for pixels."""
+    if isinstance(images, list | tuple):
+        return tuple(_image_key(image) for image in images)
+    return images if isinstance(images, str | bytes | os.PathLike | None) else id(images)

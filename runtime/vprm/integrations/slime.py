@@ -1,0 +1,26 @@
+"""slime: `--custom-rm-path vprm.integrations.slime.reward_func`; VPRM_TARGET names the PRM.
+
+slime passes no image to rewards, so a sample's metadata, or its label as JSON, has the question and the image.
+Source: THUDM/slime @624b824, slime/rollout/rm_hub.
+"""
+
+import asyncio
+from typing import Any
+
+from vprm.integrations.scoring import Item, context_of, from_environment
+from vprm_runtime.errors import InputError
+
+
+async def reward_func(args: Any, sample: Any, **_: Any) -> float:
+    """The response's score. Raises InputError if it cannot be scored: slime takes numbers only."""
+    context = context_of(getattr(sample, "metadata", None))
+    if not context.get("question"):
+        context = context_of(sample.label)
+    question = context.get("question") or (sample.prompt if isinstance(sample.prompt, str) else None)
+    if not question:
+        raise InputError('the sample has no question: give {"question": ..., "image": ...} as its metadata')
+    item = Item(context.get("images"), question, sample.response)
+    (reward,) = await asyncio.to_thread(from_environment().rewards, [item])
+    if reward is None:
+        raise InputError("the response has no reward: the log says why")
+    return reward

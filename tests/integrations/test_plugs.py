@@ -1,0 +1,185 @@
+"""Every plug, called as its library calls it, gives the scores of `StepScorer`; what cannot be scored has no reward."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import sys
+import types
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from vprm.integrations import easyr1, openrlhf, scoring, slime, verl
+from vprm.integrations.scoring import Item, RewardOptions, opened
+from vprm.integrations.search_and_learn import StepPRM
+from vprm.integrations.trl import reward_function
+from vprm.integrations.vlmevalkit import MEAN, STD, RewardModel
+from vprm_demo import example
+from vprm_runtime import InputError, MissingExtraError, StepScorer
+
+TOLERANCE = 1e-6
+EXAMPLE = example()
+LONG = "word " * 40_000  # beyond the model's limit: cannot be scored
+
+
+@pytest.fixture(scope="module")
+def truth(demo_scorer: StepScorer) -> list[float]:
+    """The example's response scores."""
+    return list(demo_scorer.score(EXAMPLE.image, EXAMPLE.question, EXAMPLE.responses).scores)
+
+
+@pytest.fixture
+def target(demo_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The demo PRM as functions that are loaded by name find it."""
+    monkeypatch.setenv(scoring.TARGET_VARIABLE, str(demo_bundle))
+    scoring.from_environment.cache_clear()
+    yield str(demo_bundle)
+    scoring.from_environment.cache_clear()
+
+
+def close(found: Sequence[Any], wanted: Sequence[float]) -> bool:
+    return bool(np.allclose(np.array(found, float), wanted, atol=TOLERANCE, rtol=0))
+
+
+def test_trl_text_and_conversations(target: str, truth: list[float]) -> None:
+    reward = reward_function(target)
+    assert reward.__name__ == "vprm_reward"  # TRL names its metrics by it
+    plain = reward(
+        prompts=["Solve it."] * 3, completions=[*EXAMPLE.responses, LONG], completion_ids=[[1]] * 3, trainer_state=None,
+        question=[EXAMPLE.question] * 3, images=[[EXAMPLE.image]] * 3, answer=["51"] * 3,
+    )  # fmt: skip
+    assert close(plain[:2], truth)
+    assert plain[2] is None
+    text = {"type": "text", "text": EXAMPLE.question}
+    prompt = [{"role": "user", "content": [{"type": "image"}, text]}]
+    turns = [[{"role": "assistant", "content": response}] for response in EXAMPLE.responses]
+    chat = reward(prompts=[prompt] * 3, completions=[*turns, []], image=[EXAMPLE.image] * 3)
+    assert close(chat[:2], truth)
+    assert chat[2] is None
+    with pytest.raises(InputError, match="give as many"):
+        reward(prompts=["q"], completions=["a"], images=[None, None])
+
+
+def test_verl_one_and_many(target: str, truth: list[float]) -> None:
+    info = {"question": EXAMPLE.question, "image": str(EXAMPLE.image)}
+    assert close([verl.compute_score("demo", text, "51", info) for text in EXAMPLE.responses], truth)
+    infos = [info, info, {**info, "image": "none.png"}, {"question": EXAMPLE.question, "images": [str(EXAMPLE.image)]}]
+    found = verl.compute_scores(
+        data_sources=["demo"] * 4, solution_strs=[*EXAMPLE.responses, "A step.", EXAMPLE.responses[0]],
+        ground_truths=["51"] * 4, extra_infos=infos, other=1,
+    )  # fmt: skip
+    assert close([found[0], found[1], found[3]], [*truth, truth[0]])
+    assert math.isnan(found[2])
+    with pytest.raises(InputError, match="no question"):
+        verl.compute_score("demo", "A step.", "51", {"index": 3})
+
+
+def test_easyr1(target: str, truth: list[float]) -> None:
+    label = json.dumps({"question": EXAMPLE.question, "image": str(EXAMPLE.image), "answer": "51"})
+    texts = [*EXAMPLE.responses, LONG]
+    found = easyr1.compute_score([{"response": t, "response_length": 3, "ground_truth": label} for t in texts])
+    assert close([item["overall"] for item in found[:2]], truth)
+    assert math.isnan(found[2]["overall"])
+    with pytest.raises(InputError, match="no question"):
+        easyr1.compute_score([{"response": "A.", "response_length": 1, "ground_truth": "51"}])
+
+
+def test_openrlhf_function(target: str, truth: list[float]) -> None:
+    label = json.dumps({"question": EXAMPLE.question, "image": str(EXAMPLE.image)})
+    prompt = "<|im_start|>user\nFind it.<|im_end|>\n<|im_start|>assistant\n"
+    queries = [f"{prompt}{text}<|im_end|>" for text in EXAMPLE.responses]
+    found = openrlhf.reward_func(queries, [prompt] * 2, [label] * 2)
+    assert close(found["rewards"], truth)
+    assert found["scores"] == found["rewards"]
+    with pytest.raises(InputError, match="chat template"):
+        openrlhf.reward_func(queries, [prompt] * 2, ["51", "51"])
+    with pytest.raises(InputError, match="have no reward"):
+        openrlhf.reward_func([prompt + LONG], [prompt], [label])
+    with pytest.raises(InputError, match="begin with its prompt"):
+        openrlhf.reward_func(["other"], [prompt], [label])
+
+
+def test_slime(target: str, truth: list[float]) -> None:
+    context = {"question": EXAMPLE.question, "image": str(EXAMPLE.image)}
+    for metadata, label in ((context, "51"), ({}, json.dumps(context))):
+        samples = [SimpleNamespace(prompt="p", response=r, label=label, metadata=metadata) for r in EXAMPLE.responses]
+        assert close([asyncio.run(slime.reward_func(None, sample)) for sample in samples], truth)
+    with pytest.raises(InputError, match="no reward"):
+        asyncio.run(slime.reward_func(None, SimpleNamespace(prompt="p", response=LONG, label=None, metadata=context)))
+
+
+def test_ms_swift(target: str, truth: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against the published signature; tests/integrations/test_libraries.py has the library itself."""
+    for name in ("swift", "swift.rewards", "swift.rewards.prm"):
+        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+    monkeypatch.setattr(sys.modules["swift.rewards.prm"], "PRM", type("PRM", (), {}), raising=False)
+    from vprm.integrations.ms_swift import prm_class
+
+    question = {"role": "user", "content": EXAMPLE.question}
+    requests: list[Any] = [
+        {"messages": [question, {"role": "assistant", "content": text}], "images": [str(EXAMPLE.image)]}
+        for text in [*EXAMPLE.responses, LONG]
+    ]
+    part = [{"type": "image", "image": str(EXAMPLE.image)}, {"type": "text", "text": EXAMPLE.question}]
+    turns = [{"role": "user", "content": part}, {"role": "assistant", "content": EXAMPLE.responses[1]}]
+    requests.append(SimpleNamespace(messages=turns, images=[]))
+    found = prm_class(target)()(requests, ground_truths=["51"] * 4, request_config=None)
+    assert close([found[0], found[1], found[3]], [*truth, truth[1]])
+    assert math.isnan(found[2])
+
+
+def test_search_and_learn(target: str, demo_scorer: StepScorer) -> None:
+    questions = ["What is 1 + 2?", "What is 2 + 2?"]
+    outputs = [["It is 3.\n\nSo 3.", LONG], ["It is 4.", "It is 5.\n\nSo 5.\n\nYes."]]
+    found = StepPRM(target).score(questions, outputs)
+    for question, texts, scores in zip(questions, outputs, found, strict=True):
+        for candidate, steps in zip(demo_scorer.score(None, question, texts), scores, strict=True):
+            assert close(steps, candidate.step_scores) if candidate.error is None else math.isnan(steps[0])
+    assert [len(steps) for scores in found for steps in scores] == [2, 1, 1, 3]
+
+
+def test_vlmevalkit(target: str, demo_scorer: StepScorer) -> None:
+    texts = [EXAMPLE.responses[1], LONG, EXAMPLE.responses[0]]
+    best = [texts[2], texts[0], texts[1]]
+    exact = RewardModel(target, image_of=lambda question: EXAMPLE.image)
+    assert exact.select_best_response(None, EXAMPLE.question, texts) == best
+    (tiles,) = demo_scorer.tiles(EXAMPLE.image)
+    pixels = (tiles.transpose(0, 3, 1, 2) / 255 - np.array(MEAN)[:, None, None]) / np.array(STD)[:, None, None]
+    model = RewardModel(target)
+    found = model.select_best_response(None, EXAMPLE.question, texts, pixels.astype(np.float32), [len(tiles)])
+    assert found == best
+    with pytest.raises(InputError, match="adds up to"):
+        model.select_best_response(None, EXAMPLE.question, texts, pixels, [99])
+    with pytest.raises(InputError, match="no response can be scored"):
+        model.select_best_response(None, EXAMPLE.question, [LONG])
+
+
+def test_a_server_is_a_target_too(target: str, truth: list[float], demo_scorer: StepScorer) -> None:
+    """Through the client, whose results are those of a scorer."""
+    rewarder = opened("http://127.0.0.1:9")
+    assert type(rewarder.scorer).__name__ == "Client"
+    assert scoring.Rewarder(demo_scorer).rewards([Item(EXAMPLE.image, EXAMPLE.question, EXAMPLE.responses[0])]) == [
+        pytest.approx(truth[0], abs=TOLERANCE)
+    ]
+
+
+def test_options_reach_the_scorer(target: str, demo_scorer: StepScorer) -> None:
+    items = [Item(EXAMPLE.image, EXAMPLE.question, text) for text in EXAMPLE.responses]
+    found = opened(target, RewardOptions(aggregate="min", max_steps=2, max_tiles=1)).rewards(items)
+    limits: dict[str, Any] = {"aggregate": "min", "max_steps": 2, "max_tiles": 1}
+    assert close(found, demo_scorer.score(EXAMPLE.image, EXAMPLE.question, EXAMPLE.responses, **limits).scores)
+
+
+def test_a_target_that_is_not_named_or_not_there_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv(scoring.TARGET_VARIABLE, raising=False)
+    scoring.from_environment.cache_clear()
+    with pytest.raises(InputError, match="set VPRM_TARGET"):
+        verl.compute_score("demo", "A.", "51", {"question": "q"})
+    with pytest.raises((ValueError, MissingExtraError)):
+        opened(tmp_path / "none")
