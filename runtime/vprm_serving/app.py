@@ -61,4 +61,4 @@ def make_app(service: Service) -> ASGIApp:
 
     app = Starlette(routes=ROUTES, lifespan=lifespan)
     app.state.service = service
-    return Surroundings(app, read_api_keys(service.settings.api_key_file))
+    return Surroundings(app, read_api_keys(service.settings.api_key_file), service.settings.limits)

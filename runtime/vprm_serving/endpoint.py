@@ -51,5 +51,5 @@ class Endpoint:
                 LOGGER.error("request failed", exc_info=error, extra={"fields": {"request_id": scope.get("vprm.id")}})
             if isinstance(error, GoneError):
                 return
-            await discard_body(request)
+            await discard_body(request, service.settings.limits)
             await error_response(error)(scope, receive, send)

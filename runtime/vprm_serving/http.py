@@ -15,6 +15,7 @@ from vprm_runtime.images.load import NamedImage
 from vprm_runtime.options import ScoreOptions
 from vprm_serving.admission import Place
 from vprm_serving.service import Call, Service
+from vprm_serving.settings import Limits
 
 Value = TypeVar("Value")
 STATUS = {
@@ -84,9 +85,8 @@ async def read_body(request: Request, place: Place) -> bytes:
     return b"".join(chunks)
 
 
-async def discard_body(request: Request) -> None:
+async def discard_body(request: Request, limits: Limits) -> None:
     """Read the rest of a refused request's body and drop it, so that the refusal reaches its sender."""
-    limits = service_of(request).settings.limits
     size = 0
     try:
         async with asyncio.timeout(limits.body_timeout_s):

@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from vprm_runtime.errors import InputError, ServerError
 from vprm_serving.http import discard_body, error_response
 from vprm_serving.logs import log
+from vprm_serving.settings import Limits
 
 QUIET_PATHS = ("/healthz", "/readyz", "/metrics", "/v1/model")
 """What is asked all the time and logged at level debug."""
@@ -35,8 +36,8 @@ def read_api_keys(path: Path | None) -> tuple[bytes, ...]:
 class Surroundings:
     """An ASGI application around the whole server."""
 
-    def __init__(self, app: ASGIApp, api_keys: tuple[bytes, ...] = ()) -> None:
-        self._app, self._keys = app, api_keys
+    def __init__(self, app: ASGIApp, api_keys: tuple[bytes, ...], limits: Limits) -> None:
+        self._app, self._keys, self._limits = app, api_keys, limits
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, if it may pass."""
@@ -59,7 +60,7 @@ class Surroundings:
             if self._may_pass(scope["path"], headers):
                 await self._app(scope, receive, send_with_id)
             else:
-                await discard_body(Request(scope, receive))
+                await discard_body(Request(scope, receive), self._limits)
                 error = ServerError("a key is needed: send  Authorization: Bearer KEY", code="unauthorized")
                 await error_response(error)(scope, receive, send_with_id)
         finally:
