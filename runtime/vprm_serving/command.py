@@ -1,11 +1,12 @@
 """`vprm serve`: the command line of the server."""
 
 import argparse
+import os
 from pathlib import Path
-from typing import Any
 
 from vprm_runtime.cli.common import Subparsers, positive_int, resolve_bundle
 from vprm_runtime.errors import InputError
+from vprm_serving.settings import Limits, Settings
 
 
 def register(subparsers: Subparsers) -> None:
@@ -42,23 +43,50 @@ def register(subparsers: Subparsers) -> None:
         "--stall-s", type=float, default=10.0, metavar="S",
         help="unhealthy if one block takes longer, and three times the usual (default: 10)",
     )  # fmt: skip
+    parser.add_argument(
+        "--workers", type=positive_int, default=1, metavar="N",
+        help="processes, each with an engine of its own, prefixes divided among them (default: 1)",
+    )  # fmt: skip
+    parser.add_argument("--session-prefix", default="", help=argparse.SUPPRESS)
+    parser.add_argument("--parent", type=int, help=argparse.SUPPRESS)
     parser.set_defaults(run=run, extra="cpu,serve")
 
 
 def run(args: argparse.Namespace) -> int:
     """Serve until a signal. Returns the exit code."""
     from vprm_serving.logs import log_to_stderr
-    from vprm_serving.server import serve
+    from vprm_serving.server import serve, serve_with_workers
 
     settings = settings_of(args)
     log_to_stderr()
-    return serve(settings)
+    if settings.workers > 1:
+        return serve_with_workers(settings, worker_arguments(settings))
+    return serve(settings, args.session_prefix, args.parent)
 
 
-def settings_of(args: argparse.Namespace) -> Any:
+def worker_arguments(settings: Settings) -> list[str]:
+    """What each worker is started with: its share of cores, cache and queue."""
+    count = settings.workers
+    threads = settings.threads or max(1, (os.cpu_count() or 1) // count)
+    given = {
+        "--threads": threads,
+        "--cache-bytes": settings.cache_bytes // count,
+        "--max-queue-tokens": max(1, settings.limits.max_queue_tokens // count),
+        "--drain-s": settings.drain_s,
+        "--stall-s": settings.stall_s,
+        "--image-root": settings.image_root,
+        "--max-block-tokens": settings.max_block_tokens,
+    }
+    words = [str(settings.bundle)]
+    for device in settings.devices:
+        words += ["--device", device]
+    for name, value in given.items():
+        words += [] if value is None else [name, str(value)]
+    return words
+
+
+def settings_of(args: argparse.Namespace) -> Settings:
     """The settings that the arguments name. Raises InputError for what cannot work."""
-    from vprm_serving.settings import Limits, Settings
-
     if args.image_root is not None and not args.image_root.is_dir():
         raise InputError(f"the image root {args.image_root} is not a directory: give the one that holds the images")
     if args.drain_s < 0 or args.stall_s <= 0:
@@ -75,6 +103,7 @@ def settings_of(args: argparse.Namespace) -> Any:
         api_key_file=args.api_key_file,
         cache_bytes=args.cache_bytes,
         drain_s=args.drain_s,
+        workers=args.workers,
         stall_s=args.stall_s,
         limits=Limits(max_queue_tokens=args.max_queue_tokens),
     )

@@ -7,26 +7,41 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Protocol
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from vprm_serving.app import make_app
 from vprm_serving.logs import log
+from vprm_serving.middleware import Surroundings, read_api_keys
 from vprm_serving.service import Service
 from vprm_serving.settings import Settings
+from vprm_serving.workers import make_front
 
 BACKLOG = 2048
 KEEP_ALIVE_S = 75
 _POLL_S = 0.05
 
 
+class Drained(Protocol):
+    """What is told to take no more requests, and says how many it has."""
+
+    is_draining: bool
+
+    @property
+    def pending(self) -> int:
+        """Requests that are not answered."""
+        ...
+
+
 class DrainingServer(uvicorn.Server):
     """uvicorn's server, which on SIGTERM answers everything that it has accepted before it stops listening."""
 
-    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+    def __init__(self, config: uvicorn.Config, drained: Drained, drain_s: float) -> None:
         super().__init__(config)
-        self._service = service
+        self._drained, self._drain_s = drained, drain_s
         self._draining: asyncio.Task[None] | None = None
 
     @contextlib.contextmanager
@@ -49,24 +64,35 @@ class DrainingServer(uvicorn.Server):
             self.should_exit = self.force_exit = True
 
     async def _drain(self, name: str) -> None:
-        service = self._service
-        service.is_draining = True
-        log("draining", signal=name, requests=service.admission.requests)
-        until = time.monotonic() + service.settings.drain_s
-        while service.admission.requests and time.monotonic() < until:
+        self._drained.is_draining = True
+        log("draining", signal=name, requests=self._drained.pending)
+        until = time.monotonic() + self._drain_s
+        while self._drained.pending and time.monotonic() < until:
             await asyncio.sleep(_POLL_S)
-        log("drained", requests=service.admission.requests)
+        log("drained", requests=self._drained.pending)
         self.should_exit = True
-        if service.admission.requests:
+        if self._drained.pending:
             self.force_exit = True
 
 
-def serve(settings: Settings) -> int:
-    """Open the bundle and serve until a signal. Returns the exit code."""
+def serve(settings: Settings, session_prefix: str = "", parent: int | None = None) -> int:
+    """Open the bundle and serve until a signal, or until the process `parent` is gone. Returns the exit code."""
+    service = Service(settings, id_prefix=session_prefix)
+    service.parent = parent
+    return _run(make_app(service), service, settings, service.scorers[0].engine.description)
+
+
+def serve_with_workers(settings: Settings, arguments: Sequence[str]) -> int:
+    """Serve from several processes, each started with `arguments`. Returns the exit code."""
+    app, front = make_front(settings, arguments)
+    keys = read_api_keys(settings.api_key_file)
+    return _run(Surroundings(app, keys, settings.limits), front, settings, f"{settings.workers} workers")
+
+
+def _run(app: ASGIApp, drained: Drained, settings: Settings, engine: str) -> int:
     raise_file_limit()
-    service = Service(settings)
     config = uvicorn.Config(
-        make_app(service),
+        app,
         host=settings.host,
         port=settings.port,
         uds=None if settings.uds is None else str(settings.uds),
@@ -78,9 +104,9 @@ def serve(settings: Settings) -> int:
         lifespan="on",
         server_header=False,
     )
-    server = DrainingServer(config, service)
+    server = DrainingServer(config, drained, settings.drain_s)
     where = f"unix:{settings.uds}" if settings.uds else f"http://{settings.host}:{settings.port}"
-    log("listening", address=where, engine=service.scorers[0].engine.description, pid=os.getpid())
+    log("listening", address=where, engine=engine, pid=os.getpid())
     server.run()
     sys.stderr.flush()
     return 0 if server.started else 1

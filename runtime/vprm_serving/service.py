@@ -7,6 +7,7 @@ Used from one event loop.
 
 import asyncio
 import os
+import signal
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -79,6 +80,8 @@ class Service:
         self.metrics = self._metrics()
         self.is_draining = False
         self.is_ready = False
+        self.parent: int | None = None
+        """The process without which this one must not live on."""
 
     # ---- life
 
@@ -97,6 +100,8 @@ class Service:
         """Close what has expired, until cancelled."""
         while True:
             await asyncio.sleep(HOUSEKEEPING_S)
+            if self.parent is not None and os.getppid() != self.parent:
+                os.kill(os.getpid(), signal.SIGTERM)
             self.uploads.expire()
             for old in self.sessions.expired():
                 await self.close_session(old)
@@ -108,6 +113,11 @@ class Service:
             scheduler.stop()
         self._preparing.shutdown(wait=False, cancel_futures=True)
         self._decoding.shutdown(wait=False, cancel_futures=True)
+
+    @property
+    def pending(self) -> int:
+        """Requests that are not answered."""
+        return self.admission.requests
 
     def tokens_per_s(self) -> float | None:
         """What all engines together have done so far."""
