@@ -1,0 +1,80 @@
+"""What operators copy from the docs: the dashboard, the unit and the container file agree with the server."""
+
+from __future__ import annotations
+
+import argparse
+import configparser
+import json
+import re
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from tests.serving.conftest import RunningServer
+
+from vprm_runtime.cli.main import build_parser
+from vprm_serving import metrics
+
+DOCS = Path(__file__).parents[2] / "docs"
+NAME = re.compile(r"\b(vprm_[a-z0-9_]+|process_[a-z_]+)\b")
+
+
+def exported(server: RunningServer) -> set[str]:
+    """Names of all samples, and of metrics without samples yet."""
+    server.score({"question": "Which?", "responses": ["One."]})
+    server.score({"question": "", "responses": ["One."]})
+    lines = server.http.get("/metrics").text.splitlines()
+    return {re.split(r"[{ ]", line)[0] for line in lines if not line.startswith("#")}
+
+
+def test_the_dashboard_asks_for_metrics_that_exist(server: RunningServer) -> None:
+    dashboard = json.loads((DOCS / "serving" / "grafana-dashboard.json").read_text("utf-8"))
+    asked = {
+        name for panel in dashboard["panels"] for target in panel["targets"] for name in NAME.findall(target["expr"])
+    }
+    assert len(asked) > 10
+    assert asked <= exported(server)
+
+
+def test_every_metric_is_in_the_table(server: RunningServer) -> None:
+    described = set(re.findall(r"\| (vprm_\w+)", metrics.__doc__ or ""))
+    names = {name for name in exported(server) if not name.endswith("_created")}
+    families = {re.sub(r"_(bucket|sum|count)$", "", name) for name in names}
+    ours = {name for name in families if name.startswith("vprm_")}
+    assert ours == described
+
+
+def options_of_serve() -> set[str]:
+    for action in build_parser("serve")._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            return {option for one in action.choices["serve"]._actions for option in one.option_strings}
+    raise AssertionError("no serve")
+
+
+def test_the_unit_starts_the_server_as_it_is() -> None:
+    unit = configparser.ConfigParser(strict=False, interpolation=None)
+    unit.optionxform = str  # type: ignore[assignment,method-assign]
+    unit.read(DOCS / "serving" / "vprm.service")
+    words = shlex.split(unit["Service"]["ExecStart"])
+    assert {word for word in words if word.startswith("--")} <= options_of_serve()
+    assert int(unit["Service"]["TimeoutStopSec"]) > int(words[words.index("--drain-s") + 1])
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")
+def test_systemd_accepts_the_unit() -> None:
+    done = subprocess.run(
+        ["systemd-analyze", "verify", str(DOCS / "serving" / "vprm.service")], capture_output=True, text=True
+    )
+    complaints = [line for line in done.stderr.splitlines() if "vprm.service" in line and "not executable" not in line]
+    assert complaints == []
+
+
+def test_the_container_file_names_what_exists() -> None:
+    text = (DOCS / "serving" / "Dockerfile").read_text("utf-8")
+    instructions = {line.split()[0] for line in text.splitlines() if re.match(r"[A-Z]+ ", line)}
+    assert instructions <= {"FROM", "RUN", "COPY", "USER", "EXPOSE", "STOPSIGNAL", "HEALTHCHECK", "ENTRYPOINT", "CMD"}
+    entry = json.loads(re.search(r"^ENTRYPOINT (.*)$", text, re.M)[1])  # type: ignore[index]
+    assert {word for word in entry if word.startswith("--")} <= options_of_serve()
+    assert (DOCS.parent / "constraints.txt").exists()
