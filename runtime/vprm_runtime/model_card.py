@@ -5,6 +5,7 @@ from typing import Literal, overload
 
 from vprm_runtime.errors import InputError
 from vprm_runtime.images.load import ImageInput
+from vprm_runtime.inputs import list_of
 from vprm_runtime.options import MODEL_CARD_MAX_STEPS
 from vprm_runtime.prompt.builder import Response
 from vprm_runtime.scorer import StepScorer
@@ -65,9 +66,10 @@ def select_best_response(
         InputError: a response or the question cannot be scored.
         EngineError: the engine failed.
     """
-    result = scorer.score(images, question, response_list, max_steps=max_steps)
+    given = list_of(response_list, "response_list")
+    result = scorer.score(images, question, given, max_steps=max_steps)
     for candidate in result.candidates:
         if candidate.error is not None:
             raise InputError(f"response {candidate.index} cannot be ranked: {candidate.error}")
-    pairs = [(response_list[index], result.candidates[index].score or 0.0) for index in result.ranking]
+    pairs = [(given[index], result.candidates[index].score or 0.0) for index in result.ranking]
     return pairs if return_scores else [response for response, _ in pairs]

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vprm_runtime import InputError, StepScorer
+from vprm_runtime import InputError, StepScorer, select_best_response
+from vprm_runtime.datasets.row import row_from_record
 from vprm_runtime.inputs import images_of, list_of
 
 TEXTS = ["It is 3.\n\nSo 9.", "It is 4."]
@@ -196,6 +197,32 @@ def test_records_and_triples_of_data_frames(scorer: StepScorer, picture: Callabl
         np.testing.assert_allclose(result.scores, expected.scores, atol=1e-6)  # packed with other rows
     (bad,) = scorer.score_many([(image, None, np.array(TEXTS))])  # type: ignore[list-item]
     assert ["question must be text" in (candidate.error or "") for candidate in bad] == [True, True]
+
+
+def test_the_model_cards_call_takes_them_too(scorer: StepScorer) -> None:
+    expected = select_best_response(scorer, "How much?", TEXTS, return_scores=True)
+    for given in (np.array(TEXTS), tuple(TEXTS), (text for text in TEXTS), pyarrow.array(TEXTS)):
+        assert select_best_response(scorer, "How much?", given, return_scores=True) == expected  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"k" * 5000: 1, "question": "Q"},
+        {f"key{number}": 1 for number in range(2000)},
+        {"question": "Q", "responses": ["r"], "image" + "_figure" * 900: "x.png"},
+        {"question": "Q", "responses": ["r"], "image": "a.png", "image_path": "b" * 9000},
+        {"question": "Q", "responses": ["r"], "image": "data:image/png;base64," + "?" * 90_000},
+        {"question": "Q", "responses": ["r"], "image": "https://example.org/" + "x" * 90_000},
+        {"question": "Q", "responses": ["r"], "id": [1] * 9000},
+    ],
+    ids=lambda record: str(record)[:30],
+)
+def test_messages_about_rows_are_one_short_line(record: dict[str, Any]) -> None:
+    with pytest.raises(InputError) as caught:
+        row_from_record(record, 0, Path("images"))
+    assert len(str(caught.value)) < 600
+    assert "\n" not in str(caught.value)
 
 
 def test_lists_and_images_by_name() -> None:

@@ -27,7 +27,7 @@ from typing import Any, cast
 from vprm_runtime.datasets.row_images import RowImage, images_of, is_image_key
 from vprm_runtime.datasets.row_keys import KNOWN_KEYS, LIMITS
 from vprm_runtime.datasets.row_labels import checked_labels, step_labels, verdicts
-from vprm_runtime.errors import InputError
+from vprm_runtime.errors import InputError, quoted
 from vprm_runtime.options import ScoreOptions
 from vprm_runtime.prompt.builder import Response
 
@@ -146,7 +146,7 @@ def _content(record: Record) -> _Content:
             return reader(record)
     known = "; ".join(", ".join(keys) for keys, _ in _KINDS)
     found = ", ".join(str(key) for key, value in record.items() if value is not None) or "none"
-    raise InputError(f"the row's keys ({found}) are of no known kind: give one of these sets: {known}")
+    raise InputError(f"the row's keys ({quoted(found)}) are of no known kind: give one of these sets: {known}")
 
 
 def _rows_content(record: Record) -> _Content:

@@ -84,7 +84,9 @@ def _one_of(found: dict[str, list[Any]]) -> dict[str, list[Any]]:
         kept = decoded or {next(iter(found)): others[0]}
         if len(others[0]) == len(next(iter(kept.values()))):
             return kept
-    raise InputError(f"images stand under {' and '.join(found)}, and differ: keep the one that the question is about")
+    raise InputError(
+        f"images stand under {quoted(' and '.join(found))}, and differ: keep the one that the question is about"
+    )
 
 
 def _items(value: object) -> Sequence[Any]:
@@ -111,8 +113,8 @@ def _check_no_image(key: str, value: object, has_images: bool) -> None:
     suggests = texts and _SUGGESTIVE.search(name) is not None and _ABOUT.search(name) is None
     if holds or (not has_images and (names or suggests)):
         raise InputError(
-            f"{key} looks like an image, and images are read from image, images, image_path, image_1 and their like: "
-            "rename the key to image, or leave it out if it is not what the question is about"
+            f"{quoted(key, 60)} looks like an image, and images are read from image, images, image_path, image_1 "
+            "and their like: rename the key to image, or leave it out if it is not what the question is about"
         )
 
 
