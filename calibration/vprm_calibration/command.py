@@ -3,10 +3,8 @@
 import argparse
 from pathlib import Path
 
-from rich.markup import escape
-
 from vprm_runtime.bundle.manifest import TARGETS
-from vprm_runtime.cli.common import Subparsers, positive_int, print_json, resolve_bundle, stderr_console
+from vprm_runtime.cli.common import Subparsers, phase_progress, positive_int, print_json, resolve_bundle, stderr_console
 
 _QUANTISED = ("int8", "w8", "w4", "fp8")
 
@@ -47,8 +45,6 @@ def register(subparsers: Subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Calibrate. Returns the exit code."""
-    from rich.progress import Progress
-
     from vprm_calibration.calibrate import CalibrationOptions, calibrate
     from vprm_calibration.sequences import SequenceLimits
     from vprm_export.temporary_bundle import as_bundle
@@ -57,14 +53,7 @@ def run(args: argparse.Namespace) -> int:
     options = CalibrationOptions(
         limits, tuple(args.sensitivity), args.target, args.sensitivity_rows, args.image_root, args.device
     )
-    with as_bundle(resolve_bundle(args.model)) as bundle, Progress(console=stderr_console(), transient=True) as bar:
-        tasks: dict[str, object] = {}
-
-        def advance(what: str, done: int, total: int) -> None:
-            if what not in tasks:
-                tasks[what] = bar.add_task(what, total=total)
-            bar.update(tasks[what], completed=done, total=total)  # type: ignore[arg-type]
-
+    with as_bundle(resolve_bundle(args.model)) as bundle, phase_progress("calibrating") as advance:
         calibration = calibrate(bundle, args.data or _demo_rows(args.max_rows), args.output, options, advance)
     left_out = calibration.provenance["left_out"]
     if left_out:
@@ -80,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
                 "provenance": dict(calibration.provenance),
             }
         )
-    stderr_console().print(f"wrote {escape(str(args.output))}", highlight=False)
+    stderr_console().print(f"wrote {args.output}", highlight=False, markup=False, soft_wrap=True)
     return 0
 
 

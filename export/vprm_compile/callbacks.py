@@ -5,6 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
+from vprm_runtime.cli.signals import INTERRUPTION
+
 
 @dataclass
 class BuildLog:
@@ -48,7 +50,7 @@ def progress_monitor(trt: Any, report: Callable[[str, int, int], None]) -> Any:
 
         def step_complete(self, phase_name: str, step: int) -> bool:
             report(phase_name, step + 1, self._steps.get(phase_name, step + 1))
-            return True
+            return not INTERRUPTION.came  # the library swallows an exception, and builds on
 
         def phase_finish(self, phase_name: str) -> None:
             total = self._steps.pop(phase_name, 1)
@@ -80,7 +82,17 @@ def stream_writer(trt: Any, file: BinaryIO) -> Any:
 
 
 def compiled_into(builder: Any, network: Any, config: Any, writer: Any) -> bool:
-    """Compile a network into a writer: as a stream if this TensorRT can, else at once. False if it failed."""
+    """Compile a network into a writer: as a stream if this TensorRT can, else at once. False if it failed.
+
+    Raises KeyboardInterrupt if Ctrl-C was pressed meanwhile.
+    """
+    is_compiled = _compiled_into(builder, network, config, writer)
+    if INTERRUPTION.came:
+        raise KeyboardInterrupt
+    return is_compiled
+
+
+def _compiled_into(builder: Any, network: Any, config: Any, writer: Any) -> bool:
     if hasattr(builder, "build_serialized_network_to_stream"):
         return bool(builder.build_serialized_network_to_stream(network, config, writer))
     plan = builder.build_serialized_network(network, config)

@@ -1,17 +1,19 @@
 """`vprm build`: a bundle's graphs become TensorRT engines in the bundle."""
 
 import argparse
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
-
-from rich.markup import escape
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from vprm_runtime.bundle.bundle import Bundle
-from vprm_runtime.cli.common import Subparsers, positive_int, print_json, resolve_bundle, stderr_console
+from vprm_runtime.cli.common import (
+    Subparsers,
+    byte_progress,
+    phase_progress,
+    positive_int,
+    print_json,
+    resolve_bundle,
+    stderr_console,
+)
 from vprm_runtime.engines.cuda.tensorrt.describe import engine_lines
 from vprm_runtime.engines.cuda.tensorrt.engine_file import LIBRARIES
 
@@ -46,24 +48,15 @@ def run(args: argparse.Namespace) -> int:
     from vprm_compile.build import BuildOptions, build_engines
 
     bundle = Bundle.open(resolve_bundle(args.bundle))
-    with phase_progress("checking the bundle's files"):
-        bundle.verify()  # weights are copied into an engine, whose own hashes say nothing about them
+    with byte_progress("checking the bundle's files") as checked:
+        bundle.verify(checked)  # weights are copied into an engine, whose own hashes say nothing about them
     built = []
     for sm in args.sm or [None]:
         with phase_progress("building") as progress:
             built.append(build_engines(bundle, BuildOptions(args.engine, sm, args.profile, args.weights), progress))
         if not args.json:
             for line in engine_lines(built[-1]):
-                stderr_console().print(escape(line), highlight=False, soft_wrap=True)
+                stderr_console().print(line, markup=False, highlight=False, soft_wrap=True)
     if args.json:
         print_json({"bundle": str(bundle.path), "engines": [asdict(info) for info in built]})
     return int(any(graph.check.problems for info in built for graph in (info.vision, info.llm)))
-
-
-@contextmanager
-def phase_progress(label: str) -> Iterator[Any]:
-    """A progress bar on stderr; yields a function of (phase, steps done, steps in all)."""
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=stderr_console(), transient=True) as bar:
-        task = bar.add_task(label, total=None)
-        yield lambda phase, done, total: bar.update(task, description=f"{label} {phase}", completed=done, total=total)

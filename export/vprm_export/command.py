@@ -4,7 +4,6 @@ import argparse
 import shlex
 from pathlib import Path
 
-from rich.markup import escape
 from rich.text import Text
 
 from vprm_runtime import native
@@ -62,14 +61,16 @@ def run(args: argparse.Namespace) -> int:
         precision, args.vision_precision, system_message, args.score_rule, target, args.calibration, args.keep_high,
         args.allow_nonfinite,
     )  # fmt: skip
-    checkpoint = local_checkpoint(args.checkpoint, lambda line: stderr_console().print(escape(line), highlight=False))
+    checkpoint = local_checkpoint(
+        args.checkpoint, lambda line: stderr_console().print(line, highlight=False, markup=False, soft_wrap=True)
+    )
     with byte_progress("exporting") as progress:
         manifest = export_bundle(checkpoint, args.bundle, options, progress)
     print_readings(manifest)
-    stderr_console().print(f"wrote {escape(str(args.bundle))}", highlight=False)
+    stderr_console().print(f"wrote {args.bundle}", highlight=False, markup=False, soft_wrap=True)
     if args.precision is None:
         for line in _about_default(precision, checkpoint):
-            stderr_console().print(escape(line), highlight=False, soft_wrap=True)
+            stderr_console().print(line, highlight=False, markup=False, soft_wrap=True)
     return 0
 
 

@@ -11,7 +11,6 @@ The names are those of `vprm_runtime`, and the clients. They are loaded on first
 nothing.
 """
 
-from importlib.metadata import version as _version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -19,11 +18,16 @@ if TYPE_CHECKING:
     from vprm_client import Client as Client
     from vprm_runtime import *  # noqa: F403
 
-__version__ = _version("vprm")
+    __version__: str
+
 _CLIENTS = ("AsyncClient", "Client")
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("vprm")
     import vprm_runtime
 
     if name == "__all__":

@@ -42,6 +42,7 @@ from vprm_runtime.session import Session
 if TYPE_CHECKING:
     from vprm_runtime.datasets.requests import Request, RequestLike
 
+MAX_THREADS = 1024  # far above any machine: a guard against typing errors
 Images = ImageInput | Sequence[ImageInput] | None
 
 _LOG = logging.getLogger("vprm")
@@ -91,8 +92,8 @@ class StepScorer:
             EngineError: the engine's library cannot open the graphs.
             MissingExtraError: the engine's library is not installed.
         """
-        if threads is not None and threads < 1:
-            raise InputError(f"threads must be at least 1, got {threads}: leave it out for all cores")
+        if threads is not None and not 1 <= threads <= MAX_THREADS:
+            raise InputError(f"threads must be at least 1 and at most {MAX_THREADS}, got {threads}")
         opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle or demo_hook("bundle")())
         manifest = opened.manifest
         tokenizer = TextTokenizer(

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vprm_runtime.cli.common import (
     DEVICE_HELP,
+    RowBar,
     Subparsers,
     check_output_file,
     positive_int,
     print_json,
     resolve_bundle,
     stderr_console,
+    stdout_console,
 )
 from vprm_runtime.execution.aggregate import AGGREGATES
 from vprm_runtime.options import MODEL_CARD_MAX_STEPS
@@ -117,8 +117,8 @@ def run_process(args: argparse.Namespace) -> int:
     check_output_file(args.html)
     scorer = _open_scorer(args)
     data = DataFile(args.data or held_out_rows(args.demo_rows), args.image_root)
-    with _progress("scoring steps") as progress:
-        scored = score_rows(scorer, data, ScoreOptions(max_tiles=args.max_tiles), args.scores, progress)
+    with RowBar("scoring steps") as bar:
+        scored = score_rows(scorer, data, ScoreOptions(max_tiles=args.max_tiles), args.scores, bar.advance)
     bench = evaluate_process(scored, options)
     samples, _ = labelled_samples(scored.rows)
     context = _context(args, scorer, data)
@@ -140,10 +140,10 @@ def run_best_of_n(args: argparse.Namespace) -> int:
     scorer = _open_scorer(args)
     data = DataFile(args.data or best_of_n_rows(args.demo_rows), args.image_root)
     outcome_scores = args.scores and args.scores.with_name(f"{args.scores.stem}.outcome{args.scores.suffix}")
-    with _progress("scoring steps") as progress:
-        stepwise = score_rows(scorer, data, ScoreOptions(args.max_steps, args.max_tiles), args.scores, progress)
-    with _progress("scoring whole responses") as progress:
-        outcome = score_rows(scorer, data, ScoreOptions(1, args.max_tiles), outcome_scores, progress)
+    with RowBar("scoring steps") as bar:
+        stepwise = score_rows(scorer, data, ScoreOptions(args.max_steps, args.max_tiles), args.scores, bar.advance)
+    with RowBar("scoring whole responses") as bar:
+        outcome = score_rows(scorer, data, ScoreOptions(1, args.max_tiles), outcome_scores, bar.advance)
     questions, left_out = questions_from_scored(stepwise, outcome, judge)
     bench = evaluate_best_of_n(questions, left_out, judge, args.aggregate, args.bootstrap)
     context = _context(args, scorer, data)
@@ -185,11 +185,10 @@ def _finish(args: argparse.Namespace, document: dict[str, Any], page: Page) -> i
 
 def _print_page(page: Page) -> None:
     """The page's tables, for a terminal."""
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    console = Console()
+    console = stdout_console()
     console.print(Text(page.title, "bold"), Text(page.subtitle, "dim"), sep="\n")
     for table in page.tables:
         shown = Table(title=Text(table.title), title_justify="left", show_edge=False)
@@ -201,20 +200,3 @@ def _print_page(page: Page) -> None:
         console.print(shown)
         if table.note:
             console.print(Text(table.note, "dim"))
-
-
-@contextmanager
-def _progress(label: str) -> Iterator[Callable[[int, int | None, int], None]]:
-    """A bar on stderr with rate, time left and errors; gone when done."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"))
-    more = (TimeRemainingColumn(), TextColumn("{task.fields[errors]} errors"))
-    with Progress(*columns, *more, console=stderr_console(), transient=True) as bar:
-        task = bar.add_task(label, total=None, errors=0, rate="")
-
-        def advance(done: int, total: int | None, errors: int) -> None:
-            speed = bar.tasks[0].speed
-            bar.update(task, completed=done, total=total, errors=errors, rate=f"{speed:.1f} rows/s" if speed else "")
-
-        yield advance

@@ -15,14 +15,13 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
 import vprm_demo
 from vprm_benchmarks.evaluation.metrics import Steps, auc, counts
 from vprm_runtime import StepScorer
-from vprm_runtime.cli.common import print_json, resolve_bundle, stderr_console
+from vprm_runtime.cli.common import print_json, resolve_bundle, stderr_console, stdout_console
 from vprm_runtime.images.load import load_image
 
 THRESHOLD = 0.5
@@ -109,5 +108,5 @@ def run(args: argparse.Namespace) -> int:
         parts = value.items() if isinstance(value, dict) else [("", value)]
         for part, number in parts:
             table.add_row(f"{name} {part}".strip(), f"{number:.3f}")
-    Console().print(table)
+    stdout_console().print(table)
     return 0

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
 from rich.markup import escape
 
 from vprm_runtime import InputError
@@ -20,6 +19,7 @@ from vprm_runtime.cli.common import (
     print_json,
     resolve_bundle,
     stderr_console,
+    stdout_console,
 )
 from vprm_runtime.cli.text_argument import text_argument
 
@@ -75,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json(report.to_json())
     else:
-        console = Console()
+        console = stdout_console()
         console.print(table_from_report(report))
         console.print(_verdict(report))
     for row in report.not_comparable:

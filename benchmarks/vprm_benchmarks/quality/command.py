@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING
 
 from vprm_runtime.cli.common import (
     DEVICE_HELP,
+    RowBar,
     Subparsers,
     check_output_file,
     positive_int,
     print_json,
     resolve_bundle,
     stderr_console,
+    stdout_console,
 )
 
 if TYPE_CHECKING:
@@ -61,9 +63,7 @@ def register(subparsers: Subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Compare. Returns 1 if a figure is beyond the budget."""
-    from rich.console import Console
     from rich.markup import escape
-    from rich.progress import Progress
     from rich.table import Table
 
     from vprm_benchmarks.quality.api import QualityOptions, measure_quality
@@ -75,13 +75,12 @@ def run(args: argparse.Namespace) -> int:
         data, args.max_rows, _budget(args, bundle), args.threads, args.emulate,
         args.image_root, args.device, args.against_device,
     )  # fmt: skip
-    with Progress(console=stderr_console(), transient=True) as bar:
-        task = bar.add_task("comparing", total=None)
+    with RowBar("comparing") as bar:
         reports = measure_quality(
             {bundle.name: bundle},
             args.against,
             options,
-            lambda done, total: bar.update(task, completed=done, total=total),
+            bar.advance,
         )
     report = reports[bundle.name]
     if report.left_out:
@@ -98,8 +97,8 @@ def run(args: argparse.Namespace) -> int:
         )
         for line in report.lines():
             table.add_row(*line)
-        Console().print(table)
-        Console().print("within the budget" if report.passed else "beyond the budget", highlight=False)
+        stdout_console().print(table)
+        stdout_console().print("within the budget" if report.passed else "beyond the budget", highlight=False)
     return 0 if report.passed else 1
 
 

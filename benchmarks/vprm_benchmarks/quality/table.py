@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from rich.progress import Progress
-
 from vprm_benchmarks.quality.api import QualityOptions, measure_quality
 from vprm_benchmarks.quality.outliers import plant_outliers
 from vprm_benchmarks.quality.peers import (
@@ -33,7 +31,7 @@ from vprm_export import ExportOptions, export_bundle
 from vprm_runtime import native
 from vprm_runtime.bundle.bundle import Bundle
 from vprm_runtime.bundle.manifest import Precision, Target
-from vprm_runtime.cli.common import print_json, stderr_console
+from vprm_runtime.cli.common import RowBar, print_json
 from vprm_runtime.datasets import open_rows
 
 
@@ -89,13 +87,12 @@ def run(args: argparse.Namespace) -> int:
         names = args.only or usable + peers
         bundles = make_bundles(checkpoint, work, calibration_rows(args.calibration_rows), args.calibration_rows, names)
         data = (held_out_rows(args.rows), *((best_of_n_rows(args.best_of_n),) if args.best_of_n else ()))
-        with Progress(console=stderr_console(), transient=True) as bar:
-            task = bar.add_task("comparing", total=None)
+        with RowBar("comparing") as bar:
             reports = measure_quality(
                 {name: bundles[name] for name in names},
                 bundles["fp32"],
                 QualityOptions(data, threads=args.threads),
-                lambda done, total: bar.update(task, completed=done, total=total),
+                bar.advance,
             )
         sizes = {name: llm_bytes(path) for name, path in bundles.items()}
     if args.json:

@@ -8,10 +8,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.markup import escape
 
-from vprm_runtime.cli.common import Subparsers, check_output_file, positive_int, print_json, stderr_console
+from vprm_runtime.cli.common import (
+    Subparsers,
+    check_output_file,
+    positive_int,
+    print_json,
+    stderr_console,
+    stdout_console,
+)
 from vprm_runtime.errors import InputError
 
 if TYPE_CHECKING:
@@ -67,7 +73,7 @@ def _run(args: argparse.Namespace, run: Callable[[argparse.Namespace, Say], Repo
     if args.json:
         print_json(report.to_json())
     else:
-        Console().print(report.tables())
+        stdout_console().print(report.tables())
     return 0
 
 

@@ -3,7 +3,9 @@
 import hashlib
 import re
 import shlex
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from vprm_runtime.bundle.limits import MAX_MANIFEST_BYTES, check_limits
@@ -85,22 +87,30 @@ class Bundle:
                     "the copy is incomplete or damaged; copy or export it again"
                 )
 
-    def verify(self) -> None:
+    def verify(self, progress: Callable[[int, int], None] = lambda done, total: None) -> None:
         """Check every byte: the manifest against its own hash, every file against the manifest.
 
-        Raises BundleError naming the files that differ.
+        `progress` gets the bytes done and in all. Raises BundleError naming the files that differ.
         """
         try:
             check_text(_read_manifest(self.path / MANIFEST_NAME))
         except BundleError as error:
             error.add_note(f"(bundle {self.path})")
             raise
-        damaged = [name for name, info in self.manifest.files.items() if file_info(self.path / name) != info]
+        total, before, damaged = sum(info.size_bytes for info in self.manifest.files.values()), 0, []
+        for name, info in self.manifest.files.items():
+            if file_info(self.path / name, partial(_advance, progress, before, total)) != info:
+                damaged.append(name)
+            before += info.size_bytes
         if damaged:
             raise BundleError(
                 f"sha256 differs from the manifest for {', '.join(damaged)}: the bundle at {self.path} is damaged; "
                 "copy or export it again"
             )
+
+
+def _advance(progress: Callable[[int, int], None], before: int, total: int, done: int) -> None:
+    progress(before + done, total)
 
 
 def _read_manifest(path: Path) -> bytes:
@@ -135,11 +145,12 @@ def _why_no_manifest(directory: Path) -> str:
     return f"{directory} has no {MANIFEST_NAME}: it is not a bundle; make one:  vprm optimize CHECKPOINT BUNDLE"
 
 
-def file_info(path: Path) -> FileInfo:
-    """Size and sha256 of a file, read in chunks."""
+def file_info(path: Path, progress: Callable[[int], None] = lambda done: None) -> FileInfo:
+    """Size and sha256 of a file, read in chunks; `progress` gets the bytes done."""
     digest, size = hashlib.sha256(), 0
     with open_regular(path) as file:
         while chunk := file.read(_HASH_CHUNK_BYTES):
             digest.update(chunk)
             size += len(chunk)
+            progress(size)
     return FileInfo(size, digest.hexdigest())

@@ -1,36 +1,26 @@
 """What subcommands share: the default bundle, output discipline (JSON on stdout, everything else on stderr)."""
 
 import argparse
-import json
 import os
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
 from vprm_runtime.bundle.bundle import is_checkpoint
+from vprm_runtime.cli.console import print_json as print_json
+from vprm_runtime.cli.console import stderr_console as stderr_console
+from vprm_runtime.cli.console import stdout_console as stdout_console
+from vprm_runtime.cli.progress import RowBar as RowBar
+from vprm_runtime.cli.progress import byte_progress as byte_progress
+from vprm_runtime.cli.progress import phase_progress as phase_progress
 from vprm_runtime.demo import demo_hook
-from vprm_runtime.errors import InputError, MissingExtraError
+from vprm_runtime.errors import InputError, MissingExtraError, quoted
 
 NOTHING_SCORED = 3  # exit code: rows or responses were read and not one could be scored
+_MAX_INT = (1 << 31) - 1
 Subparsers = Any  # argparse's own type is private
 DEVICE_HELP = "auto, cpu, openvino, cuda, tensorrt or tensorrt-rtx; cuda:1 is the second GPU (default: auto)"
-
-
-def stderr_console() -> Console:
-    """For logs and progress."""
-    return Console(stderr=True, emoji=False)
-
-
-def print_json(document: object) -> None:
-    """The one JSON document of a `--json` run, on stdout."""
-    json.dump(document, sys.stdout, ensure_ascii=False, indent=2, allow_nan=False)
-    sys.stdout.write("\n")
 
 
 def resolve_bundle(bundle: Path | None) -> Path:
@@ -39,40 +29,6 @@ def resolve_bundle(bundle: Path | None) -> Path:
         return bundle
     path: Path = demo_hook("bundle")()
     return path
-
-
-@contextmanager
-def byte_progress(label: str) -> Iterator[Any]:
-    """A progress bar on stderr; yields a function of (bytes done, bytes in all)."""
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=stderr_console(), transient=True) as bar:
-        task = bar.add_task(label, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
-
-
-class RowBar:
-    """Progress over rows on stderr: rate, time left, errors. A context manager."""
-
-    def __init__(self, label: str) -> None:
-        columns = (
-            TextColumn(label), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"),
-            TimeRemainingColumn(), TextColumn("{task.fields[errors]} errors"),
-        )  # fmt: skip
-        self._bar = Progress(*columns, console=stderr_console(), transient=True)
-        self._task = self._bar.add_task("", total=None, errors=0, rate="")
-
-    def advance(self, done: int, total: int | None, errors: int) -> None:
-        """Show that so many rows are done."""
-        speed = self._bar.tasks[0].speed
-        rate = f"{speed:.1f} rows/s" if speed else ""
-        self._bar.update(self._task, completed=done, total=total, errors=errors, rate=rate)
-
-    def __enter__(self) -> "RowBar":
-        self._bar.start()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._bar.stop()
 
 
 def optimised_bundle(checkpoint: Path | None) -> Path | None:
@@ -105,6 +61,6 @@ def positive_int(text: str) -> int:
         value = int(text)
     except ValueError:
         value = 0
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not an integer of at least 1")
+    if not 1 <= value <= _MAX_INT:
+        raise argparse.ArgumentTypeError(f"{quoted(repr(text))} is not an integer of at least 1 and below 2^31")
     return value

@@ -3,11 +3,10 @@
 import argparse
 from dataclasses import asdict
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from vprm_runtime.cli.common import Subparsers, print_json
+from vprm_runtime.cli.common import Subparsers, print_json, stdout_console
 from vprm_runtime.diagnosis import Diagnosis, diagnose
 
 _STYLES = {"ok": "green", "note": "default", "missing": "yellow", "broken": "bold red"}
@@ -37,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _print(found: Diagnosis) -> None:
-    console = Console(highlight=False)
+    console = stdout_console(highlight=False)
     table = Table(show_header=False, show_edge=False, box=None, padding=(0, 2, 0, 0))
     table.add_column(no_wrap=True)
     table.add_column(no_wrap=True)

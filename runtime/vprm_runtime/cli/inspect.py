@@ -6,14 +6,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from vprm_runtime import native
 from vprm_runtime.bundle.bundle import Bundle
 from vprm_runtime.bundle.manifest import Manifest
-from vprm_runtime.cli.common import Subparsers, print_json, resolve_bundle
+from vprm_runtime.cli.common import Subparsers, byte_progress, print_json, resolve_bundle, stdout_console
 from vprm_runtime.engines.cuda.tensorrt.describe import engine_lines, inspect_engines
 from vprm_runtime.engines.cuda.tensorrt.engine_file import EngineInfo, engine_directories
 from vprm_runtime.errors import EngineError
@@ -37,7 +36,8 @@ def run(args: argparse.Namespace) -> int:
     """
     bundle = Bundle.open(resolve_bundle(args.bundle))
     if args.verify:
-        bundle.verify()
+        with byte_progress("checking") as checked:
+            bundle.verify(checked)
     engines = inspect_engines(bundle, args.verify)
     if args.json:
         document = {"path": str(bundle.path), "verified": args.verify, "manifest": asdict(bundle.manifest)}
@@ -98,7 +98,7 @@ def _print_bundle(bundle: Bundle, verified: bool, engines: list[dict[str, Any]])
         "made from": f"{manifest.provenance.checkpoint}, config sha256 {manifest.provenance.config_sha256[:12]}",
         "made with": ", ".join(f"{tool} {version}" for tool, version in manifest.provenance.tools.items()),
     }
-    console = Console(highlight=False)
+    console = stdout_console(highlight=False)
     table = Table(show_header=False, show_edge=False, box=None)
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")

@@ -1,28 +1,38 @@
 """`vprm`: finds subcommands, runs one, turns errors into one line and an exit code.
 
 Exit codes: 0 done (rows may carry errors: the last line counts them), 1 a check failed, 2 usage or input, 3 rows were
-read and not one could be scored, 130 interrupted.
+read and not one could be scored, 130 interrupted, 141 nobody reads the output.
 
 Subcommands come from the entry points of the group `vprm.commands`. Only the one that is asked for is loaded; for the
 list of all, one that cannot be loaded is named there and takes no other down.
 """
 
 import argparse
+import contextlib
 import difflib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import EntryPoint, entry_points, version
 from typing import Any
 
-from vprm_runtime.cli.common import NOTHING_SCORED, stderr_console
-from vprm_runtime.errors import MissingExtraError, VprmError
+from vprm_runtime.cli.common import NOTHING_SCORED
+from vprm_runtime.cli.console import show_error, stderr_console, usable_streams
+from vprm_runtime.cli.signals import INTERRUPTION, handled_signals
+from vprm_runtime.errors import MissingExtraError, VprmError, quoted
 from vprm_runtime.extras import missing_extras
+
+
+class _Parser(argparse.ArgumentParser):
+    """As argparse's, which hides that nobody reads its help."""
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        (file or sys.stderr).write(message)
 
 
 def build_parser(only: str | None = None) -> argparse.ArgumentParser:
     """The parser of all installed subcommands, or of `only` one of them."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="vprm",
         description="Step scores from visual process reward models.",
         epilog="vprm COMMAND --help  says more about one of them.",
@@ -38,7 +48,20 @@ def build_parser(only: str | None = None) -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `vprm` with command-line arguments; returns the exit code."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
+    with usable_streams(), handled_signals() as interruption:
+        try:
+            return _flushed(_run, list(sys.argv[1:] if arguments is None else arguments))
+        except BrokenPipeError:
+            _drop_output()
+            return 141
+        except (Exception, KeyboardInterrupt):
+            if not interruption.came and not isinstance(sys.exception(), KeyboardInterrupt):
+                raise
+            stderr_console().print("interrupted")
+            return 130
+
+
+def _run(words: list[str]) -> int:
     if words[:1] in (["help"], ["version"]):
         words = [*words[1:], f"--{words[0]}"]
     known = {command.name for command in _commands()}
@@ -61,15 +84,40 @@ def main(arguments: Sequence[str] | None = None) -> int:
         missing = ",".join(missing_extras(extra)) or extra
         message = f"{MissingExtraError(f'vprm {options.command} (missing module: {error.name})', missing)}"
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except OSError as error:
-        message = f"{error.filename or 'file'}: {error.strerror or error}"
-    except KeyboardInterrupt:
-        stderr_console().print("interrupted")
-        return 130
-    stderr_console().print(f"[bold red]error:[/] {_escaped(message)}", soft_wrap=True, highlight=False)
+        raise
+    except (MemoryError, OSError) as error:
+        message = _environment_message(error)
+    if INTERRUPTION.came:
+        raise KeyboardInterrupt
+    show_error(message)
     return code
+
+
+def _environment_message(error: MemoryError | OSError) -> str:
+    if isinstance(error, MemoryError):
+        return "there is not enough memory: free some, or take fewer tiles, shorter texts or a smaller model"
+    return f"{quoted(error.filename or 'a file or stream')}: {error.strerror or error}"
+
+
+def _flushed(run: Callable[[list[str]], int], words: list[str]) -> int:
+    """The exit code; what was written is out, or the error of that is reported."""
+    try:
+        return run(words)
+    finally:
+        try:
+            sys.stdout.flush()
+        except BrokenPipeError:
+            raise
+        except (OSError, ValueError) as error:
+            _drop_output()
+            show_error(f"stdout: {getattr(error, 'strerror', None) or error}")
+            raise SystemExit(2) from error
+
+
+def _drop_output() -> None:
+    """Let what is still to be written go nowhere, so that the interpreter's end does not fail on it."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _commands() -> list[EntryPoint]:
@@ -115,10 +163,6 @@ def _refuse(parser: argparse.ArgumentParser, unknown: Sequence[str]) -> None:
     near = {close for word in unknown for close in difflib.get_close_matches(word.split("=")[0], options, n=1)}
     hint = f" (did you mean {' or '.join(sorted(near))}?)" if near else ""
     parser.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
-
-
-def _escaped(text: str) -> str:
-    return text.replace("[", "\\[")
 
 
 if __name__ == "__main__":

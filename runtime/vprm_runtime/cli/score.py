@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -22,6 +21,7 @@ from vprm_runtime.cli.common import (
     print_json,
     resolve_bundle,
     stderr_console,
+    stdout_console,
 )
 from vprm_runtime.cli.text_argument import step_separator
 from vprm_runtime.demo import demo_hook
@@ -178,7 +178,7 @@ def _run_stream(args: argparse.Namespace, options: ScoreOptions, given: Sequence
 
 
 def _print_result(result: ScoreResult, question: str, images: Sequence[str], engine: str) -> None:
-    console = Console()
+    console = stdout_console()
     tiles = ", ".join(
         f"{Path(image).name} ({count} tile{'s' if count > 1 else ''})"
         for image, count in zip(images, result.tiles, strict=True)
