@@ -11,7 +11,14 @@ from rich.text import Text
 from vprm_export.command import print_readings
 from vprm_runtime.bundle.bundle import Bundle
 from vprm_runtime.bundle.manifest import SCHEMA_VERSION
-from vprm_runtime.cli.common import Subparsers, positive_int, print_json, stderr_console
+from vprm_runtime.cli.common import (
+    Subparsers,
+    phase_progress,
+    positive_int,
+    print_json,
+    stderr_console,
+    stdout_console,
+)
 from vprm_runtime.cli.text_argument import text_argument
 from vprm_runtime.machine import cache_directory, this_machine
 
@@ -91,12 +98,12 @@ def run(args: argparse.Namespace) -> int:
         if args.json:
             print_json(plan_document(plan))
         else:
-            _print_plan(plan, request, Console())
+            _print_plan(plan, request, stdout_console())
         return 0
     console = stderr_console()
     try:
-        with _Bars(console) as bars:
-            report = optimize(request, bars.say, lambda plan: _print_plan(plan, request, console), args.html)
+        with phase_progress("optimizing") as bars:
+            report = optimize(request, bars, lambda plan: _print_plan(plan, request, console), args.html)
     except NoneHeldError as error:
         console.print(Text(str(error)), soft_wrap=True)
         if args.json:
@@ -106,7 +113,7 @@ def run(args: argparse.Namespace) -> int:
         print_json(report)
     else:
         print_readings(Bundle.open(request.output).manifest)
-        _print_report(report, Console())
+        _print_report(report, stdout_console())
     return 0
 
 
@@ -129,8 +136,8 @@ def bundle_in_cache(checkpoint: Path) -> Path:
     if not bundle.exists() or bundle.with_name(f"{bundle.name}.parts").exists():
         console = stderr_console()
         request = Request(checkpoint, bundle)
-        with _Bars(console) as bars:
-            optimize(request, bars.say, lambda plan: _print_plan(plan, request, console))
+        with phase_progress("optimizing") as bars:
+            optimize(request, bars, lambda plan: _print_plan(plan, request, console))
         print_readings(Bundle.open(bundle).manifest)
     return bundle
 
@@ -146,30 +153,6 @@ def plan_document(plan: "Plan") -> dict[str, Any]:
         "disk_bytes": disk_needed(plan),
         "memory_bytes": max(stage.memory_bytes for stage in plan.stages),
     }
-
-
-class _Bars:
-    """A progress bar for each stage, on stderr."""
-
-    def __init__(self, console: Console) -> None:
-        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-        columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-        self._progress = Progress(*columns, console=console)
-        self._tasks: dict[str, Any] = {}
-
-    def __enter__(self) -> "_Bars":
-        self._progress.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._progress.stop()
-
-    def say(self, what: str, done: int, total: int) -> None:
-        """Show how far a stage is."""
-        if what not in self._tasks:
-            self._tasks[what] = self._progress.add_task(what, total=total)
-        self._progress.update(self._tasks[what], completed=done, total=total)
 
 
 def _print_plan(plan: "Plan", request: "Request", console: Console) -> None:
