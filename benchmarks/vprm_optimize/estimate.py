@@ -31,9 +31,12 @@ _TEMPLATE_TOKENS = 90
 _TOKENS_PER_STEP = 12  # of the template
 _START_S = 1.5  # of a process
 _STORED_BYTES: dict[Precision, float] = {"fp32": 4, "fp16": 2, "int8": 1.003, "w8": 1.03, "w4": 0.62, "fp8": 1.001}
-_EXPORT_NS: dict[Precision, float] = {"fp32": 0.6, "fp16": 0.9, "int8": 4.0, "w8": 6.0, "w4": 60.0, "fp8": 60.0}
-"""Nanoseconds of one core for each weight of a Linear, on a machine of REFERENCE_FLOPS, calibrated."""
-REFERENCE_FLOPS = 2.0e11
+_EXPORT_NS: dict[Precision, float] = {"fp32": 0.8, "fp16": 1.6, "int8": 1.2, "w8": 2.0, "w4": 150.0, "fp8": 150.0}
+"""Nanoseconds for each weight of a Linear beyond writing it, on a machine of REFERENCE_FLOPS; w4 and fp8 feed rounding
+errors back column by column."""
+_CALIBRATED_NS = 12.0  # choosing a Linear's smoothing
+_BYTE_NS = 1.6  # reading, hashing and writing a byte
+REFERENCE_FLOPS = 1.75e11
 _ENGINE_SHARE = 0.75  # of the measured product's rate, in float32 graphs
 _SPEED_UP: dict[Precision, float] = {"fp32": 1, "fp16": 1, "int8": 2.6, "w8": 1.1, "w4": 1.1, "fp8": 0.4}
 _CALIBRATION_FACTOR = 1.8  # second moments, and opening each layer
@@ -170,8 +173,9 @@ class Estimator:
         """Seconds of exporting a recipe's bundle."""
         scale = REFERENCE_FLOPS / self.rates.flops
         work_ns = _EXPORT_NS[recipe.precision] * self.model.linears + _EXPORT_NS[recipe.vision] * self.model.vision
-        work_ns += _EXPORT_NS["fp16"] * self.model.embeddings
-        return work_ns * 1e-9 * scale + self.model.bundle_bytes(recipe) / self.rates.disk_bytes
+        work_ns += _CALIBRATED_NS * self.model.linears if recipe.is_calibrated else 0
+        size = self.model.bundle_bytes(recipe)
+        return (work_ns + _BYTE_NS * size) * 1e-9 * scale + size / self.rates.disk_bytes
 
     def calibrate_s(self, rows: int, cost: RowCost, sensitivity: bool = False) -> float:
         """Seconds of calibrating on `rows`: up to two responses of each, in a pass of their own."""
