@@ -12,7 +12,6 @@ State lies in `OUT.parts`, beside the bundle:
 
 import fcntl
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -20,7 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -32,6 +31,7 @@ from vprm_optimize.decide import Outcome, choose, compared_rows, judged
 from vprm_optimize.plan import RESPONSES, Plan, Request, make_plan
 from vprm_optimize.recipes import Recipe, export_options
 from vprm_runtime.errors import EngineError, InputError, VprmError
+from vprm_runtime.files import write_whole
 from vprm_runtime.machine import available_memory_bytes
 
 Say = Callable[[str, int, int], None]  # what, done, in all
@@ -67,7 +67,10 @@ def opened_run(request: Request, say: Say = lambda what, done, total: None) -> I
 
 
 def _asked(request: Request) -> dict[str, Any]:
-    """What makes two runs the same: options, and what checkpoint and rows are, not what they are called."""
+    """What makes two runs the same: options, and what checkpoint and rows are, not what they are called.
+
+    The budget is not among them: scores do not depend on it, so a run that ended without a bundle goes on with another.
+    """
     from vprm_runtime.datasets import open_rows
 
     shards = [*sorted(request.checkpoint.glob("*.safetensors")), request.checkpoint / "config.json"]
@@ -78,7 +81,6 @@ def _asked(request: Request) -> dict[str, Any]:
         "rows": [open_rows(file, request.image_root).fingerprint for file in request.data],
         "target": request.target,
         "goal": request.goal,
-        "budget": asdict(request.budget),
         "max_rows": request.max_rows,
         "threads": request.threads,
         "keep_all": request.keep_all,
@@ -375,13 +377,7 @@ def _write_json(path: Path, document: Any) -> None:
 
 
 def _write_text(path: Path, text: str) -> None:
-    """Whole or not at all."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    write_whole(path, text.encode("utf-8"))
 
 
 def _read_json(path: Path) -> Any:

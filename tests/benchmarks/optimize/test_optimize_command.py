@@ -130,6 +130,20 @@ def test_a_budget_that_nothing_holds_is_exit_code_1_and_says_by_how_much(
     assert [one["precision"] for one in rejected] == ["int8", "w8", "fp16"]  # each milder one was tried
     assert all("mean step-score error" in one["reason"] for one in rejected)
     assert not (tmp_path / "bundle").exists()
+    scores = {file: file.stat().st_mtime_ns for file in (tmp_path / "bundle.parts").glob("*.jsonl")}
+    assert len(scores) == 4
+    assert main([*arguments, "--budget", "w4", "--max-rows", "4", "--dry-run"]) == 0
+    from vprm_benchmarks.quality.budget import BUDGETS
+    from vprm_optimize.plan import Request
+    from vprm_optimize.run import opened_run
+
+    request = Request(
+        vprm_demo.checkpoint_dir(), tmp_path / "bundle", "a100", (rows,), budget=BUDGETS["w4"], max_rows=4
+    )
+    with opened_run(request) as run:  # goes on with the scores that are there
+        run._try_group(run.plan.groups[0])
+        assert [one.state for one in run.outcomes] == ["held"]
+    assert {file: file.stat().st_mtime_ns for file in scores} == scores
 
 
 def arguments_of(output: Path, rows: Path) -> list[str]:

@@ -1,0 +1,80 @@
+"""The plan for VisualPRM-8B: what it says of a machine of 24 GB of memory and 80 GB of disk, without a GPU."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import vprm_demo
+from vprm_optimize import plan as planning
+from vprm_optimize.estimate import Rates
+from vprm_optimize.plan import Request, disk_needed, make_plan
+from vprm_runtime.errors import InputError
+from vprm_runtime.machine import Machine
+
+DATA = Path(__file__).parents[2] / "data" / "visualprm_8b"
+SERVER = Machine("Linux", "x86_64", "CPU", 2, ("avx512_vnni",), 24 << 30, ())
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Its configuration and headers; 16 GB of weights that take no disk."""
+    folder = tmp_path_factory.mktemp("8b")
+    (folder / "config.json").write_text((DATA / "config.json").read_text("utf-8"), "utf-8")
+    header, end = {}, 0
+    for name, shape in json.loads((DATA / "tensor_shapes.json").read_text("utf-8")).items():
+        size = 2 * int(np.prod(shape, dtype=np.int64))
+        header[name] = {"dtype": "BF16", "shape": shape, "data_offsets": [end, end + size]}
+        end += size
+    encoded = json.dumps(header).encode()
+    with (folder / "model.safetensors").open("wb") as file:
+        file.write(len(encoded).to_bytes(8, "little") + encoded)
+        file.truncate(8 + len(encoded) + end)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _of_this_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planning, "available_memory_bytes", lambda: 22 << 30)
+    monkeypatch.setattr(planning, "free_disk_bytes", lambda path: 64_000_000_000)
+    monkeypatch.setattr(planning, "measure_rates", lambda folder: Rates(1.75e11, 1e9))
+
+
+def request(checkpoint: Path, tmp_path: Path, **options: object) -> Request:
+    rows = vprm_demo.best_of_n_rows(40, n_responses=8)
+    return Request(checkpoint, tmp_path / "bundle", data=(rows,), **options)  # type: ignore[arg-type]
+
+
+def test_it_fits_and_no_stage_holds_the_model_in_floating_point(checkpoint: Path, tmp_path: Path) -> None:
+    plan = make_plan(request(checkpoint, tmp_path), SERVER)
+    assert not plan.is_small
+    assert all(len(group) == 1 for group in plan.groups)  # one after the other: a bundle has 9 GB
+    assert disk_needed(plan) < 63_000_000_000
+    by_name = {stage.name: stage for stage in plan.stages}
+    for name in ("calibrate", "reference scores"):
+        assert by_name[name].memory_bytes < 16 << 30
+    assert [recipe.precision for recipe, _ in plan.left_out] == ["fp32"]
+    assert "GB of memory" in plan.left_out[0][1]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_rows_are_as_many_as_an_hour_allows(checkpoint: Path, tmp_path: Path) -> None:
+    plan = make_plan(request(checkpoint, tmp_path), SERVER)
+    assert 16 <= plan.judging_rows <= 30
+    fewer = make_plan(request(checkpoint, tmp_path, max_rows=8), SERVER)
+    assert fewer.judging_rows == 8
+
+
+def test_too_little_disk_or_memory_is_said_with_figures(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(planning, "free_disk_bytes", lambda path: 10_000_000_000)
+    with pytest.raises(InputError, match=r"10 GB free, the run needs about \d+ GB"):
+        make_plan(request(checkpoint, tmp_path), SERVER)
+    monkeypatch.setattr(planning, "free_disk_bytes", lambda path: 64_000_000_000)
+    monkeypatch.setattr(planning, "available_memory_bytes", lambda: 1 << 30)
+    with pytest.raises(InputError, match="memory"):
+        make_plan(request(checkpoint, tmp_path), SERVER)
