@@ -151,12 +151,14 @@ def _mapped(entry: TensorEntry) -> NDArray[Any]:
 def _tensors(directory: Path, readings: Readings) -> dict[str, TensorEntry]:
     """Every tensor and the file that it is taken from, as transformers chooses: `model.safetensors`, else the index.
 
-    An index says of each tensor which file has it, so an overlay file wins over a base shard that still has the old
-    copy. Raises CheckpointError where a tensor is in several files and the index does not say in which.
+    An index says of each tensor which file has it, so an overlay file wins over a base file that still has the old
+    copy; also if the base is `model.safetensors` and the index names it beside others. Raises CheckpointError where a
+    tensor is in several files and the index does not say in which.
     """
     single, index = directory / SINGLE_NAME, directory / INDEX_NAME
     others = sorted(file.name for file in directory.glob("*.safetensors") if file != single)
-    if single.is_file():
+    names_single = index.is_file() and SINGLE_NAME in _weight_map(index).values()
+    if single.is_file() and not (names_single and len(set(_weight_map(index).values())) > 1):
         if index.is_file() and (named := sorted(set(_weight_map(index).values()) - {SINGLE_NAME})):
             left = f"{SINGLE_NAME}; NOT {INDEX_NAME} and its {len(named)} shards ({named[0]} ...)"
             readings.assume("weights", left, "both are there: transformers reads the single file first")
@@ -169,7 +171,11 @@ def _tensors(directory: Path, readings: Readings) -> dict[str, TensorEntry]:
         raise CheckpointError(_why_no_weights(directory, others))
     weight_map = _weight_map(index)
     files = sorted(set(weight_map.values()))
-    readings.read("weights", f"{len(files)} files", INDEX_NAME)
+    if names_single and len(files) > 1:
+        why = f"{INDEX_NAME} names {SINGLE_NAME} beside others; transformers would read it alone"
+        readings.assume("weights", f"{len(files)} files, as the index says", why)
+    else:
+        readings.read("weights", f"{len(files)} files", INDEX_NAME)
     return _indexed_tensors(directory, weight_map, files, readings)
 
 

@@ -86,6 +86,8 @@ def _checked(document: Any, where: str) -> RuleText:
         raise InputError(f"{where}: first_turn must have {{question}} once and end with its only {{step}}")
     if "{images}" in first_turn.split("{question}")[1] or first_turn.count("{images}") > 1:
         raise InputError(f"{where}: first_turn may have {{images}} once, in front of {{question}}")
+    if "<image>" in first_turn:
+        raise InputError(f"{where}: first_turn has <image>, which questions use for their images: write {{images}}")
     if not joiner:
         raise InputError(f"{where}: step_joiner is empty: responses could not be split into steps")
     marker = document.get("marker")

@@ -184,6 +184,20 @@ def test_an_overlay_file_wins_over_the_stale_copy(shards: Path, overlay: str) ->
     assert score_of(shards, "in place") == expected
 
 
+def test_an_overlay_over_a_single_file(checkpoint: Path) -> None:
+    """An index that names model.safetensors and another file is about both."""
+    head = "language_model.output.weight"
+    tensors = load_file(checkpoint / SINGLE_NAME)
+    save_file({head: tensors[head][:, ::-1].copy()}, checkpoint / "overlay.safetensors")
+    write_index(checkpoint, {**dict.fromkeys(tensors, SINGLE_NAME), head: "overlay.safetensors"})
+    overlaid = score_of(checkpoint, "overlaid")
+    reference = ReferenceScorer.load(checkpoint).score([], "Q?", [["One.", "Two."]])[0]
+    assert overlaid == pytest.approx(reference.mean, abs=1e-5)
+    (checkpoint / INDEX_NAME).unlink()
+    (checkpoint / "overlay.safetensors").unlink()
+    assert score_of(checkpoint, "plain") != overlaid
+
+
 def test_a_tensor_in_two_files_that_the_index_does_not_settle(shards: Path) -> None:
     weight_map = index_of(shards)
     name = "mlp1.0.bias"

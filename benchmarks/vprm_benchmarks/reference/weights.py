@@ -50,10 +50,12 @@ def iterate_checkpoint(directory: Path) -> Iterator[tuple[str, torch.Tensor]]:
     """
     single, index = directory / "model.safetensors", directory / "model.safetensors.index.json"
     files: dict[str, set[str] | None] = {}
-    if single.is_file():
+    weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"] if index.is_file() else {}
+    parts = set(weight_map.values())
+    if single.is_file() and not (single.name in parts and len(parts) > 1):  # not one of several files of the index
         files[single.name] = None
     else:
-        for tensor, name in json.loads(index.read_text(encoding="utf-8"))["weight_map"].items():
+        for tensor, name in weight_map.items():
             files[name] = (files.get(name) or set()) | {tensor}
     listed = set().union(*(tensors or set() for tensors in files.values()))
     for name, wanted in files.items():
