@@ -1,7 +1,8 @@
 """`vprm bench best-of-n`: one request, from a picture and texts to scores, by everyone, in turns.
 
 For `8b-slice` two depths are run, half and all of the layers asked for. Time is a straight line in the number of
-layers, for the vision encoder and for the rest, so two depths give the time of VisualPRM-8B's 24 and 32 layers; what a
+layers, for the vision encoder and for the rest, so two depths give the time of VisualPRM-8B's 24 and 32 layers, with an
+error bar from the rounds; where more layers were not slower there is an error in place of a figure. What a
 contender saves in the last layer alone flatters nobody.
 """
 
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vprm_benchmarks.speed.cli import Say, add_benchmark, add_number, add_rounds
+from vprm_benchmarks.speed.extrapolation import LEAST_ROUNDS, Depths, extrapolated
 from vprm_benchmarks.speed.report import Goal, Report
 from vprm_benchmarks.speed.stopwatch import interleaved
 from vprm_benchmarks.speed.workload import Workload, WorkloadSize, workload
@@ -80,7 +82,11 @@ class _Seconds:
     @property
     def language(self) -> float:
         """Everything but tiling and the vision encoder."""
-        return statistics.median(total - vision for total, vision in zip(self.total_s, self.vision_s, strict=True))
+        return statistics.median(self.language_s)
+
+    @property
+    def language_s(self) -> list[float]:
+        return [total - vision for total, vision in zip(self.total_s, self.vision_s, strict=True)]
 
 
 def run(args: argparse.Namespace, say: Say) -> Report:
@@ -93,6 +99,10 @@ def run(args: argparse.Namespace, say: Say) -> Report:
     full = Depth(args.layers, args.vision_layers)
     if args.model == "8b-slice" and (full.layers % 2 or full.vision_layers % 2):
         raise InputError("--layers and --vision-layers must be even: half of them are run too")
+    if args.model == "8b-slice" and args.rounds < LEAST_ROUNDS:
+        raise InputError(
+            f"--rounds must be at least {LEAST_ROUNDS} for 8b-slice: its times are extrapolated from medians"
+        )
     size = WorkloadSize(args.tiles, args.candidates, args.steps, args.step_tokens)
     say("roofline")
     report = Report("best-of-n", cpu_roofline(args.threads, args.roofline_size))
@@ -103,7 +113,7 @@ def run(args: argparse.Namespace, say: Say) -> Report:
     report.contenders |= {name: {"skipped": reason} for name, reason in absent.items()}
     key = "full_depth_s" if args.model == "8b-slice" else "median_s"
     for (slow, fast), goal in _GOALS.items():
-        if slow in names and fast in names:
+        if all(key in report.contenders.get(name, {}) for name in (slow, fast)):
             report.ratio(slow, fast, goal if args.model == "8b-slice" else None, key)
     return report
 
@@ -185,13 +195,14 @@ def _enter(report: Report, by_depth: Mapping[Depth, Mapping[str, _Seconds]], ful
         for depth, seconds in by_depth.items():
             if depth != full:
                 other = seconds[name]
-                vision = _line(depth.vision_layers, other.vision, full.vision_layers, measured.vision)
-                language = _line(depth.layers, other.language, full.layers, measured.language)
                 entry["half_depth"] = {"vision_s": other.vision, "language_s": other.language}
-                entry["full_depth_vision_s"] = vision(FULL_VISION_LAYERS)
-                entry["full_depth_s"] = vision(FULL_VISION_LAYERS) + language(FULL_LAYERS)
-
-
-def _line(x0: int, y0: float, x1: int, y1: float) -> Any:
-    """The straight line through two points, as a function."""
-    return lambda x: y1 + (x - x1) * (y1 - y0) / (x1 - x0)
+                layers = Depths(depth.layers, full.layers, FULL_LAYERS)
+                vision_layers = Depths(depth.vision_layers, full.vision_layers, FULL_VISION_LAYERS)
+                try:
+                    vision = extrapolated(vision_layers, other.vision_s, measured.vision_s)
+                    whole = vision + extrapolated(layers, other.language_s, measured.language_s)
+                except ValueError as error:
+                    entry["full_depth_error"] = str(error)
+                    continue
+                entry |= {"full_depth_vision_s": vision.seconds, "full_depth_s": whole.seconds}
+                entry |= {"full_depth_low_s": whole.low_s, "full_depth_high_s": whole.high_s}
