@@ -1,4 +1,4 @@
-"""From seconds at two depths to those at another one: a straight line, its error bar, and when it is no figure at all."""
+"""From seconds at two depths to those at another one: a straight line and its error bar, or an error."""
 
 from __future__ import annotations
 

@@ -88,7 +88,7 @@ def run(args: argparse.Namespace, say: Say) -> Report:
 
 
 def _cold() -> None:
-    """Before the next call: caches hold something else, and threads of the last session, which spin for a while, sleep."""
+    """Before the next call: caches hold something else, and the last session's threads sleep."""
     _FLUSHED.sum()
     time.sleep(0.02)
 
