@@ -30,6 +30,7 @@ from vprm_runtime.bundle.manifest import Precision, Target
 from vprm_runtime.datasets import BadRow, open_rows
 from vprm_runtime.datasets.row import Row
 from vprm_runtime.errors import InputError
+from vprm_runtime.files import whole_file
 from vprm_runtime.scorer import StepScorer
 
 _LEFT_OUT_NAME = "left_out.json"
@@ -126,6 +127,6 @@ def _provenance(bundle: Bundle, rows_fingerprint: str, options: CalibrationOptio
 def _write(path: Path, tensors: Mapping[str, NDArray[Any]], metadata: dict[str, str]) -> None:
     """Whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    save_file({name: np.ascontiguousarray(value, np.float32) for name, value in tensors.items()}, temporary, metadata)
-    temporary.rename(path)
+    with whole_file(path) as temporary:
+        values = {name: np.ascontiguousarray(value, np.float32) for name, value in tensors.items()}
+        save_file(values, temporary, metadata)

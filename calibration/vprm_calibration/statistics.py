@@ -22,6 +22,7 @@ from vprm_calibration.layer_graphs import LayeredGraph, opened_segment
 from vprm_calibration.sequences import stored_sequences, with_context
 from vprm_export.precision.calibration_file import TOKEN_PERCENTILES, SiteStatistics, gram_block
 from vprm_export.precision.gptq import TINY
+from vprm_runtime.files import whole_file
 
 Progress = Callable[[str, int, int], None]  # what, done, in all
 SAMPLES = 96
@@ -156,9 +157,8 @@ def load_arrays(file: Path) -> dict[str, NDArray[Any]]:
 
 
 def _save_whole(file: Path, tensors: Mapping[str, NDArray[Any]]) -> None:
-    temporary = file.with_suffix(".tmp.npz")
-    np.savez(temporary, **tensors)  # type: ignore[arg-type]
-    temporary.rename(file)
+    with whole_file(file) as temporary:
+        np.savez(temporary, **tensors)  # type: ignore[arg-type]
 
 
 def start_or_resume(work: Path, fingerprint: Mapping[str, Any]) -> bool:

@@ -10,8 +10,6 @@
 """
 
 import re
-import shutil
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -45,6 +43,7 @@ from vprm_runtime.engines.cuda.tensorrt.engine_file import (
 )
 from vprm_runtime.engines.cuda.tensorrt.graph import import_tensorrt
 from vprm_runtime.errors import BundleError, EngineError, InputError, UnsupportedError
+from vprm_runtime.files import whole_folder
 
 Progress = Callable[[str, int, int], None]  # phase, steps done, steps in all
 NO_FUSED_ATTENTION = "attention has no fused kernel here: scores of all heads are multiplied out, which is slow"
@@ -78,38 +77,33 @@ def build_engines(
     target = bundle.path / ENGINES_FOLDER / engine_name(options.library, capability)
     try:
         target.parent.mkdir(exist_ok=True)
-        directory = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     except OSError as error:
         raise BundleError(f"cannot write into {target.parent} ({error.strerror}): copy the bundle elsewhere") from error
     try:
-        graphs = {
-            name: _build_graph(
-                trt, name, _GraphJob(path, graph, profiles[name], capability, options), directory, progress
+        with whole_folder(target, replace=True) as directory:
+            graphs = {
+                name: _build_graph(
+                    trt, name, _GraphJob(path, graph, profiles[name], capability, options), directory, progress
+                )
+                for name, path, graph in (
+                    ("vision", bundle.vision_path, bundle.manifest.graphs.vision),
+                    ("llm", bundle.llm_path, bundle.manifest.graphs.llm),
+                )
+            }
+            info = EngineInfo(
+                schema_version=SCHEMA_VERSION,
+                library=options.library,
+                library_version=str(trt.__version__),
+                compute_capability=capability,
+                weights=options.weights,
+                profile=options.profile,
+                bundle_sha256=bundle_fingerprint(bundle),
+                vision=graphs["vision"],
+                llm=graphs["llm"],
             )
-            for name, path, graph in (
-                ("vision", bundle.vision_path, bundle.manifest.graphs.vision),
-                ("llm", bundle.llm_path, bundle.manifest.graphs.llm),
-            )
-        }
-        info = EngineInfo(
-            schema_version=SCHEMA_VERSION,
-            library=options.library,
-            library_version=str(trt.__version__),
-            compute_capability=capability,
-            weights=options.weights,
-            profile=options.profile,
-            bundle_sha256=bundle_fingerprint(bundle),
-            vision=graphs["vision"],
-            llm=graphs["llm"],
-        )
-        (directory / INFO_NAME).write_text(info.to_json(), "utf-8")
-        directory.chmod(0o755)
-        shutil.rmtree(target, ignore_errors=True)
-        directory.rename(target)
+            (directory / INFO_NAME).write_text(info.to_json(), "utf-8")
     except OSError as error:
         raise BundleError(f"writing {error.filename or target} failed ({error.strerror}): check the disk") from error
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
     return info
 
 

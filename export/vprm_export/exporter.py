@@ -13,7 +13,6 @@ Nothing is written before everything has been checked, and the bundle's name app
 import errno
 import importlib.metadata
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -53,6 +52,7 @@ from vprm_runtime.bundle.manifest import (
     TilingInfo,
 )
 from vprm_runtime.errors import BundleError, CheckpointError, VprmError, quoted
+from vprm_runtime.files import clear_leftovers, whole_folder
 from vprm_runtime.prompt.score_rule import ScoreRule
 
 Progress = Callable[[int, int], None]  # bytes written so far, bytes in all
@@ -115,7 +115,6 @@ def export_bundle(
         files = _write(plan, tokenizer, directory, progress)
         manifest = _manifest(checkpoint, architecture, tokenizer, plan, readings, files)
         (directory / MANIFEST_NAME).write_text(manifest.to_json(), "utf-8")
-        directory.rename(target)
     return manifest
 
 
@@ -307,7 +306,8 @@ def _naming(file_name: str) -> Iterator[None]:
 
 @contextmanager
 def _temporary_sibling(target: Path, size_bytes: int) -> Iterator[Path]:
-    """A folder beside `target`, gone afterwards unless it was renamed. Disk errors become BundleErrors."""
+    """A folder beside `target` that becomes it at the end. Disk errors become BundleErrors."""
+    clear_leftovers(target)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         free_bytes = shutil.disk_usage(target.parent).free
@@ -315,14 +315,11 @@ def _temporary_sibling(target: Path, size_bytes: int) -> Iterator[Path]:
             raise BundleError(
                 f"{target.parent} has {free_bytes:,} bytes free, the bundle needs {size_bytes:,}: make room"
             )
-        directory = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-        directory.chmod(0o755)
     except OSError as error:
         raise BundleError(f"cannot write beside {target} ({error.strerror}): choose another place") from error
     try:
-        yield directory
+        with whole_folder(target) as directory:
+            yield directory
     except OSError as error:
         why = "the disk is full: make room" if error.errno == errno.ENOSPC else "check the disk and its permissions"
         raise BundleError(f"writing {error.filename or target} failed ({error.strerror}); {why}") from error
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)

@@ -3,12 +3,18 @@
 Reading: regular files only, so that no path can block, drive a device or eat a pipe. Writing: whole or not at all.
 """
 
+import logging
 import os
+import re
 import secrets
+import shutil
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from io import BufferedReader
 from pathlib import Path
 
+_LOG = logging.getLogger(__name__)
 _READ_FLAGS = sum(getattr(os, name, 0) for name in ("O_RDONLY", "O_NONBLOCK", "O_NOCTTY", "O_CLOEXEC", "O_BINARY"))
 _CREATE_FLAGS = sum(getattr(os, name, 0) for name in ("O_WRONLY", "O_CREAT", "O_EXCL", "O_CLOEXEC", "O_BINARY"))
 _KINDS = (
@@ -47,21 +53,106 @@ def check_regular(path: str | Path, mode: int) -> None:
         raise NotRegularError(0, kind, str(path))
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all: into a temporary sibling that takes its place once the disk has it.
+@contextmanager
+def whole_folder(target: Path, replace: bool = False) -> Iterator[Path]:
+    """A temporary sibling of `target` to write into, which takes its place at the end: whole or not at all.
 
-    Raises OSError with `path` as its file name; the old file stays then.
+    What interrupted ones left beside `target` is removed first, and named in the log. Raises OSError, as does what is
+    written; the sibling is removed then. With `replace`, a folder at `target` gives way.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    clear_leftovers(target)
+    directory = _temporary(target)
+    directory.mkdir()
+    lock = _locked(directory)
     try:
-        descriptor = os.open(temporary, _CREATE_FLAGS, 0o666)
-        with open(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(descriptor)
+        yield directory
+        if replace and target.exists():
+            old = _temporary(target)
+            target.rename(old)
+            directory.rename(target)
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            directory.rename(target)
+    finally:
+        _unlock(lock)
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A temporary sibling of `path` to write, which takes its place once the disk has it: whole or not at all.
+
+    Leftovers and errors as for `whole_folder`; the name of a file in an error is `path`.
+    """
+    temporary = _temporary(path)
+    lock = None
+    try:
+        clear_leftovers(path)
+        os.close(os.open(temporary, _CREATE_FLAGS, 0o666))
+        lock = _locked(temporary)
+        yield temporary
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
         error.filename, error.filename2 = str(path), None
         raise
     finally:
-        temporary.unlink(missing_ok=True)
+        _unlock(lock)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all. Raises OSError with `path` as its file name; the old file stays then."""
+    with whole_file(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def clear_leftovers(target: Path) -> list[Path]:
+    """Remove what killed processes left beside `target`; what a living one still writes stays. Returns their paths."""
+    pattern = re.compile(re.escape(f".{target.name}.") + r"[0-9a-f]{8}\.tmp" + re.escape(target.suffix))
+    try:
+        found = [path for path in target.parent.iterdir() if pattern.fullmatch(path.name)]
+    except OSError:
+        return []
+    cleared = []
+    for path in found:
+        lock = _locked(path)
+        if lock is None:
+            continue
+        _LOG.warning("removing %s, which an interrupted run left", path)
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+        _unlock(lock)
+        cleared.append(path)
+    return cleared
+
+
+def _temporary(target: Path) -> Path:
+    return target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp{target.suffix}")
+
+
+def _locked(path: Path) -> int | None:
+    """A descriptor that holds a lock for as long as this process lives; None if another has it, or there are none."""
+    try:
+        import fcntl
+    except ImportError:  # Windows: leftovers stay
+        return None
+    try:
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0))
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def _unlock(lock: int | None) -> None:
+    if lock is not None:
+        os.close(lock)

@@ -13,12 +13,16 @@ from vprm_benchmarks.gpu.chart import draw
 from vprm_benchmarks.gpu.environment import roomy_folder
 from vprm_benchmarks.gpu.suite import Suite, SuiteOptions
 from vprm_benchmarks.random_checkpoint import random_tensors
+from vprm_runtime.engines.cuda.device import is_device_present
 from vprm_runtime.engines.cuda.tensorrt.engine_file import LIBRARIES
 from vprm_runtime.engines.cuda.tensorrt.graph import is_installed
+from vprm_runtime.errors import EngineError
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the suite; with --json the document is the last line on stdout."""
+    if args.model == "8b" and not is_device_present():
+        raise EngineError("there is no CUDA device, which the full model needs: use --model 8b-slice or tiny")
     args.out.mkdir(parents=True, exist_ok=True)
     if args.work is not None:
         args.work.mkdir(parents=True, exist_ok=True)

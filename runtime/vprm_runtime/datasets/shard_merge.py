@@ -1,8 +1,6 @@
 """Outputs of shards become one file in input order, whole or not at all."""
 
 import json
-import os
-import tempfile
 from array import array
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -15,6 +13,7 @@ from vprm_runtime.datasets.attempts import CRASHED
 from vprm_runtime.datasets.score_log import has_error, has_scores
 from vprm_runtime.datasets.shards import ShardSet
 from vprm_runtime.errors import InputError
+from vprm_runtime.files import whole_file, write_whole
 
 _MOST_NAMED = 100
 _OPEN_FILES = 256
@@ -57,23 +56,14 @@ def merge_scores(shards: ShardSet, scores: Path, target: Path) -> ScoredRows:
     run = _common_run(paths) | {"input": shards.fingerprint}
     index = _Index(paths)
     index.check(shards.rows)
+    run_path = target.with_name(target.name + ".run.json")
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+        with whole_file(target) as temporary:
+            with temporary.open("wb") as file:
+                index.write(file)
+            write_whole(run_path, (json.dumps(run, indent=2, ensure_ascii=False) + "\n").encode())
     except OSError as error:
         raise InputError(f"{target} cannot be written ({error.strerror}): choose another path") from error
-    temporary = Path(name)
-    try:
-        with open(handle, "wb") as file:
-            index.write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.chmod(paths[0].stat().st_mode & 0o777)
-        run_path = target.with_name(target.name + ".run.json")
-        run_path.write_text(json.dumps(run, indent=2, ensure_ascii=False) + "\n", "utf-8")
-        os.replace(temporary, target)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
     return index.found
 
 

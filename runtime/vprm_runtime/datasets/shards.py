@@ -10,8 +10,6 @@ import hashlib
 import json
 import logging
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,7 +20,7 @@ from vprm_runtime.datasets.row import Row
 from vprm_runtime.datasets.row_files import PARQUET_MAGIC, RowFile
 from vprm_runtime.datasets.source import BadRow, ParquetRows, RowNotes, numbered_lines, row_from_line
 from vprm_runtime.errors import InputError, quoted
-from vprm_runtime.files import open_regular
+from vprm_runtime.files import open_regular, whole_folder
 
 MAX_SHARDS = 100_000
 _BUFFER_BYTES = 1 << 20
@@ -100,16 +98,10 @@ def write_shards(paths: Sequence[Path], target: Path, shards: int, image_root: P
         raise InputError(f"{target} exists already: choose another directory, or remove it")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        with whole_folder(target) as temporary:
+            _cut(paths, temporary, shards, image_root)
     except OSError as error:
         raise InputError(f"{target} cannot be made ({error.strerror}): choose another directory") from error
-    try:
-        temporary.chmod(0o777 & ~_umask())
-        _cut(paths, temporary, shards, image_root)
-        os.replace(temporary, target)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
     return ShardSet.open(target)
 
 

@@ -138,3 +138,17 @@ def test_arithmetic_of_a_layer(checkpoint: Path) -> None:
     assert llm.linear_flops_per_token == 2 * (64 * 64 + 2 * 64 * 32 + 64 * 64 + 3 * 64 * 128)
     assert llm.prefill_flops(1, pruned=False) == 3 * (llm.linear_flops_per_token + 4 * 64)
     assert llm.prefill_flops(1, pruned=True) == 2 * (llm.linear_flops_per_token + 4 * 64) + 2 * 2 * 64 * 32
+
+
+def test_without_a_device_the_full_model_is_refused_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from argparse import Namespace
+
+    from vprm_benchmarks.gpu import command
+    from vprm_runtime import EngineError
+
+    monkeypatch.setattr(command, "is_device_present", lambda: False)
+    with pytest.raises(EngineError, match=r"no CUDA device.* --model 8b-slice or tiny"):
+        command.run(Namespace(model="8b", out=tmp_path / "out", work=None))
+    assert not list(tmp_path.iterdir())

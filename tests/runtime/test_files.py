@@ -1,0 +1,108 @@
+"""Files and folders whole or not at all; what killed processes left is named and cleared."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from vprm_runtime.files import clear_leftovers, whole_file, whole_folder, write_whole
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="locks and signals of POSIX systems")
+CHILD = """
+import sys, time
+from pathlib import Path
+from vprm_runtime.files import whole_file, whole_folder
+with {what}(Path(sys.argv[1])) as it:
+    ((it / "part") if it.is_dir() else it).write_text("half")
+    print("ready", flush=True)
+    time.sleep(60)
+"""
+
+
+def started(what: str, target: Path) -> subprocess.Popen[str]:
+    """A process in the midst of writing."""
+    child = subprocess.Popen(
+        [sys.executable, "-c", CHILD.format(what=what), str(target)], stdout=subprocess.PIPE, text=True
+    )
+    assert child.stdout is not None and child.stdout.readline() == "ready\n"
+    return child
+
+
+def test_whole(tmp_path: Path) -> None:
+    with whole_folder(tmp_path / "folder") as folder:
+        (folder / "a").write_text("1")
+        assert not (tmp_path / "folder").exists()
+    with whole_file(tmp_path / "it.npz") as file:
+        assert file.suffix == ".npz"
+        file.write_text("2")
+    write_whole(tmp_path / "it.npz", b"3")
+    assert ((tmp_path / "folder" / "a").read_text(), (tmp_path / "it.npz").read_text()) == ("1", "3")
+    with whole_folder(tmp_path / "folder", replace=True) as folder:
+        (folder / "b").write_text("4")
+    assert [path.name for path in (tmp_path / "folder").iterdir()] == ["b"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "it.npz"]
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt(), ValueError("x")])
+def test_nothing_is_left_of_what_failed(error: BaseException, tmp_path: Path) -> None:
+    write_whole(tmp_path / "file", b"before")
+    with pytest.raises(type(error)), whole_file(tmp_path / "file") as file:
+        file.write_text("half")
+        raise error
+    with pytest.raises(type(error)), whole_folder(tmp_path / "folder"):
+        raise error
+    assert [path.name for path in tmp_path.iterdir()] == ["file"] and (tmp_path / "file").read_bytes() == b"before"
+
+
+@pytest.mark.parametrize("what", ["whole_file", "whole_folder"])
+def test_what_a_killed_process_left_is_cleared(what: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """By the next one, with a word; a living process's, other targets' and a user's own files stay."""
+    target = tmp_path / "it.bin"
+    (tmp_path / ".it.bin.mine").mkdir()
+    (tmp_path / ".other.bin.0123abcd.tmp.bin").touch()
+    killed, living = started(what, target), started(what, target)
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate()
+    with caplog.at_level(logging.WARNING):
+        assert len(clear_leftovers(target)) == 1
+    assert "which an interrupted run left" in caplog.text
+    names = {path.name for path in tmp_path.iterdir()}
+    assert len(names) == 3 and {".it.bin.mine", ".other.bin.0123abcd.tmp.bin"} < names
+    living.kill()
+    living.communicate()
+    write_whole(target, b"x") if what == "whole_file" else clear_leftovers(target)
+    assert not [name for name in os.listdir(tmp_path) if ".tmp" in name and name.startswith(".it")]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL], ids=lambda number: number.name)
+def test_an_export_that_is_ended(number: signal.Signals, tmp_path: Path) -> None:
+    """Nothing but, after SIGKILL, a hidden folder that the next export clears; never something that opens."""
+    code = (
+        "import sys, time, vprm_export.exporter as e\n"
+        "write = e._write\n"
+        "def slow(*a):\n    files = write(*a); print('ready', flush=True); time.sleep(60); return files\n"
+        "e._write = slow\n"
+        "from vprm_runtime.cli.main import main; sys.exit(main(['export', *sys.argv[1:], '--precision', 'fp32']))"
+    )
+    from vprm_demo import checkpoint_dir
+    from vprm_export import export_bundle
+
+    target = tmp_path / "bundle"
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(checkpoint_dir()), str(target)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as child:  # fmt: skip
+        assert child.stdout is not None and child.stdout.readline() == "ready\n"
+        child.send_signal(number)
+        _, error = child.communicate(timeout=60)
+    assert child.returncode == (130 if number == signal.SIGINT else -number)
+    assert "Traceback" not in error and not target.exists()
+    assert len(list(tmp_path.iterdir())) == (1 if number == signal.SIGKILL else 0)
+    export_bundle(checkpoint_dir(), target)
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
