@@ -2,10 +2,11 @@
 
 import argparse
 import os
+from dataclasses import replace
 from pathlib import Path
 
 from vprm_runtime.cli.common import Subparsers, positive_int, resolve_bundle
-from vprm_runtime.errors import InputError
+from vprm_runtime.errors import InputError, MissingExtraError
 from vprm_serving.settings import Limits, Settings
 
 
@@ -49,6 +50,19 @@ def register(subparsers: Subparsers) -> None:
     )  # fmt: skip
     parser.add_argument("--session-prefix", default="", help=argparse.SUPPRESS)
     parser.add_argument("--parent", type=int, help=argparse.SUPPRESS)
+    group = parser.add_argument_group("on a Ray cluster (extra ray)")
+    group.add_argument(
+        "--ray", nargs="?", const="auto", metavar="ADDRESS",
+        help="serve with replicas on a cluster: its address, auto (default), or local for one of this machine",
+    )  # fmt: skip
+    group.add_argument("--replicas", type=_range, default=(1, 1), metavar="N|MIN:MAX", help="how many (default: 1)")
+    group.add_argument("--replica-cpus", type=positive_int, default=1, metavar="C", help="CPUs, and threads, of each")
+    group.add_argument(
+        "--replica-gpus", type=float, default=0.0, metavar="G", help="GPUs of each; may be a part of one"
+    )
+    group.add_argument(
+        "--target-ongoing", type=float, default=8.0, metavar="R", help="requests a replica before another is added"
+    )
     parser.set_defaults(run=run, extra="cpu,serve")
 
 
@@ -59,6 +73,8 @@ def run(args: argparse.Namespace) -> int:
 
     settings = settings_of(args)
     log_to_stderr()
+    if args.ray is not None:
+        return _run_on_ray(args, settings)
     if settings.workers > 1:
         return serve_with_workers(settings, worker_arguments(settings))
     return serve(settings, args.session_prefix, args.parent)
@@ -107,6 +123,37 @@ def settings_of(args: argparse.Namespace) -> Settings:
         stall_s=args.stall_s,
         limits=Limits(max_queue_tokens=args.max_queue_tokens),
     )
+
+
+def _run_on_ray(args: argparse.Namespace, settings: Settings) -> int:
+    try:
+        from vprm_serving.ray_serve import RayOptions, serve_on_ray
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("--ray", "ray,serve,client") from error
+    if settings.uds is not None or settings.workers > 1:
+        raise InputError("a Ray cluster listens on an address and has replicas: leave out --uds and --workers")
+    least, most = args.replicas
+    how = RayOptions(args.ray, least, most, args.target_ongoing, args.replica_cpus, args.replica_gpus)
+    root, keys = settings.image_root, settings.api_key_file
+    found = replace(
+        settings,
+        bundle=settings.bundle.absolute(),
+        image_root=None if root is None else root.absolute(),
+        api_key_file=None if keys is None else keys.absolute(),
+    )
+    return serve_on_ray(found, how)
+
+
+def _range(text: str) -> tuple[int, int]:
+    """An argparse type: N, or MIN:MAX."""
+    least, _, most = text.partition(":")
+    try:
+        found = int(least), int(most or least)
+    except ValueError:
+        found = (0, 0)
+    if not 1 <= found[0] <= found[1]:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number of replicas nor MIN:MAX")
+    return found
 
 
 def _size(text: str) -> int:
