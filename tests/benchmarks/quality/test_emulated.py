@@ -47,7 +47,7 @@ def emulation_error(bundle: Path) -> Figures:
     opened = Bundle.open(bundle)
     scorer, emulated = StepScorer.open(opened, threads=1), StepScorer.open(opened, engine=emulated_engine(opened))
     rows = islice(open_rows(best_of_n_rows(12)), ROWS)
-    return figures_of(compare(emulated, {"ONNX Runtime": scorer}, rows)["ONNX Runtime"])
+    return figures_of(compare(emulated, {"ONNX Runtime": scorer}, rows).rows["ONNX Runtime"])
 
 
 def test_fp32_scores_equal_their_emulation(bundles: dict[str, Path]) -> None:
