@@ -68,6 +68,8 @@ def run(args: argparse.Namespace) -> int:
         manifest = export_bundle(checkpoint, args.bundle, options, progress)
     print_readings(manifest)
     stderr_console().print(f"wrote {args.bundle}", highlight=False, markup=False, soft_wrap=True)
+    if manifest.graphs.llm.is_native or manifest.graphs.vision.is_native:
+        stderr_console().print(f"native operators {native.summary()}", highlight=False, markup=False, soft_wrap=True)
     if args.precision is None:
         for line in _about_default(precision, checkpoint):
             stderr_console().print(line, highlight=False, markup=False, soft_wrap=True)

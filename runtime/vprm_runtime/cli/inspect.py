@@ -15,7 +15,6 @@ from vprm_runtime.bundle.manifest import Manifest
 from vprm_runtime.cli.common import Subparsers, byte_progress, print_json, resolve_bundle, stdout_console
 from vprm_runtime.engines.cuda.tensorrt.describe import engine_lines, inspect_engines
 from vprm_runtime.engines.cuda.tensorrt.engine_file import EngineInfo, engine_directories
-from vprm_runtime.errors import EngineError
 
 
 def register(subparsers: Subparsers) -> None:
@@ -86,7 +85,7 @@ def _print_bundle(bundle: Bundle, verified: bool, engines: list[dict[str, Any]])
         "bundle": str(bundle.path),
         "model": f"{model.name} ({model.llm_family}, {model.layers} layers, hidden {model.hidden_size})",
         "precision": f"LLM {graphs.llm.precision}, vision {graphs.vision.precision}",
-        **({"native operators": _native_operators()} if graphs.llm.is_native or graphs.vision.is_native else {}),
+        **({"native operators": native.summary()} if graphs.llm.is_native or graphs.vision.is_native else {}),
         "tiling": f"{tiling.min_tiles} to {tiling.max_tiles} tiles of {tiling.tile_size_px} px"
         + (" and a thumbnail" if tiling.use_thumbnail else ""),
         "image tokens": f"{model.tokens_per_tile} a tile",
@@ -119,13 +118,3 @@ def _print_bundle(bundle: Bundle, verified: bool, engines: list[dict[str, Any]])
         unusable = [f"{entry['name']}: cannot be used: {entry['error']}"]
         for line in unusable if entry["error"] else engine_lines(EngineInfo.read(directory)):
             console.print(Text(line))
-
-
-def _native_operators() -> str:
-    """What target cpu-native needs, and what it runs at on this machine."""
-    needs = "for x86-64 CPUs, fast from AVX-512 VNNI on"
-    try:
-        here = native.description() or "not built on this machine: install the package where there is a C compiler"
-    except EngineError as error:
-        here = str(error)
-    return f"{needs}; here: {here}"

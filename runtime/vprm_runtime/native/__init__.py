@@ -64,6 +64,15 @@ def description() -> str:
     return chosen.name if library.vprm_fast_attention(int(chosen)) else f"{chosen.name} (attention in float32)"
 
 
+def summary() -> str:
+    """What bundles of target cpu-native need, and what they run at on this machine; for people."""
+    try:
+        here = description() or "not built on this machine: install the package where there is a C compiler"
+    except EngineError as error:
+        here = str(error)
+    return f"for x86-64 CPUs, fast from AVX-512 VNNI on; here: {here}"
+
+
 def library_path() -> Path:
     """The library. Raises EngineError if it was not built."""
     if not _LIBRARY.exists():

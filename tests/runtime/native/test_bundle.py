@@ -15,6 +15,7 @@ from vprm.__main__ import main
 from vprm_demo import checkpoint_dir, example
 from vprm_export import ExportOptions, export_bundle
 from vprm_runtime import Bundle, EngineError, InputError, StepScorer, UnsupportedError, native
+from vprm_runtime.cli.main import main as run_command
 from vprm_runtime.engines.cuda import onnxruntime as ort_cuda
 from vprm_runtime.native import Level
 
@@ -122,6 +123,13 @@ def test_inspect_says_what_it_runs_at(
     monkeypatch.setattr("sys.argv", ["vprm", "inspect", str(native_bundle)])
     assert main() == 0
     assert "fast from AVX-512 VNNI on; here: PLAIN (slow" in capsys.readouterr().out
+
+
+@runs_here
+def test_export_says_what_the_bundle_needs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--precision", "int8", "--target", "cpu-native"]
+    assert run_command(["export", str(checkpoint_dir()), str(tmp_path / "bundle"), *options]) == 0
+    assert f"for x86-64 CPUs, fast from AVX-512 VNNI on; here: {native.description()}" in capsys.readouterr().err
 
 
 def test_floating_precisions_are_refused(tmp_path: Path) -> None:
