@@ -1,7 +1,7 @@
 """The client for asyncio; `client.py` has the same without `await`."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -10,7 +10,8 @@ import httpx
 from vprm_client.calls import Call, Calls, Reply, SessionCalls, Wait
 from vprm_client.client import key_header
 from vprm_client.protocol import Images, Response
-from vprm_runtime.results import ScoreResult, StepScore
+from vprm_runtime.errors import InputError
+from vprm_runtime.results import ScoreResult, StepScore, all_failed
 
 Value = TypeVar("Value")
 
@@ -63,6 +64,30 @@ class AsyncClient:
                 images, question, responses, max_tiles=max_tiles, max_steps=max_steps, aggregate=aggregate
             )
         )
+
+    async def score_many(
+        self,
+        rows: Iterable[tuple[Images, str, Sequence[Response]]],
+        *,
+        max_tiles: int | None = None,
+        max_steps: int | None = None,
+        aggregate: str | None = None,
+        concurrency: int = 16,
+    ) -> list[ScoreResult]:
+        """Score many (images, question, responses), `concurrency` at a time; one result per row, in input order.
+
+        If a row cannot be scored, each of its responses carries the error. Raises EngineError and ServerError.
+        """
+        free = asyncio.Semaphore(concurrency)
+
+        async def one(row: tuple[Images, str, Sequence[Response]]) -> ScoreResult:
+            async with free:
+                try:
+                    return await self.score(*row, max_tiles=max_tiles, max_steps=max_steps, aggregate=aggregate)
+                except InputError as error:
+                    return all_failed(len(row[2]), str(error), error.code)
+
+        return await asyncio.gather(*(one(row) for row in rows))
 
     async def select_best_response(
         self, question: str, responses: Sequence[Response], images: Images = None, *, max_steps: int | None = None

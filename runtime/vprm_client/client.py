@@ -1,7 +1,8 @@
 """The blocking client. `asynchronous.py` has the same with `await`."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -9,7 +10,8 @@ import httpx
 
 from vprm_client.calls import Call, Calls, Reply, SessionCalls, Wait
 from vprm_client.protocol import Images, Response
-from vprm_runtime.results import ScoreResult, StepScore
+from vprm_runtime.errors import InputError
+from vprm_runtime.results import ScoreResult, StepScore, all_failed
 
 Value = TypeVar("Value")
 
@@ -62,6 +64,30 @@ class Client:
                 images, question, responses, max_tiles=max_tiles, max_steps=max_steps, aggregate=aggregate
             )
         )
+
+    def score_many(
+        self,
+        rows: Iterable[tuple[Images, str, Sequence[Response]]],
+        *,
+        max_tiles: int | None = None,
+        max_steps: int | None = None,
+        aggregate: str | None = None,
+        concurrency: int = 16,
+    ) -> Iterator[ScoreResult]:
+        """Score many (images, question, responses), `concurrency` at a time; one result per row, in input order.
+
+        If a row cannot be scored, each of its responses carries the error. Raises EngineError and ServerError.
+        """
+        given = list(rows)
+
+        def one(row: tuple[Images, str, Sequence[Response]]) -> ScoreResult:
+            try:
+                return self.score(*row, max_tiles=max_tiles, max_steps=max_steps, aggregate=aggregate)
+            except InputError as error:
+                return all_failed(len(row[2]), str(error), error.code)
+
+        with ThreadPoolExecutor(concurrency) as pool:
+            yield from pool.map(one, given)
 
     def select_best_response(
         self, question: str, responses: Sequence[Response], images: Images = None, *, max_steps: int | None = None

@@ -30,7 +30,9 @@ class ImageObject(TypedDict):
     path: NotRequired[str | None]
 
 
-Image = str | ImageObject  # a path, base64 of an image file, or a data URL
+Image = (
+    str | ImageObject
+)  # a path, base64 of an image file, or a data URL; to a server also blake2b:DIGEST of an upload
 
 
 class Row(TypedDict):

@@ -36,6 +36,7 @@ class Endpoint:
         service = service_of(request)
         started = time.monotonic()
         try:
+            service.check_open()
             with service.admission.enter(content_length(request)) as place:
                 response = await self.handler(request, place)
                 if self._counts and response.media_type != "text/event-stream":  # a stream counts itself at its end

@@ -23,6 +23,7 @@ from vprm_serving.workers import make_front
 BACKLOG = 2048
 KEEP_ALIVE_S = 75
 _POLL_S = 0.05
+_SWITCH_S = 0.001  # a request crosses threads four times, and each may wait that long for another one's Python code
 
 
 class Drained(Protocol):
@@ -91,6 +92,7 @@ def serve_with_workers(settings: Settings, arguments: Sequence[str]) -> int:
 
 def _run(app: ASGIApp, drained: Drained, settings: Settings, engine: str) -> int:
     raise_file_limit()
+    sys.setswitchinterval(_SWITCH_S)
     config = uvicorn.Config(
         app,
         host=settings.host,

@@ -137,7 +137,6 @@ class Service:
 
     async def score(self, record: object, call: Call, place: Place, files: Sequence[NamedImage] = ()) -> Answer:
         """Score a row. Raises as scoring does, and ServerError."""
-        self._check_open()
         work = await self.prepared(record, call.options, files)
         if call.on_work is not None:
             call.on_work(work)
@@ -168,7 +167,6 @@ class Service:
 
     async def open_session(self, record: object, call: Call, place: Place) -> RemoteSession:
         """Run a prefix and keep it for the caller. `record` is a row without responses."""
-        self._check_open()
         self.sessions.check_room()
         if not isinstance(record, dict):
             raise InputError(f"a session is a JSON object, got {type(record).__name__}")
@@ -249,7 +247,8 @@ class Service:
     def _tokens_per_tile(self) -> int:
         return self.model.manifest.model.tokens_per_tile
 
-    def _check_open(self) -> None:
+    def check_open(self) -> None:
+        """Raise ServerError if the server is stopping. What came in before is answered."""
         if self.is_draining:
             raise ServerError("the server is stopping: send the request to another one", code="draining")
 

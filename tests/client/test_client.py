@@ -96,11 +96,26 @@ def test_the_asynchronous_client_does_the_same(server: RunningServer, demo_score
             calls = [client.score(shown.image, shown.question, shown.responses) for _ in range(4)]
             for result in await asyncio.gather(*calls):
                 assert result.scores == pytest.approx(wanted.scores, abs=1e-6)
+            rows = [(None, f"{n}?", ["One.", "Two."]) for n in range(5)]
+            many = await client.score_many([*rows, (None, " ", ["One."])])
+            assert [result.best is None for result in many] == [False] * 5 + [True]
             async with await client.session(shown.image, shown.question) as session:
                 first = shown.responses[0].split("\n\n")[0]
                 assert (await session.append(first)).score == pytest.approx(wanted[0].steps[0].score, abs=1e-6)
 
     asyncio.run(run())
+
+
+def test_many_rows_come_back_in_their_order(server: RunningServer, demo_scorer: StepScorer) -> None:
+    rows: list[tuple[Any, str, list[str]]] = [(example().image, f"Question {n}?", [f"{n}.", "One."]) for n in range(6)]
+    rows.insert(3, (None, " ", ["One.", "Two."]))
+    with vprm.Client(server.url) as client:
+        found = list(client.score_many(rows, aggregate="min"))
+    wanted = list(demo_scorer.score_many(rows, aggregate="min"))
+    assert [len(result) for result in found] == [2] * 7
+    assert found[3][0].code == wanted[3][0].code
+    for one, other in zip(found, wanted, strict=True):
+        assert one.scores == pytest.approx(other.scores, abs=1e-6, nan_ok=True)
 
 
 def answering(*answers: Any) -> tuple[httpx.MockTransport, list[httpx.Request]]:

@@ -35,16 +35,23 @@ class Bench:
     largest_difference: float = 0.0
     compared: int = 0
 
-    def check(self, replies: Sequence[Reply], most: int = 40) -> None:
+    @property
+    def pictures(self) -> int:
+        """How many different pictures are more than a measurement can use of a cache of 64 MiB."""
+        return max(12, round(40 * self.seconds))
+
+    def check(self, replies: Sequence[Reply]) -> None:
         """Compare some answers with scoring their responses one by one in this process."""
+        most = max(4, round(4 * self.seconds))
         good = [reply for reply in replies if reply.status == 200]
         for reply in good[:: max(1, len(good) // most)][:most]:
             row = row_from_record(reply.request.row, 0, Path())
-            for response, result in zip(row.responses, json.loads(reply.body)["results"], strict=True):
-                wanted = self.scorer.score(list(row.images), row.question, [response])[0].step_scores
-                found = np.array([step["score"] for step in result["steps"]])
-                self.largest_difference = max(self.largest_difference, float(np.abs(found - wanted).max()))
-                self.compared += 1
+            with self.scorer.session(list(row.images), row.question) as session:
+                for response, result in zip(row.responses, json.loads(reply.body)["results"], strict=True):
+                    wanted = session.score([response])[0].step_scores
+                    found = np.array([step["score"] for step in result["steps"]])
+                    self.largest_difference = max(self.largest_difference, float(np.abs(found - wanted).max()))
+                    self.compared += 1
 
 
 def throughput(bench: Bench) -> Figures:
@@ -53,7 +60,7 @@ def throughput(bench: Bench) -> Figures:
     cases: dict[str, list[Request]] = {
         "one_response_one_picture": rows.requests(shared, 4000, 1),
         "best_of_8_one_picture": rows.requests(shared, 1000, 8),
-        "distinct_pictures": rows.distinct(400, 1, 1000),
+        "distinct_pictures": rows.distinct(bench.pictures, 1, 1000),
     }
     figures: Figures = {}
     with vprm_server(bench.bundle, "--cache-bytes", "64M") as own, baseline_server(bench.bundle) as baseline:
@@ -134,7 +141,7 @@ def connections(bench: Bench) -> Figures:
 
 def overload(bench: Bench, queue_tokens: int = 16_384, seconds: float = 60.0) -> Figures:
     """Open loop at three times the capacity: what is still answered, how late, and how the rest is refused."""
-    requests = rows.distinct(600, 1, 5000)
+    requests = rows.distinct(max(40, bench.pictures), 1, 5000)
     with vprm_server(bench.bundle, "--cache-bytes", "64M", "--max-queue-tokens", str(queue_tokens)) as server:
         bench.say("capacity")
         before = server.metrics()
