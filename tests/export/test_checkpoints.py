@@ -385,7 +385,7 @@ def test_manifests_that_are_wrong(
 
 
 def test_directories_that_are_no_bundle(random_checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match="vprm export"):
+    with pytest.raises(BundleError, match="make one with  vprm "):
         Bundle.open(tmp_path / "nowhere")
     with pytest.raises(BundleError, match="not a bundle"):
         Bundle.open(tmp_path)

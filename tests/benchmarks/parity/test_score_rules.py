@@ -76,7 +76,7 @@ def test_rule_from_a_file(document: dict[str, Any], make_checkpoint: MakeCheckpo
         ({"step_joiner": ""}, "step_joiner is empty"),
         ({"candidates": [{"text": "Yes", "weight": 1}]}, "at least two"),
         ({"candidates": [{"text": "Yes", "weight": 2}, {"text": "No", "weight": 0}]}, "weights from 0 to 1"),
-        ({"marker": "<quad>"}, "no reply where there is a marker"),
+        ({"marker": "<quad>"}, "no reply if there is a marker"),
         ({"reply": ""}, "give reply"),
     ],
 )
