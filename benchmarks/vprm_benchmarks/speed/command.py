@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from vprm_benchmarks.serving import command as serving
-from vprm_benchmarks.speed import best_of_n, engine, export, linear, preprocess, programs, session
+from vprm_benchmarks.speed import best_of_n, engine, export, linear, preprocess, programs, scale, session
 from vprm_runtime.cli.common import Subparsers
 
-_BENCHMARKS = (best_of_n, session, engine, linear, preprocess, export, serving, programs)
+_BENCHMARKS = (best_of_n, session, engine, linear, preprocess, export, serving, scale, programs)
 
 
 def register(subparsers: Subparsers) -> None:
