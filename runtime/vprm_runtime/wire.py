@@ -30,9 +30,8 @@ class ImageObject(TypedDict):
     path: NotRequired[str | None]
 
 
-Image = (
-    str | ImageObject
-)  # a path, base64 of an image file, or a data URL; to a server also blake2b:DIGEST of an upload
+# A path, base64 of an image file, or a data URL; to a server also blake2b:DIGEST of an upload.
+Image = str | ImageObject
 
 
 class Row(TypedDict):
