@@ -1,0 +1,66 @@
+"""Bodies that no client of ours sends: every one gets an answer of its own fault, never a 500 and never a score."""
+
+from __future__ import annotations
+
+import json
+import random
+from typing import Any
+
+import pytest
+from tests.serving.conftest import RunningServer
+
+ODD: list[Any] = [
+    None, True, 0, -1, 1e308, 10**30, "", " ", "\ud800", "\0", [], {}, [[]], [None], {"path": 1}, "data:,", "blake2b:",
+    "blake2b:zz", "//", "../x", "http://x/y.png", ["a", 1], [["a"], "b"], "x" * 5000,
+]  # fmt: skip
+KEYS = (
+    "id", "image", "question", "responses", "max_steps", "max_tiles", "images", "response", "conversations", "label"
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_odd_rows_are_their_senders_fault(server: RunningServer, seed: int) -> None:
+    rng = random.Random(seed)
+    for _ in range(25):
+        row: dict[str, Any] = {"question": "Which?", "responses": ["One."]}
+        for key in rng.sample(KEYS, rng.randint(1, 3)):
+            row[key] = rng.choice(ODD)
+        body = json.dumps(row).encode()
+        for path in ("/v1/score", "/v1/select", "/v1/sessions", "/v1/score/stream"):
+            answer = server.http.post(path, content=body)
+            assert answer.status_code in (200, 201, 400, 404, 413, 422), (path, row, answer.text)
+            if answer.status_code >= 400:
+                assert set(answer.json()) == {"error", "code"}
+
+
+@pytest.mark.parametrize("path", ["/get_reward", "/pooling"])
+def test_odd_bodies_of_other_shapes_are_their_senders_fault(server: RunningServer, path: str) -> None:
+    rng = random.Random(path)
+    for _ in range(60):
+        item = rng.choice(ODD)
+        body = rng.choice(
+            [
+                item,
+                {"query": item, "prompts": [item], "labels": [item]},
+                {"query": ["Q a"], "prompts": ["Q"], "labels": [item]},
+                {"messages": item},
+                {"messages": [{"role": "user", "content": item}, {"role": "assistant", "content": "One."}]},
+                {"messages": [{"role": "user", "content": "Q"}, {"role": "assistant", "content": item}]},
+            ]
+        )
+        answer = server.http.post(path, content=json.dumps(body).encode())
+        assert answer.status_code in (200, 400, 404, 413, 422), (body, answer.text)
+
+
+@pytest.mark.parametrize("body", [b"", b"[" * 100_000, b'{"a":' * 5000, b"\xff\xfe", b"NaN", b'{"question": NaN}'])
+def test_bodies_that_are_no_json_are_refused(server: RunningServer, body: bytes) -> None:
+    assert server.http.post("/v1/score", content=body).status_code in (400, 422)
+
+
+def test_session_bodies_are_checked(server: RunningServer) -> None:
+    name = server.http.post("/v1/sessions", json={"question": "Which?"}).json()["session"]
+    for action, key in (("append", "step"), ("score_next", "alternatives"), ("rewind", "steps")):
+        for odd in ODD:
+            answer = server.http.post(f"/v1/sessions/{name}/{action}", content=json.dumps({key: odd}).encode())
+            assert answer.status_code in (200, 400, 413, 422), (action, odd, answer.text)
+    assert server.http.delete(f"/v1/sessions/{name}").status_code == 204
