@@ -30,7 +30,7 @@ from vprm_runtime.execution.prepare import (
     tiles_of,
 )
 from vprm_runtime.execution.run import run_prefix, run_to_end
-from vprm_runtime.images.load import ImageInput
+from vprm_runtime.images.load import MAX_IMAGE_PIXELS, ImageInput
 from vprm_runtime.inputs import images_of, list_of
 from vprm_runtime.options import ResponseOptions, ScoreOptions
 from vprm_runtime.prompt.builder import PromptBuilder, Response, TokenisedPrompt
@@ -69,6 +69,7 @@ class StepScorer:
         max_block_tokens: int | None = None,
         prefix_cache_bytes: int = 0,
         engine: Engine | None = None,
+        max_image_pixels: int = MAX_IMAGE_PIXELS,
     ) -> "StepScorer":
         """Open a bundle directory on a device.
 
@@ -82,6 +83,7 @@ class StepScorer:
             prefix_cache_bytes: memory that `score` and `session` may keep of earlier calls' images and questions, in
                 bytes of the engine's caches, least recently used go first (default: keep none).
             engine: an engine that is open already, instead of `device` and `threads`.
+            max_image_pixels: images of more pixels are refused before they are decoded (default: the original's limit).
 
         Returns:
             A scorer.
@@ -107,7 +109,7 @@ class StepScorer:
         )
         engine = engine or open_engine(opened, device, threads)
         _LOG.info("opened %s: %s", opened.path, engine.description)
-        model = OpenedModel(manifest, prompts, engine, block_tokens(engine, max_block_tokens))
+        model = OpenedModel(manifest, prompts, engine, block_tokens(engine, max_block_tokens), max_image_pixels)
         return StepScorer(model, prefix_cache_bytes)
 
     def with_engine(
@@ -126,7 +128,8 @@ class StepScorer:
         Raises:
             InputError: an option is out of range.
         """
-        model = OpenedModel(self.manifest, self.prompts, engine, block_tokens(engine, max_block_tokens))
+        limit = self._model.max_image_pixels
+        model = OpenedModel(self.manifest, self.prompts, engine, block_tokens(engine, max_block_tokens), limit)
         return StepScorer(model, prefix_cache_bytes)
 
     def __repr__(self) -> str:
@@ -295,7 +298,7 @@ class StepScorer:
         given: Sequence[ImageInput] = images_of(images)
         key = None
         if self._pool.budget_bytes:
-            contents = [pinned(image) for image in given]
+            contents = [pinned(image, self._model.max_image_pixels) for image in given]
             given, key = contents, prefix_key(contents, question, chosen.max_tiles)
             with self._model.lock:
                 self._check_open()

@@ -294,3 +294,25 @@ def test_a_lazily_opened_damaged_image_with_a_prefix_cache(
     kept = demo_scorer.with_engine(demo_scorer.engine, prefix_cache_bytes=1 << 20)
     with Image.open(io.BytesIO(cut)) as opened, pytest.raises(InputError, match="damaged"):
         kept.score(opened, "How many?", ["Two."])
+
+
+def test_many_images_are_refused_before_one_is_decoded(
+    demo_scorer: StepScorer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def decode(*_: Any) -> None:
+        raise AssertionError("pixels were asked for")
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", decode)
+    with pytest.raises(InputError, match=r"the images alone take \d+ tokens, the model's limit is"):
+        demo_scorer.score([header("PNG", 9000, 9000)] * 64, "How many?", ["Two."])
+
+
+def test_the_limit_of_a_scorer(demo_bundle: Path, demo_scorer: StepScorer, picture: Callable[..., Image.Image]) -> None:
+    with pytest.raises(InputError, match=r"raise max_image_pixels \(--max-image-pixels\)"):
+        demo_scorer.score(header("PNG", 20_000, 9_000), "How many?", ["Two."])
+    small = StepScorer.open(demo_bundle, max_image_pixels=5_000)
+    with pytest.raises(InputError, match="more than the 5,000"):
+        small.score(picture(), "How many?", ["Two."])
+    large = StepScorer.open(demo_bundle, max_image_pixels=10**9)
+    with pytest.raises(InputError, match="damaged"):  # only now is it decoded
+        large.score(header("PNG", 20_000, 9_000), "How many?", ["Two."])

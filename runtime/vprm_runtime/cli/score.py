@@ -27,6 +27,7 @@ from vprm_runtime.cli.text_argument import step_separator
 from vprm_runtime.demo import demo_hook
 from vprm_runtime.errors import InputError
 from vprm_runtime.execution.aggregate import AGGREGATES
+from vprm_runtime.images.load import MAX_IMAGE_PIXELS
 from vprm_runtime.options import ScoreOptions
 from vprm_runtime.results import ScoreResult
 from vprm_runtime.scorer import StepScorer
@@ -88,6 +89,10 @@ def register(subparsers: Subparsers) -> None:
     parser.add_argument("--drop-empty-steps", action="store_true", help="leave out steps without text")
     parser.add_argument("--device", default="auto", help=DEVICE_HELP)
     parser.add_argument("--threads", type=positive_int, metavar="N", help="CPU threads (default: all cores)")
+    parser.add_argument(
+        "--max-image-pixels", type=positive_int, metavar="N", default=MAX_IMAGE_PIXELS,
+        help="refuse larger images before they are decoded (default: 178956970, as the original)",
+    )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print one JSON document on stdout")
     score_shards.add_arguments(parser)
     parser.set_defaults(run=run, extra="cpu")
@@ -110,7 +115,7 @@ def run(args: argparse.Namespace) -> int:
         if args.question is None or not args.response:
             raise InputError("give --question and at least one --response, or --input and --output, or nothing at all")
         images, question, responses = args.image, args.question, args.response
-    scorer = StepScorer.open(resolve_bundle(args.bundle), args.device, threads=args.threads)
+    scorer = _opened(args)
     result = scorer.score(
         images, question, responses,
         max_tiles=options.max_tiles, **vars(options.responses),
@@ -125,6 +130,12 @@ def run(args: argparse.Namespace) -> int:
     return NOTHING_SCORED if result.best is None else 0
 
 
+def _opened(args: argparse.Namespace) -> StepScorer:
+    return StepScorer.open(
+        resolve_bundle(args.bundle), args.device, threads=args.threads, max_image_pixels=args.max_image_pixels
+    )
+
+
 def _run_file(args: argparse.Namespace, options: ScoreOptions, given: Sequence[str]) -> int:
     from vprm_runtime.datasets import score_file
 
@@ -134,7 +145,7 @@ def _run_file(args: argparse.Namespace, options: ScoreOptions, given: Sequence[s
         return _run_stream(args, options, given)
     if args.input is None or args.output is None or given:
         raise InputError("for a file of rows give --input and --output, and no --image, --question or --response")
-    scorer = StepScorer.open(resolve_bundle(args.bundle), args.device, threads=args.threads)
+    scorer = _opened(args)
     with RowBar("scoring") as bar:
         summary = score_file(
             scorer, args.input, args.output, image_root=args.image_root, options=options, progress=bar.advance,
@@ -160,7 +171,7 @@ def _run_stream(args: argparse.Namespace, options: ScoreOptions, given: Sequence
     root = args.image_root or Path()
     if not root.is_dir():
         raise InputError(f"the image root {root} is not a directory: give the one that image paths start at")
-    scorer = StepScorer.open(resolve_bundle(args.bundle), args.device, threads=args.threads)
+    scorer = _opened(args)
     stderr_console().print(f"ready: {scorer.engine.description}", highlight=False, markup=False, soft_wrap=True)
 
     rows = usable = 0

@@ -7,6 +7,7 @@ from threading import Lock
 from vprm_runtime.bundle.manifest import Manifest
 from vprm_runtime.engines.base import Engine, ImageRows, no_image_rows
 from vprm_runtime.errors import InputError
+from vprm_runtime.images.load import MAX_IMAGE_PIXELS
 from vprm_runtime.prompt.builder import PromptBuilder
 
 
@@ -22,6 +23,7 @@ class OpenedModel:
     prompts: PromptBuilder
     engine: Engine
     max_block_tokens: int
+    max_image_pixels: int = MAX_IMAGE_PIXELS
     lock: Lock = field(default_factory=Lock, repr=False, compare=False)
 
     @cached_property

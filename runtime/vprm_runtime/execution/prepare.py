@@ -63,14 +63,18 @@ class PreparedResponse:
 
 
 def tiles_of(
-    model: OpenedModel, images: Sequence[ImageInput], max_tiles: int | None, max_pixels: int = MAX_IMAGE_PIXELS
+    model: OpenedModel, images: Sequence[ImageInput], max_tiles: int | None, max_pixels: int | None = None
 ) -> list[Tiles]:
     """Tiles of each image.
 
-    Raises InputError if one cannot be read or has more than `max_pixels`, or `max_tiles` is out of range.
+    Raises InputError if one cannot be read or has more than `max_pixels` (default: the model's), if several together
+    are too long for the model, which is known before the first is decoded, or `max_tiles` is out of range.
     """
-    tiling = model.manifest.tiling.limited(check_max_tiles(max_tiles))
-    return [tile_image(load_image(image, max_pixels), tiling) for image in images]
+    tiling, limit = model.manifest.tiling.limited(check_max_tiles(max_tiles)), max_pixels or model.max_image_pixels
+    if len(images) > 1:
+        tokens = sum(tile_counts_of(model, images, max_tiles, limit)) * model.manifest.model.tokens_per_tile
+        model.check_length(tokens, "the images alone take")
+    return [tile_image(load_image(image, limit), tiling) for image in images]
 
 
 def tile_counts_of(
@@ -136,7 +140,7 @@ def prompt_of(model: OpenedModel, question: str, tile_counts: Sequence[int], ste
     return prompt
 
 
-def pinned(image: ImageInput) -> PinnedImage:
+def pinned(image: ImageInput, max_pixels: int = MAX_IMAGE_PIXELS) -> PinnedImage:
     """The image by value, so that what is hashed is what is scored: a path's bytes, anything else's RGB pixels.
 
     Raises InputError as `load_image` does.
@@ -145,7 +149,7 @@ def pinned(image: ImageInput) -> PinnedImage:
         return image
     if isinstance(image, str | Path):
         return read_image_file(image)
-    return np.asarray(load_image(image))
+    return np.asarray(load_image(image, max_pixels))
 
 
 def prefix_key(images: Sequence[PinnedImage], question: str, max_tiles: int | None) -> bytes:

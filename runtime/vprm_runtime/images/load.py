@@ -187,7 +187,7 @@ def _check_size(name: str, width_px: int, height_px: int, max_pixels: int) -> No
     if width_px * height_px > max_pixels:
         raise InputError(
             f"{name} has {width_px:,} x {height_px:,} pixels, more than the {max_pixels:,} that are decoded: "
-            "scale it down first"
+            "scale it down first, or raise max_image_pixels (--max-image-pixels)"
         )
 
 
