@@ -389,7 +389,7 @@ def test_directories_that_are_no_bundle(random_checkpoint: Callable[[str], Path]
         Bundle.open(tmp_path / "nowhere")
     with pytest.raises(BundleError, match="not a bundle"):
         Bundle.open(tmp_path)
-    with pytest.raises(BundleError, match="a checkpoint; export it first"):
+    with pytest.raises(BundleError, match="is a checkpoint, not a bundle"):
         Bundle.open(random_checkpoint("internlm2"))
     (tmp_path / "manifest.json").write_text("{")
     with pytest.raises(BundleError, match="not JSON"):
