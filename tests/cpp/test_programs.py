@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tests.cpp.conftest import ENVIRONMENT, SOURCE, Runner, RunnerError
+from tests.cpp.conftest import ENVIRONMENT, ROOT, SOURCE, Runner, RunnerError
 
 from vprm_runtime import Bundle
 
@@ -177,6 +177,20 @@ def test_an_installed_library_is_found(build: Path, demo_bundle: Path, tmp_path:
     assert shown.stdout == "1 bundle\n3 a required argument is NULL\n"
     installed = subprocess.run([prefix / "bin/vprm-score"], capture_output=True, text=True, check=False)
     assert installed.returncode == 2 and installed.stderr.startswith("usage: vprm-score")
+
+
+@pytest.mark.parametrize(("language", "lines"), [("cpp", 5), ("c", 1)])
+def test_the_documented_programs(build: Path, demo_bundle: Path, tmp_path: Path, language: str, lines: int) -> None:
+    text = (ROOT / "docs/embedding.md").read_text("utf-8")
+    (program,) = [block for block in re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL) if "vprm.h" in block]
+    (tmp_path / f"main.{language}").write_text(program, "utf-8")
+    compiler = {"cpp": ["g++", "-std=c++17"], "c": ["gcc", "-std=c99"]}[language]
+    flags = ["-Wall", "-Wextra", "-Werror", f"-I{SOURCE}/include", f"-L{build}", f"-Wl,-rpath,{build}"]
+    subprocess.run([*compiler, *flags, f"main.{language}", "-lvprm", "-o", "main"], cwd=tmp_path, check=True)
+    shown = subprocess.run(
+        [tmp_path / "main", demo_bundle], env=ENVIRONMENT, capture_output=True, text=True, check=True
+    )
+    assert len(shown.stdout.splitlines()) == lines
 
 
 def test_bundles_that_are_damaged_give_errors(build: Path, demo_bundle: Path, tmp_path: Path) -> None:
