@@ -34,7 +34,7 @@ _STORED_BYTES: dict[Precision, float] = {"fp32": 4, "fp16": 2, "int8": 1.003, "w
 _EXPORT_NS: dict[Precision, float] = {"fp32": 0.8, "fp16": 1.6, "int8": 1.2, "w8": 2.0, "w4": 150.0, "fp8": 150.0}
 """Nanoseconds for each weight of a Linear beyond writing it, on a machine of REFERENCE_FLOPS; w4 and fp8 feed rounding
 errors back column by column."""
-_CALIBRATED_NS = 12.0  # choosing a Linear's smoothing
+_CALIBRATED_NS = 17.0  # choosing a Linear's smoothing
 _BYTE_NS = 1.6  # reading, hashing and writing a byte
 REFERENCE_FLOPS = 1.75e11
 _ENGINE_SHARE = 0.75  # of the measured product's rate, in float32 graphs
