@@ -22,6 +22,7 @@ import ray.exceptions
 LOCAL = "local"
 _STATE = "state"  # calls that are answered while a shard is scored
 _WAIT_S = 0.5
+_RESTART_S = 0.5
 _STATE_INTERVAL_S = 1.0
 _PATIENCE_S = 30.0
 _OWNER_DIED = "its owner has died"  # Ray's words if this process's own node is gone
@@ -42,6 +43,7 @@ class RayWorkers:
         self._pending: dict[Any, int] = {}  # what runs -> the worker that runs it
         self._states: dict[Any, int] = {}  # the same for questions how far it is
         self._busy: set[int] = set()
+        self._restarting: dict[int, float] = {}  # worker -> when to ask it again
         self._asked_at = time.monotonic()
         self._started_at: float | None = time.monotonic()
         self._owns_connection = False
@@ -86,6 +88,8 @@ class RayWorkers:
     def events(self) -> Sequence[WorkerEvent]:
         """What happened since the last call; waits a moment if nothing did."""
         self._warn_if_none_starts()
+        for worker in [worker for worker, due in self._restarting.items() if due <= time.monotonic()]:
+            self._open(worker)
         if time.monotonic() - self._asked_at > _STATE_INTERVAL_S:
             self._asked_at = time.monotonic()
             asked = set(self._states.values())
@@ -93,8 +97,12 @@ class RayWorkers:
                 self._actors[worker].state.options(concurrency_group=_STATE).remote(): worker
                 for worker in self._busy - asked
             }
-        ready, _ = ray.wait(list(self._pending) + list(self._states), num_returns=1, timeout=_WAIT_S)
-        more, _ = ray.wait(list(self._pending) + list(self._states), num_returns=len(self._pending), timeout=0)
+        running = [*self._pending, *self._states]
+        if not running:  # every worker is being restarted
+            time.sleep(_WAIT_S)
+            return []
+        ready, _ = ray.wait(running, num_returns=1, timeout=_WAIT_S)
+        more, _ = ray.wait(running, num_returns=len(running), timeout=0)
         events = []
         for reference in dict.fromkeys([*ready, *more]):
             event = self._state_event(reference) if reference in self._states else self._finished(reference)
@@ -114,12 +122,19 @@ class RayWorkers:
 
     def _open(self, worker: int) -> None:
         self._busy.discard(worker)
+        self._restarting.pop(worker, None)
         self._pending[self._actors[worker].open.remote()] = worker
 
-    def _finished(self, reference: Any) -> WorkerEvent:
+    def _finished(self, reference: Any) -> WorkerEvent | None:
         worker = self._pending.pop(reference)
+        was_busy = worker in self._busy
         try:
             event = WorkerEvent(worker=worker, **ray.get(reference))
+        except ray.exceptions.ActorUnavailableError as error:  # it died, or its machine is slow; Ray restarts it
+            self._busy.discard(worker)
+            self._restarting[worker] = time.monotonic() + _RESTART_S
+            message = " ".join(str(error).split())[:300]
+            return WorkerEvent(worker, "died", message=message) if was_busy else None
         except ray.exceptions.RayActorError as error:
             if _OWNER_DIED in str(error):
                 return WorkerEvent(worker, "failed", message=f"{_NODE_ENDED}: run the same command again, it goes on")
@@ -206,7 +221,7 @@ def _connect(address: str, cpus: int) -> None:
             )
         else:
             ray.init(address=address, **common)
-    except (ConnectionError, RuntimeError, ValueError, TimeoutError, OSError) as error:
+    except Exception as error:
         what = "started on this machine" if address == LOCAL else f"reached at {address}"
         raise EngineError(f"no Ray cluster can be {what} ({' '.join(str(error).split())[:200]})") from error
 

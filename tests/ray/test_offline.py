@@ -66,7 +66,7 @@ def test_killed_actors_raylet_and_driver_cost_a_row_each(
     demo_bundle: Path, environment: dict[str, str], tmp_path: Path
 ) -> None:
     """Rows that kill their process are named; what is left is what one process writes."""
-    rows = sample_rows(tmp_path, 150)
+    rows = sample_rows(tmp_path, 400)
     rows[100]["responses"] = ["POISON"]
     path, output, begun = write_lines(tmp_path / "rows.jsonl", rows), tmp_path / "scores.jsonl", tmp_path / "begun"
     deaths, chance = 0, random.Random(5)
@@ -75,7 +75,11 @@ def test_killed_actors_raylet_and_driver_cost_a_row_each(
             driver = subprocess.Popen(command(demo_bundle, path, output), env=environment, stderr=shown)
         try:
             wait_for_rows(begun, 20, driver)
-            os.kill(chance.choice(processes(driver.pid, "ray::_Actor")), signal.SIGKILL)
+            before = processes(driver.pid, "ray::_Actor")
+            os.kill(chance.choice(before), signal.SIGKILL)
+            while not set(processes(driver.pid, "ray::_Actor")) - set(before):  # Ray starts another in its place
+                assert driver.poll() is None, (tmp_path / f"{Path(killed).name}.log").read_text()[-1000:]
+                time.sleep(0.1)
             wait_for_rows(begun, 10, driver)
             victim = driver.pid if killed == "driver" else processes(driver.pid, killed)[0]
             os.kill(victim, signal.SIGKILL)
@@ -97,8 +101,8 @@ def test_killed_actors_raylet_and_driver_cost_a_row_each(
     assert lines == wanted
     counts = Counter(begun.read_text().split())
     assert counts.pop("100") == 3
-    assert len(counts) == 149
-    assert counts.total() <= 149 + deaths + 3
+    assert len(counts) == 399
+    assert counts.total() <= 399 + deaths + 3
 
 
 def test_a_cluster_that_is_not_there_is_an_error(demo_bundle: Path, tmp_path: Path) -> None:
