@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -76,6 +77,12 @@ def test_a_room_imports_only_what_it_may(room: str) -> None:
     banned = (ROOMS - {room.split("/")[1]} - ALLOWED[room]) | BANNED_LIBRARIES[room]
     for file in files:
         assert not imported_packages(file) & banned, file
+
+
+def test_the_architecture_page_lists_every_room() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    for package in ROOMS:
+        assert re.search(rf"^\| [^|]*\| `{package}` \|", page, re.M), f"{package} is not in the table of rooms"
 
 
 def test_every_package_is_a_room_that_is_checked() -> None:
