@@ -87,17 +87,14 @@ class BestOfN:
         }
 
 
-def questions_from_scored(
-    stepwise: ScoredRows, outcome: ScoredRows, judge: AnswerJudge
-) -> tuple[list[Question], list[LeftOut]]:
-    """Join the two scorings of the same rows and judge every response.
+def questions_from_scored(scored: ScoredRows, judge: AnswerJudge) -> tuple[list[Question], list[LeftOut]]:
+    """Judge every response of rows that were scored by steps and, for the outcome, as a whole.
 
     A response is right as its row's `correct` says, else if its final answer is the row's `answer`.
     """
-    whole = {row.number: row for row in outcome.rows}
     questions: list[Question] = []
-    left_out = list(stepwise.left_out)
-    for row in stepwise.rows:
+    left_out = list(scored.left_out)
+    for row in scored.rows:
         texts = tuple(final_answer(response) for response in row.responses)
         correct = _correct(row, texts, judge)
         if isinstance(correct, str):
@@ -107,8 +104,7 @@ def questions_from_scored(
             how: tuple(aggregate_scores(c.scores, how) if c.scores else None for c in row.candidates)
             for how in AGGREGATES
         }
-        as_one = whole[row.number].candidates if row.number in whole else ()
-        scores[OUTCOME] = tuple(c.scores[0] if c.scores else None for c in as_one) or (None,) * len(correct)
+        scores[OUTCOME] = row.outcome or (None,) * len(correct)
         if not any(score is not None for score in scores["mean"]):
             left_out.append(LeftOut(row.id, f"no response could be scored: {row.candidates[0].error}"))
             continue

@@ -139,12 +139,10 @@ def run_best_of_n(args: argparse.Namespace) -> int:
     check_output_file(args.html)
     scorer = _open_scorer(args)
     data = DataFile(args.data or best_of_n_rows(args.demo_rows), args.image_root)
-    outcome_scores = args.scores and args.scores.with_name(f"{args.scores.stem}.outcome{args.scores.suffix}")
-    with RowBar("scoring steps") as bar:
-        stepwise = score_rows(scorer, data, ScoreOptions(args.max_steps, args.max_tiles), args.scores, bar.advance)
-    with RowBar("scoring whole responses") as bar:
-        outcome = score_rows(scorer, data, ScoreOptions(1, args.max_tiles), outcome_scores, bar.advance)
-    questions, left_out = questions_from_scored(stepwise, outcome, judge)
+    options = ScoreOptions(args.max_steps, args.max_tiles)
+    with RowBar("scoring responses by steps and as a whole") as bar:
+        scored = score_rows(scorer, data, options, args.scores, bar.advance, with_outcome=True)
+    questions, left_out = questions_from_scored(scored, judge)
     bench = evaluate_best_of_n(questions, left_out, judge, args.aggregate, args.bootstrap)
     context = _context(args, scorer, data)
     page = best_of_n_page(bench, questions, context)

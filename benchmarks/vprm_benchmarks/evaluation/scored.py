@@ -30,7 +30,7 @@ class ScoredCandidate:
 
 @dataclass(frozen=True)
 class ScoredRow:
-    """A row with its scores. `number` is its place in scoring order."""
+    """A row with its scores. `number`: its place in scoring order; `outcome`: scores of its responses as one step."""
 
     number: int
     id: RowId
@@ -39,6 +39,7 @@ class ScoredRow:
     tiles: tuple[int, ...]
     candidates: tuple[ScoredCandidate, ...]
     labels: Mapping[str, Any]
+    outcome: tuple[float | None, ...] = ()
 
     @property
     def source(self) -> str:
@@ -81,12 +82,20 @@ class DataFile:
 
 
 def score_rows(
-    scorer: StepScorer, data: DataFile, options: ScoreOptions, scores_path: Path | None, progress: Progress
+    scorer: StepScorer,
+    data: DataFile,
+    options: ScoreOptions,
+    scores_path: Path | None,
+    progress: Progress,
+    with_outcome: bool = False,
 ) -> ScoredRows:
     """Score a file's rows into `scores_path` (None: a temporary file), resuming it, and read them back."""
     with tempfile.TemporaryDirectory(prefix="vprm-eval-") as folder:
         target = scores_path or Path(folder) / "scores.jsonl"
-        score_file(scorer, data.path, target, image_root=data.image_root, options=options, progress=progress)
+        score_file(
+            scorer, data.path, target,
+            image_root=data.image_root, options=options, progress=progress, with_outcome=with_outcome,
+        )  # fmt: skip
         scored = read_scored(data, target)
     if not scored.rows and scored.left_out:
         raise InputError(
@@ -148,4 +157,5 @@ def _scored_row(number: int, row: Row, document: Mapping[str, Any]) -> ScoredRow
         tiles=tuple(document["tiles"]),
         candidates=tuple(candidates),
         labels=row.labels,
+        outcome=tuple(document.get("outcome", ())),
     )

@@ -18,12 +18,20 @@ from vprm_runtime.wire import error_document
 
 
 class RowScorer:
-    """A scorer and the session of the row before. `read_image` gives the content of an image file."""
+    """A scorer and the session of the row before. `read_image` gives the content of an image file.
+
+    With `with_outcome`, documents also have `outcome`: each response's score as one step, null if it has none.
+    """
 
     def __init__(
-        self, scorer: StepScorer, options: ScoreOptions, read_image: Callable[[Path], NamedImage] = read_image_file
+        self,
+        scorer: StepScorer,
+        options: ScoreOptions,
+        read_image: Callable[[Path], NamedImage] = read_image_file,
+        with_outcome: bool = False,
     ) -> None:
         self._scorer, self._options, self._read_image = scorer, options, read_image
+        self._with_outcome = with_outcome
         self._session: Session | None = None
         self._session_key = b""
 
@@ -47,6 +55,10 @@ class RowScorer:
             how = row.options(self._options)
             session = self._session_for(row, tiles)
             result = session.score(row.responses, **vars(how.responses))
+            outcome: dict[str, Any] = {}
+            if self._with_outcome:
+                whole = session.score(row.responses, **{**vars(how.responses), "max_steps": 1})
+                outcome = {"outcome": [candidate.score for candidate in whole]}
         except ChangedInputError:
             raise
         except InputError as error:
@@ -54,7 +66,7 @@ class RowScorer:
         except EngineError:
             self.close()
             raise
-        return _head(row) | result.to_dict(row.id) | _tail(row)
+        return _head(row) | result.to_dict(row.id) | outcome | _tail(row)
 
     def close(self) -> None:
         """Give the session's rows back."""

@@ -58,6 +58,7 @@ def score_file(
     attempts: Attempts | None = None,
     keep_errors: bool = False,
     strict: bool = False,
+    with_outcome: bool = False,
 ) -> BatchSummary:
     """Score all rows of a jsonl or parquet file into a jsonl file, going on where an earlier run stopped.
 
@@ -66,7 +67,8 @@ def score_file(
     in the order of their first row. Beside the output stand `.run.json`, which describes the run, and `.images`, which
     lists the images that rows were scored with. Rows that an earlier run left with an error are tried again and come
     last, unless `keep_errors`. With `strict` the first row with an error ends the run and is not written. With
-    `attempts`, a row that killed its process again and again gets an error (code "crashed") instead of another try.
+    `with_outcome` each document also has every response's score as one step (`outcome`). With `attempts`, a row that
+    killed its process again and again gets an error (code "crashed") instead of another try.
     Raises InputError where input or output is unusable or changed since, EngineError where the engine fails row after
     row.
     """
@@ -76,11 +78,12 @@ def score_file(
     if _is_same_file(target, Path(input_path)):
         raise InputError(f"{target} is the input: choose another output")
     with (
-        ScoreLog(target, _run_description(scorer, source, options), source.numbers, keep_errors) as log,
+        ScoreLog(target, _run_description(scorer, source, options, with_outcome), source.numbers, keep_errors) as log,
         ImageLog(log.images_path, is_new=not log.done) as images,
     ):
         resumed = log.done
-        loop = _Loop(scorer, options, log, images, lambda done, errors: progress(done, source.total, errors), strict)
+        rows = RowScorer(scorer, options, images.read, with_outcome)
+        loop = _Loop(rows, options, log, images, lambda done, errors: progress(done, source.total, errors), strict)
         loop.run(source, attempts)
     seconds = time.monotonic() - began
     return BatchSummary(source.total, resumed, loop.scored, loop.errors, seconds, loop.usable, log.retried)
@@ -93,8 +96,11 @@ def _is_same_file(output: Path, source: Path) -> bool:
         return False
 
 
-def _run_description(scorer: StepScorer, source: RowSource, options: ScoreOptions) -> dict[str, Any]:
-    """All that a row's scores depend on, rounding included."""
+def _run_description(
+    scorer: StepScorer, source: RowSource, options: ScoreOptions, with_outcome: bool
+) -> dict[str, Any]:
+    """All that a row's document depends on, rounding included."""
+    more = {"outcome": True} if with_outcome else {}
     return {
         "input": source.fingerprint,
         IMAGE_ROOT: ", ".join(str(root.resolve()) for root in source.image_roots),
@@ -103,6 +109,7 @@ def _run_description(scorer: StepScorer, source: RowSource, options: ScoreOption
         "threads": getattr(scorer.engine, "threads", None),
         "max_block_tokens": scorer.max_block_tokens,
         "options": asdict(options),
+        **more,
     }
 
 
@@ -111,14 +118,14 @@ class _Loop:
 
     def __init__(
         self,
-        scorer: StepScorer,
+        rows: RowScorer,
         options: ScoreOptions,
         log: ScoreLog,
         images: ImageLog,
         progress: Callable[[int, int], None],
         strict: bool,
     ) -> None:
-        self._rows, self._log, self._progress = RowScorer(scorer, options, images.read), log, progress
+        self._rows, self._log, self._progress = rows, log, progress
         self._images = images
         self._held: list[dict[str, Any]] = []  # failures of the engine, kept back until it works again
         self._done = log.done

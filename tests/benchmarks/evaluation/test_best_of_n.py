@@ -110,11 +110,10 @@ QUESTIONS: list[tuple[str, list[str], list[list[float]], list[float]]] = [
 
 
 @pytest.fixture
-def files(tmp_path: Path) -> tuple[DataFile, Path, Path]:
+def files(tmp_path: Path) -> tuple[DataFile, Path]:
     """The three questions, one that cannot be judged, one that could not be scored, one with too few responses."""
     rows: list[dict[str, Any]] = []
     stepwise: list[dict[str, Any]] = []
-    outcome: list[dict[str, Any]] = []
     for number, (answer, finals, scores, whole) in enumerate(QUESTIONS):
         responses = [
             [f"Step {n}." for n in range(len(s) - 1)] + [f"The answer is {f}."]
@@ -123,8 +122,7 @@ def files(tmp_path: Path) -> tuple[DataFile, Path, Path]:
         rows.append(
             {"id": number, "question": f"Q{number}", "answer": answer, "responses": responses, "data_source": "S"}
         )
-        stepwise.append(_document(number, scores))
-        outcome.append(_document(number, [[score] for score in whole]))
+        stepwise.append({**_document(number, scores), "outcome": whole})
     for name in ("no answer", "not scored", "short"):
         finals = ["The answer is 1."] * (1 if name == "short" else 4)
         rows.append(
@@ -132,11 +130,10 @@ def files(tmp_path: Path) -> tuple[DataFile, Path, Path]:
         )
         document = {"id": name, "error": "no image"} if name == "not scored" else _document(name, [[0.5]] * len(finals))
         stepwise.append(document)
-        outcome.append(document)
-    paths = [tmp_path / name for name in ("rows.jsonl", "scores.jsonl", "outcome.jsonl")]
-    for path, documents in zip(paths, (rows, stepwise, outcome), strict=True):
+    paths = [tmp_path / name for name in ("rows.jsonl", "scores.jsonl")]
+    for path, documents in zip(paths, (rows, stepwise), strict=True):
         path.write_text("".join(json.dumps({**document, "row": n}) + "\n" for n, document in enumerate(documents)))
-    return DataFile(paths[0]), paths[1], paths[2]
+    return DataFile(paths[0]), paths[1]
 
 
 def _document(row_id: int | str, scores: list[list[float]]) -> dict[str, Any]:
@@ -148,11 +145,11 @@ def _document(row_id: int | str, scores: list[list[float]]) -> dict[str, Any]:
 
 
 @pytest.fixture
-def bench(files: tuple[DataFile, Path, Path]) -> BestOfN:
+def bench(files: tuple[DataFile, Path]) -> BestOfN:
     """Their evaluation."""
-    data, stepwise, outcome = files
+    data, stepwise = files
     judge = AnswerJudge()
-    questions, left_out = questions_from_scored(read_scored(data, stepwise), read_scored(data, outcome), judge)
+    questions, left_out = questions_from_scored(read_scored(data, stepwise), judge)
     return evaluate_best_of_n(questions, left_out, judge, bootstrap=50)
 
 

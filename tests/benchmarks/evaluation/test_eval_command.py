@@ -66,7 +66,8 @@ def test_best_of_n_on_the_built_in_rows(
     assert (document["n"], document["questions"], document["responses"]) == ([1, 2, 4, 8], 4, 32)
     assert document["answers_agree_with_labels"] == 1.0
     assert len(document["accuracy"]) == 10 and document["accuracy"]["pass@N"][-1] == 1.0
-    assert (tmp_path / "scores.outcome.jsonl").exists()
+    first = json.loads(scores.read_text("utf-8").splitlines()[0])
+    assert len(first["outcome"]) == len(first["results"]) == 8
     assert page.read_text("utf-8").count("chosen</span>") == 4
     assert run(*arguments) == 0
     shown = capsys.readouterr().out
