@@ -5,7 +5,6 @@ StepScorer.score -> execution.prepare (decode, tile, tokenise) -> execution.run 
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -36,11 +35,11 @@ from vprm_runtime.options import ResponseOptions, ScoreOptions
 from vprm_runtime.prompt.builder import PromptBuilder, Response, TokenisedPrompt
 from vprm_runtime.prompt.steps import SplittingWatch, split_steps
 from vprm_runtime.prompt.tokenizer import TextTokenizer
-from vprm_runtime.results import ScoreResult, all_failed
+from vprm_runtime.results import ScoreResult
 from vprm_runtime.session import Session
 
 if TYPE_CHECKING:
-    from vprm_runtime.datasets.requests import Request, RequestLike
+    from vprm_runtime.datasets.requests import RequestLike
 
 MAX_THREADS = 1024  # far above any machine: a guard against typing errors
 Images = ImageInput | Sequence[ImageInput] | None
@@ -253,26 +252,11 @@ class StepScorer:
             InputError: an option is out of range.
             EngineError: the engine failed.
         """
-        from vprm_runtime.datasets.requests import by_prefix, request_from  # rows import the scorer's own modules
+        from vprm_runtime.datasets.many import score_requests  # rows import the scorer's own modules
 
         base = ScoreOptions(max_steps, max_tiles, aggregate, step_separator, drop_empty_steps)
         watch = SplittingWatch()
-        requests = [request_from(row, number, Path(image_root), base) for number, row in enumerate(rows)]
-        done: dict[int, ScoreResult] = {}
-        following = 0
-        for group in [*by_prefix(requests), []]:
-            done |= self._score_group([requests[index] for index in group], group)
-            while following < len(requests) and (following in done or requests[following].error is not None):
-                error = requests[following].error
-                if error is None:
-                    result = done.pop(following)
-                    watch.add(requests[following].responses, [len(candidate.steps) for candidate in result])
-                    yield result
-                else:
-                    yield all_failed(len(requests[following].responses), str(error), error.code)
-                following += 1
-            if progress is not None:
-                progress(following, len(requests))
+        yield from score_requests(self.session, rows, Path(image_root), base, watch, progress)
         self._warn_of_splitting(watch, max_steps)
 
     def session(
@@ -308,9 +292,13 @@ class StepScorer:
         return self._opened(tiles_of(self._model, given, chosen.max_tiles), question, chosen.responses, key)
 
     def session_of_prefix(self, prefix: RunPrefix) -> Session:
-        """A session on a prefix that is in the engine's cache, which it holds until it is closed.
+        """A session on a prefix that is in the engine's cache. For code that runs prefixes: hold the model's lock.
 
-        For code that runs prefixes itself: hold the model's lock.
+        Args:
+            prefix: of this scorer's pool; the session holds it until it is closed.
+
+        Returns:
+            An open session.
         """
         prefix.users += 1
         return Session(self._model, self._pool, prefix, ResponseOptions())
@@ -404,29 +392,6 @@ class StepScorer:
         if max_steps != 1 and watch.warning is not None and not self._has_warned:
             self._has_warned = True
             _LOG.warning("%s", watch.warning)
-
-    def _score_group(self, group: Sequence["Request"], numbers: Sequence[int]) -> dict[int, ScoreResult]:
-        """Results, by number, of requests that share a prefix: responses with equal options run side by side."""
-        results: dict[int, ScoreResult] = {}
-        if not group:
-            return results
-        try:
-            first = group[0]
-            with self.session(list(first.images), first.question, max_tiles=first.options.max_tiles) as session:
-                for how in {request.options.responses: None for request in group}:
-                    same = [(n, r) for n, r in zip(numbers, group, strict=True) if r.options.responses == how]
-                    responses = [response for _, request in same for response in request.responses]
-                    scored = session.score(responses, **vars(how))
-                    start = 0
-                    for number, request in same:
-                        part = scored.candidates[start : start + len(request.responses)]
-                        start += len(part)
-                        own = tuple(replace(candidate, index=index) for index, candidate in enumerate(part))
-                        results[number] = ScoreResult(scored.tiles, own)
-        except InputError as error:
-            for number, request in zip(numbers, group, strict=True):
-                results[number] = all_failed(len(request.responses), str(error), error.code)
-        return results
 
     def _check_open(self) -> None:
         self._pool.collect()

@@ -135,7 +135,17 @@ class Session:
         """`append`, stopping after each engine call; closed before its end, it commits nothing.
 
         For schedulers: hold the model's lock while advancing it, and start nothing else on sessions that come from
-        one another, or on their prefix, before it ends. Raises as `append` does.
+        one another, or on their prefix, before it ends.
+
+        Args:
+            step: as for `append`.
+
+        Returns:
+            A generator that returns what `append` returns.
+
+        Raises:
+            InputError: as `append`.
+            EngineError: as `append`.
         """
         self._check_open()
         (prepared,) = prepare_next_steps(self._model, self._prefix.question, self.tiles, self.steps, [step])
@@ -177,7 +187,14 @@ class Session:
             return run_to_end(self.scoring_next(texts))
 
     def scoring_next(self, alternatives: Sequence[str]) -> Generator[None, None, ScoreResult]:
-        """`score_next`, stopping after each engine call. For schedulers, as `appending` is."""
+        """`score_next`, stopping after each engine call. For schedulers, as `appending` is.
+
+        Args:
+            alternatives: as for `score_next`.
+
+        Returns:
+            A generator that returns what `score_next` returns.
+        """
         done = self.steps
         prepared = prepare_next_steps(self._model, self._prefix.question, self.tiles, done, alternatives)
         return (yield from self._running(prepared, self._past[-1]))

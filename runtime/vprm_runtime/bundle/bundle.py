@@ -90,7 +90,11 @@ class Bundle:
     def verify(self, progress: Callable[[int, int], None] = lambda done, total: None) -> None:
         """Check every byte: the manifest against its own hash, every file against the manifest.
 
-        `progress` gets the bytes done and in all. Raises BundleError naming the files that differ.
+        Args:
+            progress: gets the bytes done and in all.
+
+        Raises:
+            BundleError: files differ from the manifest; it names them.
         """
         try:
             check_text(_read_manifest(self.path / MANIFEST_NAME))
