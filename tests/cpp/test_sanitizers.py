@@ -38,8 +38,6 @@ def test_threads_under_thread_sanitizer(demo_bundle: Path) -> None:
 def test_scoring_under_address_and_undefined_behaviour_sanitizers(
     demo_bundle: Path, as_image: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:
-    if not os.environ.get("VPRM_SANITIZER_TESTS"):
-        pytest.skip("another build: run with VPRM_SANITIZER_TESTS=1")
     folder = built("asan", *QUICK, "-DVPRM_SANITIZE=address,undefined")
     runner = Runner(folder / "tests/vprm_runner", UBSAN_OPTIONS="halt_on_error=1:print_stacktrace=1")
     runner("open", bundle=str(demo_bundle), prefix_cache_bytes=8 << 20, max_block_tokens=100)
