@@ -108,7 +108,7 @@ def build_engines(
 
 
 def checked_capability(trt: Any, options: BuildOptions) -> int:
-    """The compute capability to build for. Raises InputError or EngineError where that cannot be built here."""
+    """The compute capability to build for. Raises InputError or EngineError if that cannot be built here."""
     present = CudaDevice().facts.compute_capability if is_device_present() else None
     capability = options.compute_capability or present
     if options.weights == "stripped" and present is None:
@@ -137,7 +137,7 @@ def checked_capability(trt: Any, options: BuildOptions) -> int:
 
 
 def check_precision(graph: GraphInfo, capability: int) -> None:
-    """Raise UnsupportedError where a graph's precision cannot become an engine for this device."""
+    """Raise UnsupportedError if a graph's precision cannot become an engine for this device."""
     quantisation = graph.quantisation
     if quantisation is not None and quantisation.target != "tensorrt":
         raise UnsupportedError(
@@ -218,7 +218,7 @@ def _build_graph(trt: Any, name: str, job: _GraphJob, directory: Path, progress:
 
 
 def _compile(trt: Any, builder: Any, network: Any, config: Any, log: BuildLog, path: Path) -> str | None:
-    """Compile into a file; the file's sha256, or None where that failed, which the log explains."""
+    """Compile into a file; the file's sha256, or None if that failed, which the log explains."""
     with path.open("wb") as file:
         writer = stream_writer(trt, file)
         return str(writer.sha256) if compiled_into(builder, network, config, writer) else None
@@ -280,6 +280,6 @@ def _stored_bytes(data: Path) -> int:
 
 
 def _reported_bytes(lines: Sequence[str], label: str) -> int:
-    """A size from the builder's log; 0 where it says none (TensorRT words it otherwise from version to version)."""
+    """A size from the builder's log; 0 if it says none (TensorRT words it otherwise from version to version)."""
     found = [match.group(1) for line in lines if (match := re.match(rf"{label}: (\d+) bytes", line))]
     return int(found[-1]) if found else 0

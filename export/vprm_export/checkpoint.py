@@ -104,7 +104,7 @@ class Checkpoint:
         return None
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Shape of a tensor. Raises CheckpointError where the checkpoint has none of that name."""
+        """Shape of a tensor. Raises CheckpointError if the checkpoint has none of that name."""
         return self._entry(name).shape
 
     def read(self, name: str) -> NDArray[Any]:
@@ -152,7 +152,7 @@ def _tensors(directory: Path, readings: Readings) -> dict[str, TensorEntry]:
     """Every tensor and the file that it is taken from, as transformers chooses: `model.safetensors`, else the index.
 
     An index says of each tensor which file has it, so an overlay file wins over a base file that still has the old
-    copy; also if the base is `model.safetensors` and the index names it beside others. Raises CheckpointError where a
+    copy; also if the base is `model.safetensors` and the index names it beside others. Raises CheckpointError if a
     tensor is in several files and the index does not say in which.
     """
     single, index = directory / SINGLE_NAME, directory / INDEX_NAME
@@ -338,7 +338,7 @@ def _check_layout(file: Path, places: Mapping[str, _Place], data_bytes: int) -> 
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object of a checkpoint. Raises CheckpointError where the file is missing or holds something else."""
+    """A JSON object of a checkpoint. Raises CheckpointError if the file is missing or holds something else."""
     try:
         check_no_pointer(path)
         document = loads(path.read_bytes().removeprefix(codecs.BOM_UTF8))

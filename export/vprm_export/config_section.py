@@ -26,7 +26,7 @@ class Section:
     prefix: str = ""
 
     def section(self, key: str) -> "Section":
-        """The object under a key. Raises CheckpointError where there is none."""
+        """The object under a key. Raises CheckpointError if there is none."""
         value = self.values.get(key)
         if not isinstance(value, Mapping):
             raise CheckpointError(f"{self.name} has no object {key!r}: is this an InternVL-style checkpoint?")

@@ -91,7 +91,7 @@ def export_bundle(
 ) -> Manifest:
     """Export a checkpoint directory to a bundle directory, which must not exist yet.
 
-    Raises CheckpointError or UnsupportedError naming the tensor, key or file, BundleError where the bundle cannot be
+    Raises CheckpointError or UnsupportedError naming the tensor, key or file, BundleError if the bundle cannot be
     written (exists already, disk full). On any error nothing is left behind.
     """
     target = Path(bundle_path)

@@ -40,14 +40,14 @@ class BundleTokenizer:
     tokenizer: Tokenizer
 
     def single_token(self, text: str) -> int:
-        """Id of a text that must be one token. Raises CheckpointError where it is not."""
+        """Id of a text that must be one token. Raises CheckpointError if it is not."""
         ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False).ids
         if len(ids) != 1:
             raise CheckpointError(f"{text!r} is {len(ids)} tokens in this tokenizer, a score rule needs it to be one")
         return ids[0]
 
     def token(self, text: str) -> int:
-        """Id of an added token by its text. Raises CheckpointError where the tokenizer has none."""
+        """Id of an added token by its text. Raises CheckpointError if the tokenizer has none."""
         index = self.tokenizer.token_to_id(text)
         if index is None:
             raise CheckpointError(f"the tokenizer has no token {text!r}: the score rule is of another model")

@@ -79,7 +79,7 @@ def _content(image: Image) -> bytes:
 
 
 def row_of(images: Sequence[SentImage], question: str, responses: Sequence[Response]) -> dict[str, Any]:
-    """The row of a call. Raises InputError on a string where a list is wanted, or no responses."""
+    """The row of a call. Raises InputError if it gives one string for a list, or no responses."""
     if isinstance(responses, str):
         raise InputError("responses must be a list, got one string: put it into a list")
     texts = [response if isinstance(response, str) else list(response) for response in responses]

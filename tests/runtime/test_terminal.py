@@ -72,7 +72,7 @@ def test_encodings(encoding: str, demo_bundle: Path) -> None:
 
 
 def test_closed_streams(demo_bundle: Path, tmp_path: Path) -> None:
-    """An error where the stream is needed, none where it is not; its number is no other file's."""
+    """An error where the stream is needed, none if it is not; its number is no other file's."""
     words = ["score", str(demo_bundle), "--question", "Q", "--response", "a"]
     closed = vprm(*words, shell=">&-")
     assert closed.returncode == 2 and b"Bad file descriptor" in closed.stderr and b"Traceback" not in closed.stderr

@@ -37,7 +37,7 @@ _DEGREES = re.compile(r"\^\s*\{?\s*\\circ\s*\}?|\\degree|°|\s+degrees?\b", re.I
 
 
 class AnswerJudge:
-    """Decides whether two answers are the same. Raises MissingExtraError where math-verify is not installed."""
+    """Decides whether two answers are the same. Raises MissingExtraError if math-verify is not installed."""
 
     def __init__(self) -> None:
         try:
@@ -90,7 +90,7 @@ class AnswerJudge:
         return bool(self._math.verify(list(gold), list(answer), timeout_seconds=self._seconds))
 
     def _parse(self, text: str) -> tuple[Any, ...]:
-        """SymPy values of an answer; empty where it is not mathematics."""
+        """SymPy values of an answer; empty if it is not mathematics."""
         expression = f"${text}$" if "\\" in text or "^" in text else text
         return tuple(self._math.parse(expression, parsing_timeout=self._seconds))
 

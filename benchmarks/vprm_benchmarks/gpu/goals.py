@@ -13,7 +13,7 @@ def own_name(kind: str, precision: str) -> str:
 
 
 def goals(report: dict[str, Any]) -> list[dict[str, Any]]:
-    """One row a goal; `measured` is None where it was not, `by` names what measured it."""
+    """One row a goal; `measured` is None if it was not, `by` names what measured it."""
     results = {entry["name"]: entry for entry in report["results"] if entry.get("ms")}
     kind = next((kind for kind in _KINDS if own_name(kind, "fp16") in results), None)
     fp16 = results.get(own_name(kind, "fp16"), {}) if kind else {}

@@ -40,7 +40,7 @@ def run_parity(
 ) -> ParityReport:
     """Compare ``bundle`` with the float32 reference on ``checkpoint``; ``on_case`` gets each case's name beforehand.
 
-    Raises BundleError, CheckpointError or InputError where a side or the rows cannot be used at all.
+    Raises BundleError, CheckpointError or InputError if a side or the rows cannot be used at all.
     """
     scorer = StepScorer.open(bundle, options.device, threads=options.threads)
     reference = _load_reference(checkpoint, options, scorer.manifest.score_rule.name)

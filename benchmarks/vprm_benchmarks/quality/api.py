@@ -48,7 +48,7 @@ def measure_quality(
 
     Pictures are encoded once for all bundles whose vision graphs are the same. Rows that one side cannot score are left
     out and listed. Raises InputError if none is left and on sides that are different models, BundleError or
-    CheckpointError where a side cannot be opened.
+    CheckpointError if a side cannot be opened.
     """
     sources = [open_rows(path, options.image_root) for path in options.data]
     total = sum(min(source.total, options.max_rows or source.total) for source in sources)
@@ -88,7 +88,7 @@ def measure_quality(
 
 
 def _check_same_model(name: str, manifest: Manifest, against: str, reference: Manifest) -> None:
-    """Raise InputError where two bundles are of different models, or would ask them different things."""
+    """Raise InputError if two bundles are of different models, or would ask them different things."""
     for part in ("model", "tokens", "prompt", "score_rule", "tiling"):
         one, other = getattr(manifest, part), getattr(reference, part)
         if part == "model":

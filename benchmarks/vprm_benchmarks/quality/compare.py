@@ -24,7 +24,7 @@ _FIRST_ROWS = 16
 
 @dataclass(frozen=True)
 class ComparedRow:
-    """One row's step scores under the reference and a candidate, and its labels (1, 0, -1; None where it has none)."""
+    """One row's step scores under the reference and a candidate, and its labels (1, 0, -1; None if it has none)."""
 
     id: str | int
     reference: Scores

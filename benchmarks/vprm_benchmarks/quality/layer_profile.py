@@ -20,7 +20,7 @@ PROFILE_ROWS = 8
 def layer_profile(reference: StepScorer, candidate: StepScorer, rows: Sequence[Row]) -> list[float] | None:
     """Relative error of each layer's keys, root mean square over the prefix tokens of some rows.
 
-    None where an engine's cache cannot be read.
+    None if an engine's cache cannot be read.
     """
     squares: list[np.ndarray[tuple[int], np.dtype[np.float64]]] = []
     for row in islice(rows, PROFILE_ROWS):

@@ -17,7 +17,7 @@ _PACKAGES = ("vprm", "numpy", "pillow", "onnxruntime", "onnxruntime-gpu", "openv
 
 
 def machine() -> dict[str, Any]:
-    """CPU model, cores, instruction sets, memory in bytes and versions; None where the system does not say."""
+    """CPU model, cores, instruction sets, memory in bytes and versions; None if the system does not say."""
     found = this_machine()
     return {
         "cpu": found.cpu,

@@ -1,4 +1,4 @@
-"""The LLM graph: packed new tokens behind cached rows -> logits of the candidate tokens, and the rows to append.
+"""The LLM graph: packed new tokens after cached rows -> logits of the candidate tokens, and the rows to append.
 
 Source of the maths: internlm/internlm2_5-7b-chat modeling_internlm2.py; transformers 5.23 models/llama, qwen2.
 Deliberate differences: the head has only the candidate tokens' rows; after the last layer's keys and values only the

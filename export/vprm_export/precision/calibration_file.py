@@ -78,7 +78,7 @@ class Calibration:
 
     @staticmethod
     def open(path: str | Path) -> "Calibration":
-        """Open a file. Raises InputError where it is missing or not a calibration file."""
+        """Open a file. Raises InputError if it is missing or not a calibration file."""
         file = Path(path)
         if not file.is_file():
             raise InputError(f"no calibration file at {file}: make one with  vprm calibrate BUNDLE -o {file}")
@@ -114,12 +114,12 @@ class Calibration:
             )
 
     def statistics(self, site: str) -> SiteStatistics:
-        """Statistics of one site. Raises InputError where the file has none: it is of another model."""
+        """Statistics of one site. Raises InputError if the file has none: it is of another model."""
         names = SiteStatistics.__dataclass_fields__
         return SiteStatistics(**{name: self._read(f"{site}.{name}") for name in names})
 
     def sensitivity(self, precision: str) -> dict[str, float]:
-        """Step-score error by site. Raises InputError where it was not measured for this precision."""
+        """Step-score error by site. Raises InputError if it was not measured for this precision."""
         name = f"sensitivity.{precision}"
         if name not in self.tensors:
             raise InputError(

@@ -56,7 +56,7 @@ class VisionPlan:
 
 
 def plan_llm(options: PrecisionOptions, llm: LlmArchitecture, reader: TensorReader) -> LlmPlan:
-    """Plan the LLM graph. Raises UnsupportedError or InputError where something cannot be had together."""
+    """Plan the LLM graph. Raises UnsupportedError or InputError if something cannot be had together."""
     recipe = recipe_for(options.llm, options.target)
     if recipe is None:
         if options.target == "cpu-native":

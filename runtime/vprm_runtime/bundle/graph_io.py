@@ -5,12 +5,12 @@ Vision graph
     tiles                 uint8   [T, size, size, 3]          raw RGB pixels, row-major
     -> image_embeds       float   [T*tokens_per_tile, hidden]
 
-LLM graph (batch 1, packed: S new tokens behind P cached ones; K score positions, C candidate tokens)
+LLM graph (batch 1, packed: S new tokens after P cached ones; K score positions, C candidate tokens)
 
     input_ids             int64   [S]                          new tokens
     image_embeds          float   [R, hidden]                  rows for the image-context tokens among them, in order
     position_ids          int64   [S]                          rotary positions
-    attention_mask        bool    [S, P+S]                     True where row may look at column
+    attention_mask        bool    [S, P+S]                     True if row may look at column
     score_positions       int64   [K]                          rows of S whose logits are wanted, K >= 1
     past.{i}.key          float   [P, kv_heads*head_dim]       cached rows of layer i, oldest first
     past.{i}.value        float   [P, kv_heads*head_dim]

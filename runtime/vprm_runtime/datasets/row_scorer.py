@@ -47,7 +47,7 @@ class RowScorer:
     def document(self, row: Row | BadRow, tiles: MakeTiles) -> dict[str, Any]:
         """The JSON document; `tiles` is called where the row has another prefix than the one before.
 
-        Raises EngineError where the engine failed, which says nothing about the row, and ChangedInputError.
+        Raises EngineError if the engine failed, which says nothing about the row, and ChangedInputError.
         """
         if isinstance(row, BadRow):
             return _head(row) | {"error": row.error, "code": "invalid_input"}

@@ -69,7 +69,7 @@ def score_file(
     last, unless `keep_errors`. With `strict` the first row with an error ends the run and is not written. With
     `with_outcome` each document also has every response's score as one step (`outcome`). With `attempts`, a row that
     killed its process again and again gets an error (code "crashed") instead of another try.
-    Raises InputError where input or output is unusable or changed since, EngineError where the engine fails row after
+    Raises InputError if input or output is unusable or changed since, EngineError if the engine fails row after
     row.
     """
     began = time.monotonic()

@@ -73,7 +73,7 @@ class RowNotes:
 
     @property
     def lines(self) -> tuple[str, ...]:
-        """A line for each kind of note; none where there is nothing to say."""
+        """A line for each kind of note; none if there is nothing to say."""
         notes = []
         if self._unread:
             names = [_with_suggestion(name) for name, _ in self._unread.most_common(_MOST_NAMES)]
@@ -131,7 +131,7 @@ def open_rows(path: Path, image_root: Path | None = None) -> RowSource:
     """Open a file of rows, told apart by content; relative image paths start at `image_root`, or beside the file.
 
     The rows of a shard (see shards.py) have their numbers and places in the files that were cut.
-    Raises InputError where the file is missing, empty or holds something else, MissingExtraError where pyarrow is
+    Raises InputError if the file is missing, empty or holds something else, MissingExtraError if pyarrow is
     missing.
     """
     root = path.parent if image_root is None else image_root

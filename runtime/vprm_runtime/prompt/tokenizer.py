@@ -53,7 +53,7 @@ class TextTokenizer:
             )
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of `text`, without BOS. Raises InputError where text is not valid Unicode or too long.
+        """Token ids of `text`, without BOS. Raises InputError if text is not valid Unicode or too long.
 
         The library takes some 200 bytes for each character, so a long text is tried in slices first.
         """

@@ -78,7 +78,7 @@ class Names:
         self.objects = objects
 
     def kind(self, node: ast.expr) -> Any:
-        """The module, class or enumeration behind an expression; None where it is none of the library's."""
+        """The module, class or enumeration behind an expression; None if it is none of the library's."""
         text = ast.unparse(node)
         if text in MODULES:
             return self.module

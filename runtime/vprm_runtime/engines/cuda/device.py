@@ -143,7 +143,7 @@ class CudaDevice:
 
 
 def import_cuda_runtime(extra: str = "tensorrt") -> Any:
-    """`cuda.bindings.runtime`. Raises MissingExtraError where cuda-python is not installed."""
+    """`cuda.bindings.runtime`. Raises MissingExtraError if cuda-python is not installed."""
     try:
         return importlib.import_module("cuda.bindings.runtime")
     except ImportError as error:

@@ -85,7 +85,7 @@ class DeviceEngine:
         return rows
 
     def new_cache(self, capacity_tokens: int) -> DeviceCache:
-        """An empty cache for about `capacity_tokens` rows. Raises InputError where that does not fit."""
+        """An empty cache for about `capacity_tokens` rows. Raises InputError if that does not fit."""
         self._open_graphs()
         self._budget.check_cache(rounded_capacity(capacity_tokens), self._device.free_bytes())
         row_bytes = self._model.kv_width * self._llm_dtype.itemsize

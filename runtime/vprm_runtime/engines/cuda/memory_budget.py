@@ -41,7 +41,7 @@ class MemoryBudget:
         return max(0, self.free_bytes - self.engine_bytes) // self.cache_row_bytes
 
     def check_engine(self, cache_tokens: int = FIRST_CACHE_TOKENS) -> None:
-        """Raise EngineError where the engine and `cache_tokens` cached tokens do not fit."""
+        """Raise EngineError if the engine and `cache_tokens` cached tokens do not fit."""
         if self.max_cache_tokens < cache_tokens:
             needed = self.engine_bytes + cache_tokens * self.cache_row_bytes
             raise EngineError(
@@ -51,7 +51,7 @@ class MemoryBudget:
             )
 
     def check_cache(self, tokens: int, free_bytes: int) -> None:
-        """Raise InputError where a cache of `tokens` rows does not fit beside the loaded engine."""
+        """Raise InputError if a cache of `tokens` rows does not fit beside the loaded engine."""
         needed = tokens * self.cache_row_bytes
         free_bytes -= 0 if self.workspace_is_held else self.workspace_bytes
         if needed > free_bytes:

@@ -51,8 +51,8 @@ _INSTALL = (
 class OrtDeviceGraph:
     """One ONNX file that ONNX Runtime runs on a device's addresses; with device type "cpu" on host memory, for tests.
 
-    `stream` is the CUDA stream to run on. Raises EngineError where ONNX Runtime cannot open the file or has no usable
-    device, UnsupportedError where it has no CUDA kernel for a costly node.
+    `stream` is the CUDA stream to run on. Raises EngineError if ONNX Runtime cannot open the file or has no usable
+    device, UnsupportedError if it has no CUDA kernel for a costly node.
     """
 
     def __init__(
@@ -127,7 +127,7 @@ def nodes_on_cpu(session: Any) -> Counter[str]:
 
 
 def check_placement(on_cpu: Mapping[str, int], file: str, version: str) -> None:
-    """Raise UnsupportedError where operators with most of the work were left to the CPU."""
+    """Raise UnsupportedError if operators with most of the work were left to the CPU."""
     costly = [f"{count} of {kind}" for kind, count in sorted(on_cpu.items()) if any(part in kind for part in _COSTLY)]
     if costly:
         raise UnsupportedError(

@@ -51,7 +51,7 @@ class Device(Protocol):
         ...
 
     def allocate(self, size_bytes: int) -> int:
-        """Address of new memory, aligned to ALIGNMENT_BYTES. Raises EngineError where there is not enough."""
+        """Address of new memory, aligned to ALIGNMENT_BYTES. Raises EngineError if there is not enough."""
         ...
 
     def release(self, address: int) -> None:
@@ -75,7 +75,7 @@ class Device(Protocol):
         ...
 
     def synchronize(self) -> None:
-        """Wait for all queued work. Raises EngineError where some of it failed."""
+        """Wait for all queued work. Raises EngineError if some of it failed."""
         ...
 
 
@@ -90,7 +90,7 @@ class DeviceGraph(Protocol):
     def run(self, profile: int, bindings: Mapping[str, Binding]) -> None:
         """Queue a run with the given profile on all inputs and outputs by name.
 
-        Every address must be aligned, also those of empty tensors. Raises EngineError where a shape lies outside of
+        Every address must be aligned, also those of empty tensors. Raises EngineError if a shape lies outside of
         the profile or the library refuses the run.
         """
         ...

@@ -26,7 +26,7 @@ Arithmetic = Literal["bf16", "fp32"]
 class OpenVinoGraph:
     """A graph run by OpenVINO on the CPU, whatever floating type its weights are stored in.
 
-    Raises MissingExtraError or EngineError where it cannot be opened.
+    Raises MissingExtraError or EngineError if it cannot be opened.
     """
 
     def __init__(self, path: Path, threads: int | None = None, arithmetic: Arithmetic | None = None) -> None:
@@ -100,7 +100,7 @@ def _without_links(path: Path) -> Iterator[Path]:
     """The graph where its file and its weights are no symbolic links, as they are in a hub's cache.
 
     OpenVINO refuses weights that are a link out of the graph's folder. Hard links, in a folder that is gone when the
-    graph has been opened, cost no copy. Raises EngineError where none can be made.
+    graph has been opened, cost no copy. Raises EngineError if none can be made.
     """
     files = [path, path.with_name(f"{path.name}.data")]
     if not any(file.is_symlink() for file in files):

@@ -25,7 +25,7 @@ class CompiledCheck:
     """What the compiled engine does with the graph's costly nodes, read from the engine itself.
 
     `matmuls` counts the graph's matrix products by operand types, e.g. {"int8 x int8": 28, "float x float": 1}.
-    `problems` says in words what is not as the bundle's precision wants it; empty is good. `read` is False where the
+    `problems` says in words what is not as the bundle's precision wants it; empty is good. `read` is False if the
     library's engines cannot be read.
     """
 
@@ -76,7 +76,7 @@ class EngineInfo:
 
     @staticmethod
     def read(directory: Path) -> "EngineInfo":
-        """Read `engine.json`. Raises EngineError where it is missing, damaged or of another version."""
+        """Read `engine.json`. Raises EngineError if it is missing, damaged or of another version."""
         path = directory / INFO_NAME
         try:
             document = json.loads(path.read_text("utf-8"))

@@ -25,7 +25,7 @@ _KEPT_MESSAGES = 50
 
 
 def import_tensorrt(library: Library) -> Any:
-    """The package's module. Raises MissingExtraError where it is not installed."""
+    """The package's module. Raises MissingExtraError if it is not installed."""
     try:
         module = importlib.import_module(_MODULES[library])
     except ImportError as error:
