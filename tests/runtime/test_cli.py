@@ -195,3 +195,30 @@ def test_an_interrupted_export_leaves_nothing_that_opens(tmp_path: Path) -> None
     assert not (tmp_path / "bundle").exists()
     for left in tmp_path.iterdir():
         shutil.rmtree(left)
+
+
+def test_texts_come_from_files_and_a_bundle_after_images_is_the_bundle(
+    demo_bundle: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    example_image = str(example().image)
+    (tmp_path / "q.txt").write_text("Find m \\angle 3.\n", "utf-8")
+    (tmp_path / "r.txt").write_text("A right angle is split in two.\n\nSo 51.\n", "utf-8")
+    texts = ("--question", f"@{tmp_path / 'q.txt'}", "--response", f"@{tmp_path / 'r.txt'}")
+    assert run("score", "--image", example_image, demo_bundle, *texts, "--json") == 0
+    found = json.loads(capfd.readouterr().out)
+    plain = ("--question", "Find m \\angle 3.", "--response", "A right angle is split in two.\n\nSo 51.")
+    assert run("score", demo_bundle, "--image", example_image, *plain, "--json") == 0
+    assert found == json.loads(capfd.readouterr().out)
+    assert len(found["results"][0]["steps"]) == 2
+    assert run("score", demo_bundle, "--question", "Q", "--response", "@no-such-file") == 2
+    assert "cannot read the response from no-such-file" in capfd.readouterr().err
+
+
+def test_rows_of_a_file_do_not_go_to_a_file_named_like_stdout(
+    demo_bundle: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "rows.jsonl").write_text('{"question": "Q", "responses": ["r"]}\n')
+    assert run("score", demo_bundle, "--input", "rows.jsonl", "--output", "-") == 2
+    assert "for stdout use" in capfd.readouterr().err
+    assert not (tmp_path / "-").exists()

@@ -10,6 +10,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from vprm_runtime.bundle.manifest import MANIFEST_NAME
 from vprm_runtime.cli import score_shards
 from vprm_runtime.cli.common import (
     DEVICE_HELP,
@@ -23,7 +24,7 @@ from vprm_runtime.cli.common import (
     stderr_console,
     stdout_console,
 )
-from vprm_runtime.cli.text_argument import step_separator
+from vprm_runtime.cli.text_argument import step_separator, text_argument
 from vprm_runtime.demo import demo_hook
 from vprm_runtime.errors import InputError
 from vprm_runtime.execution.aggregate import AGGREGATES
@@ -50,12 +51,12 @@ def register(subparsers: Subparsers) -> None:
         help="BUNDLE is a checkpoint: make its best bundle first, once, in the cache folder (see  vprm optimize )",
     )  # fmt: skip
     parser.add_argument("--image", nargs="+", default=[], metavar="FILE", help="image files, in order")
-    parser.add_argument("--question", metavar="TEXT", help="what the responses answer")
+    parser.add_argument("--question", metavar="TEXT|@FILE", help="what the responses answer")
     parser.add_argument(
         "--response",
         action="append",
         default=[],
-        metavar="TEXT",
+        metavar="TEXT|@FILE",
         help="a response, steps split on blank lines; may be repeated",
     )
     parser.add_argument(
@@ -103,6 +104,8 @@ def run(args: argparse.Namespace) -> int:
     options = ScoreOptions(
         args.max_steps, args.max_tiles, args.aggregate, step_separator(args.step_separator), args.drop_empty_steps
     )
+    if args.bundle is None and args.image and (Path(args.image[-1]) / MANIFEST_NAME).is_file():
+        args.bundle = Path(args.image.pop())  # a bundle after --image is taken for one more image
     given = [name for name in ("image", "question", "response") if getattr(args, name)]
     if args.optimize:
         args.bundle = optimised_bundle(args.bundle)
@@ -114,7 +117,8 @@ def run(args: argparse.Namespace) -> int:
     else:
         if args.question is None or not args.response:
             raise InputError("give --question and at least one --response, or --input and --output, or nothing at all")
-        images, question, responses = args.image, args.question, args.response
+        images, question = args.image, text_argument(args.question, "question") or ""
+        responses = [text_argument(response, "response") or "" for response in args.response]
     scorer = _opened(args)
     result = scorer.score(
         images, question, responses,
@@ -143,6 +147,10 @@ def _run_file(args: argparse.Namespace, options: ScoreOptions, given: Sequence[s
         return score_shards.run(args, options)
     if args.input == _STDIN:
         return _run_stream(args, options, given)
+    if args.output == _STDIN:
+        raise InputError(
+            "a file of rows is scored into a file, so that a run can go on; for stdout use  --input - < FILE"
+        )
     if args.input is None or args.output is None or given:
         raise InputError("for a file of rows give --input and --output, and no --image, --question or --response")
     scorer = _opened(args)
