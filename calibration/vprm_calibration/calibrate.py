@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from vprm_export.precision.recipe import Recipe, recipe_for
 from vprm_runtime.bundle.bundle import Bundle
 from vprm_runtime.bundle.manifest import Precision, Target
 from vprm_runtime.datasets import BadRow, open_rows
+from vprm_runtime.datasets.missing_images import check_image_paths
 from vprm_runtime.datasets.row import Row
 from vprm_runtime.errors import InputError
 from vprm_runtime.files import whole_file
@@ -74,6 +76,7 @@ def calibrate(
     layered = LayeredGraph(bundle, options.device)
     provenance = _provenance(bundle, rows.fingerprint, options)
     if not start_or_resume(work, provenance):
+        check_image_paths(islice(rows, options.limits.max_rows))
         engine = VisionEngine(bundle) if options.device in ("auto", "cpu") else None
         scorer = StepScorer.open(bundle, options.device, engine=engine)
         left_out: list[dict[str, Any]] = []

@@ -15,6 +15,7 @@ from vprm_export.temporary_bundle import as_bundle
 from vprm_runtime.bundle.bundle import Bundle
 from vprm_runtime.bundle.manifest import GraphsInfo, Manifest
 from vprm_runtime.datasets import open_rows
+from vprm_runtime.datasets.missing_images import check_image_paths
 from vprm_runtime.errors import InputError
 from vprm_runtime.scorer import StepScorer
 
@@ -52,6 +53,7 @@ def measure_quality(
     """
     sources = [open_rows(path, options.image_root) for path in options.data]
     total = sum(min(source.total, options.max_rows or source.total) for source in sources)
+    check_image_paths(chain.from_iterable(islice(source, options.max_rows) for source in sources))
     with as_bundle(against) as reference_path:
         reference_bundle = Bundle.open(reference_path)
         opened = {name: Bundle.open(path) for name, path in bundles.items()}
