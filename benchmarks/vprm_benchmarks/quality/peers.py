@@ -20,6 +20,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import onnx
 from numpy.typing import NDArray
 
 from vprm_calibration.sequences import SequenceLimits, feeds_of_rows, with_context
@@ -142,11 +143,15 @@ def peer_bundle(source: Path, target: Path, quantise: Quantise, feeds: Sequence[
         for name in bundle.manifest.files.keys() - kept.keys():
             shutil.copyfile(source / name, work / name)
         quantise(work / graph.file, work / "made" / graph.file, feeds)
-        made = [file for file in (work / "made").iterdir() if file.name.startswith(graph.file)]
-        for file in made:
-            shutil.copyfile(file, target / file.name)
-    files = {**kept, **{file.name: file_info(target / file.name) for file in made}}
+        _save_with_data_beside(work / "made" / graph.file, target / graph.file)
+    files = {**kept, **{name: file_info(target / name) for name in graph.files}}
     graphs = replace(bundle.manifest.graphs, llm=replace(graph, precision="int8"))
     manifest = replace(bundle.manifest, graphs=graphs, files=dict(sorted(files.items())))
     (target / MANIFEST_NAME).write_text(manifest.to_json(), "utf-8")
     return target
+
+
+def _save_with_data_beside(source: Path, target: Path) -> None:
+    """A graph with all its weights in one file beside it, as bundles have them; peers may leave them inside."""
+    model = onnx.load(source)
+    onnx.save_model(model, target, save_as_external_data=True, location=f"{target.name}.data", size_threshold=0)
