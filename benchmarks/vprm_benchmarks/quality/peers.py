@@ -154,4 +154,4 @@ def peer_bundle(source: Path, target: Path, quantise: Quantise, feeds: Sequence[
 def _save_with_data_beside(source: Path, target: Path) -> None:
     """A graph with all its weights in one file beside it, as bundles have them; peers may leave them inside."""
     model = onnx.load(source)
-    onnx.save_model(model, target, save_as_external_data=True, location=f"{target.name}.data", size_threshold=0)
+    onnx.save_model(model, target, save_as_external_data=True, location=f"{target.name}.data")
