@@ -33,6 +33,15 @@ def missing_extras(extras: str) -> list[str]:
     return [extra for extra in extras.split(",") if extra and missing_distributions(extra)]
 
 
+def extras_with(module: str) -> list[str]:
+    """The smallest extra that brings a module and is not installed whole; empty if none does."""
+    name = module.replace("_", "-")
+    found = [match for text in requires(_DISTRIBUTION) or () if (match := _REQUIREMENT.match(text))]
+    owners = {match["extra"] for match in found if match["name"].lower().replace("_", "-") == name}
+    sizes = {extra: count for extra in sorted(owners) if (count := len(missing_distributions(extra)))}
+    return [min(sizes, key=lambda extra: sizes[extra])] if sizes else []
+
+
 def _is_installed(name: str) -> bool:
     try:
         distribution(name)

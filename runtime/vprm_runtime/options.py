@@ -1,6 +1,7 @@
 """What a caller may choose, apart from the bundle: what decides tiles and prefix, and what decides the answer."""
 
 from dataclasses import dataclass
+from numbers import Integral
 
 from vprm_runtime.errors import InputError
 from vprm_runtime.execution.aggregate import AGGREGATES, Aggregate
@@ -13,9 +14,14 @@ the default is no limit, as in the model's own scoring call."""
 
 def check_max_tiles(max_tiles: int | None) -> int | None:
     """The tiles per image at most; None is the bundle's own limit. Raises InputError if it is out of range."""
-    if max_tiles is not None and (isinstance(max_tiles, bool) or not 1 <= max_tiles <= MAX_TILES_LIMIT):
-        raise InputError(f"max_tiles must be between 1 and {MAX_TILES_LIMIT}, got {max_tiles}")
+    if max_tiles is not None and (not _is_integer(max_tiles) or not 1 <= max_tiles <= MAX_TILES_LIMIT):
+        raise InputError(f"max_tiles must be between 1 and {MAX_TILES_LIMIT}, an integer, got {max_tiles!r}")
     return max_tiles
+
+
+def _is_integer(value: object) -> bool:
+    """A Python or NumPy integer; True and False are none."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 @dataclass(frozen=True)
@@ -36,8 +42,8 @@ class ResponseOptions:
     def __post_init__(self) -> None:
         if self.step_separator is not None and (not isinstance(self.step_separator, str) or not self.step_separator):
             raise InputError(f"step_separator must be a text, got {self.step_separator!r}: such as '\\n'")
-        if self.max_steps is not None and self.max_steps < 1:
-            raise InputError(f"max_steps must be at least 1, got {self.max_steps}")
+        if self.max_steps is not None and (not _is_integer(self.max_steps) or self.max_steps < 1):
+            raise InputError(f"max_steps must be at least 1, an integer, got {self.max_steps!r}")
         if self.aggregate not in AGGREGATES:
             raise InputError(f"unknown aggregate {self.aggregate!r}: use one of {', '.join(AGGREGATES)}")
 

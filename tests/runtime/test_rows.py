@@ -298,3 +298,25 @@ def test_a_bad_response_is_left_to_scoring() -> None:
     """One bad response must not cost the row its other scores."""
     row = row_from_record({"question": "Q", "responses": ["good", 5, []]}, 0, ROOT)
     assert row.responses == ("good", 5, [])
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"multi_modal_data": {"image": ["a.png"]}},
+        {
+            "messages": [
+                {"role": "user", "content": [{"type": "image", "image": "a.png"}, {"type": "text", "text": "Q"}]}
+            ]
+        },
+        {"extra_info": {"images": ["a.png"], "index": 3}},
+        {"extra": {"deeper": [{"image_url": {"url": "a.png"}}]}},
+    ],
+)
+def test_images_inside_other_keys_are_refused_by_name(more: dict[str, object]) -> None:
+    (key,) = more
+    with pytest.raises(InputError, match=f"{key}.* looks like an image"):
+        row_from_record({"question": "Q", "responses": ["r"], **more}, 0, ROOT)
+    assert row_from_record({"question": "Q", "responses": ["r"], "image": "a.png", **more}, 0, ROOT).images
+    harmless = {"extra_info": {"index": 3, "image": "", "images": []}, "messages": [{"content": "Q"}]}
+    assert row_from_record({"question": "Q", "responses": ["r"], **harmless}, 0, ROOT).images == ()

@@ -115,6 +115,12 @@ def test_unusable_calls_are_refused(scorer: StepScorer, picture: Callable[..., I
         ScoreOptions(aggregate="median")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="max_tiles must be between 1 and 256"):
         scorer.score(picture(), "How many?", ["One."], max_tiles=257)
+    for wrong in ("3", 2.5, True):
+        with pytest.raises(InputError, match="max_steps must be at least 1, an integer"):
+            scorer.score(picture(), "How many?", ["One."], max_steps=wrong)  # type: ignore[arg-type]
+        with pytest.raises(InputError, match="max_tiles must be between 1 and 256, an integer"):
+            scorer.score(picture(), "How many?", ["One."], max_tiles=wrong)  # type: ignore[arg-type]
+    assert scorer.score(picture(), "How many?", ["One."], max_tiles=np.int64(1), max_steps=np.int64(1)).best == 0
     with pytest.raises(InputError, match="max_steps must be at least 1"):
         scorer.score(picture(), "How many?", ["One."], max_steps=0)
 

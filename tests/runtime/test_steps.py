@@ -195,3 +195,10 @@ def test_warnings_are_on_stderr(demo_bundle: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "although it has line breaks" in done.stderr
     assert json.loads(done.stdout)["best"] == 0
+
+
+@pytest.mark.parametrize("separator", ["\r\n\r\n", "\n\n"])
+@pytest.mark.parametrize("joiner", ["\r\n\r\n", "\n\n"])
+def test_line_breaks_of_windows_count_in_separators_too(demo_scorer: StepScorer, separator: str, joiner: str) -> None:
+    rule = demo_scorer.manifest.score_rule
+    assert split_steps(joiner.join(["One.", "Two."]), rule, separator=separator) == ["One.", "Two."]

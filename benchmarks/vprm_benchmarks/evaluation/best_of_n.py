@@ -233,7 +233,9 @@ def _correct(row: ScoredRow, answers: Sequence[str | None], judge: AnswerJudge) 
     if labels is not None:
         if not isinstance(labels, list) or len(labels) != len(row.candidates):
             return f"correct must be a list with one true or false for each of {len(row.candidates)} responses"
-        return tuple(bool(label) for label in labels)
+        if any(label not in (True, False) or isinstance(label, float) for label in labels):
+            return "correct must have true or false (or 1 or 0) for each response"
+        return tuple(label == 1 for label in labels)
     if answer is None:
         return "the row has neither answer nor correct"
     return tuple(text is not None and judge.same(str(answer), text) for text in answers)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
+from rich.text import Text
 
 from vprm_runtime import InputError
 from vprm_runtime.cli.common import (
@@ -95,13 +96,14 @@ def _checkpoint(args: argparse.Namespace) -> Path:
     return checkpoint_dir()
 
 
-def _verdict(report: ParityReport) -> str:
+def _verdict(report: ParityReport) -> Text:
     what = f"{report.cases} cases, {report.candidates} candidates, {report.steps} steps"
     failed = [stage for stage in report.stages if not stage.passed]
     if not failed:
-        return f"{what}: [green]every stage within its tolerance[/]"
-    problems = [f"{stage.stage}: {escape(problem)}" for stage in failed for problem in stage.problems[:3]]
-    return "\n".join([f"{what}: [bold red]out of tolerance:[/] {', '.join(s.stage for s in failed)}", *problems])
+        return Text.assemble(f"{what}: ", ("every stage within its tolerance", "green"))
+    problems = [f"\n{stage.stage}: {problem}" for stage in failed for problem in stage.problems[:3]]
+    names = ", ".join(stage.stage for stage in failed)
+    return Text.assemble(f"{what}: ", ("out of tolerance: ", "bold red"), names, *problems)
 
 
 @contextmanager

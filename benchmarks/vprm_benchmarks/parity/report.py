@@ -73,7 +73,7 @@ def table_from_report(report: ParityReport) -> Table:
     for stage in report.stages:
         table.add_row(
             stage.stage,
-            "[green]ok[/]" if stage.passed else "[bold red]FAILED[/]",
+            Text("ok", "green") if stage.passed else Text("FAILED", "bold red"),
             f"{stage.values:,}",
             f"{stage.mean:.1e}",
             f"{stage.p99:.1e}",

@@ -20,7 +20,7 @@ from vprm_runtime.cli.common import NOTHING_SCORED
 from vprm_runtime.cli.console import show_error, stderr_console, usable_streams
 from vprm_runtime.cli.signals import INTERRUPTION, handled_signals
 from vprm_runtime.errors import MissingExtraError, VprmError, quoted
-from vprm_runtime.extras import missing_extras
+from vprm_runtime.extras import extras_with, missing_extras
 
 
 class _Parser(argparse.ArgumentParser):
@@ -81,7 +81,7 @@ def _run(words: list[str]) -> int:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.split(".")[0].startswith("vprm_"):
             raise
-        missing = ",".join(missing_extras(extra)) or extra
+        missing = ",".join(missing_extras(extra) or extras_with(error.name.split(".")[0])) or extra
         message = f"{MissingExtraError(f'vprm {options.command} (missing module: {error.name})', missing)}"
     except BrokenPipeError:
         raise

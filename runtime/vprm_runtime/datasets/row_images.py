@@ -107,7 +107,7 @@ def _check_no_image(key: str, value: object, has_images: bool) -> None:
     if not items:
         return
     holds = any(_holds_image(item) for item in items)
-    names = any(_names_image(item) for item in items)
+    names = any(_names_image(item) or _nests_image(item) for item in items)
     name = _snake(key)
     texts = any(isinstance(item, str | Mapping) for item in items)
     suggests = texts and _SUGGESTIVE.search(name) is not None and _ABOUT.search(name) is None
@@ -130,6 +130,14 @@ def _names_image(value: object) -> bool:
     if isinstance(value, Mapping):
         return any(_names_image(value.get(key)) for key in ("path", "url"))
     return isinstance(value, str) and _IMAGE_NAME.fullmatch(value.partition("?")[0].strip()) is not None
+
+
+def _nests_image(value: object) -> bool:
+    """Whether an object holds an image under a key of its own, at any depth: chat messages, vLLM's multi_modal_data."""
+    if isinstance(value, Mapping):
+        own = any(is_image_key(str(key)) and not _is_empty(part) and _items(part) for key, part in value.items())
+        return own or any(_nests_image(part) for part in value.values())
+    return isinstance(value, list | tuple) and any(_nests_image(part) for part in value)
 
 
 def _image(value: object, image_root: Path) -> RowImage:

@@ -56,7 +56,9 @@ def _split(text: str, score_rule: ScoreRule, separator: str | None) -> list[str]
         return text.split(score_rule.step_joiner)
     if not separator:
         raise InputError("step_separator is empty: give the text between two steps")
-    return (text.replace("\r\n", "\n") if "\n" in separator else text).split(separator)
+    if "\n" not in separator:
+        return text.split(separator)
+    return text.replace("\r\n", "\n").split(separator.replace("\r\n", "\n"))
 
 
 class SplittingWatch:
@@ -77,7 +79,7 @@ class SplittingWatch:
             self._responses += 1
             self._is_split = self._is_split or steps > 1
             self._with_breaks += "\n" in text
-            self._with_escapes += "\\n" in text
+            self._with_escapes += "\\n\\n" in text
 
     @property
     def warning(self) -> str | None:

@@ -194,3 +194,25 @@ def test_nothing_to_evaluate() -> None:
     """An error that says what rows need."""
     with pytest.raises(InputError, match="an answer or correct"):
         evaluate_best_of_n([], [], AnswerJudge())
+
+
+@pytest.mark.parametrize("labels", [["true", "false"], ["yes", "no"], [1, -1], [0.3, 1.0], [None, None]])
+def test_labels_that_are_not_true_or_false_leave_the_row_out(labels: list[object], tmp_path: Path) -> None:
+    """Every text is "true" to Python: such labels would make every choice right."""
+    rows, scores = tmp_path / "rows.jsonl", tmp_path / "scores.jsonl"
+    for path, document in (
+        (rows, {"id": 0, "question": "Q", "responses": ["a", "b"], "correct": labels}),
+        (scores, {**_document(0, [[0.5], [0.4]]), "row": 0}),
+    ):
+        path.write_text(json.dumps(document) + "\n")
+    questions, left_out = questions_from_scored(read_scored(DataFile(rows), scores), AnswerJudge())
+    assert not questions
+    assert "true or false" in left_out[0].reason
+
+
+def test_one_and_zero_are_labels_too(tmp_path: Path) -> None:
+    rows, scores = tmp_path / "rows.jsonl", tmp_path / "scores.jsonl"
+    rows.write_text(json.dumps({"id": 0, "question": "Q", "responses": ["a", "b"], "correct": [1, 0]}) + "\n")
+    scores.write_text(json.dumps({**_document(0, [[0.5], [0.4]]), "row": 0}) + "\n")
+    (question,), _ = questions_from_scored(read_scored(DataFile(rows), scores), AnswerJudge())
+    assert question.correct == (True, False)

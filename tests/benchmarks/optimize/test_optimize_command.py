@@ -133,12 +133,12 @@ def test_a_budget_that_nothing_holds_is_exit_code_1_and_says_by_how_much(
     scores = {file: file.stat().st_mtime_ns for file in (tmp_path / "bundle.parts").glob("*.jsonl")}
     assert len(scores) == 4
     assert main([*arguments, "--budget", "w4", "--max-rows", "4", "--dry-run"]) == 0
-    from vprm_benchmarks.quality.budget import BUDGETS
+    from vprm_benchmarks.quality.budget import Budget
     from vprm_optimize.plan import Request
     from vprm_optimize.run import opened_run
 
     request = Request(
-        vprm_demo.checkpoint_dir(), tmp_path / "bundle", "a100", (rows,), budget=BUDGETS["w4"], max_rows=4
+        vprm_demo.checkpoint_dir(), tmp_path / "bundle", "a100", (rows,), budget=Budget(1, 1, 1), max_rows=4
     )
     with opened_run(request) as run:  # goes on with the scores that are there
         run._try_group(run.plan.groups[0])
