@@ -14,6 +14,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from vprm_runtime.datasets.row_json import fault_of
 from vprm_runtime.errors import InputError, quoted
 from vprm_runtime.execution.aggregate import aggregate_scores
 from vprm_serving.admission import Place
@@ -77,9 +78,11 @@ def _label(label: object) -> dict[str, Any]:
     """What a label says about the row: JSON with a question or an image; any other label is the answer."""
     if isinstance(label, str) and label.lstrip().startswith("{"):
         try:
-            label = json.loads(label)
-        except ValueError:
+            text, label = label.encode(), json.loads(label)
+        except (ValueError, RecursionError):
             return {}
+        if (fault := fault_of(label, text)) is not None:
+            raise InputError(f"a label {fault}")
     if not isinstance(label, Mapping) or not ({"question", "image", "images"} & label.keys()):
         return {}
     return {key: value for key, value in label.items() if key in _LABEL_KEYS and key != "answer"}

@@ -11,10 +11,9 @@ from vprm_serving.admission import Place
 from vprm_serving.http import (
     GoneError,
     content_length,
-    discard_body,
-    error_response,
     is_engine_failure,
     reason_of,
+    refuse,
     service_of,
 )
 from vprm_serving.logs import LOGGER
@@ -52,5 +51,4 @@ class Endpoint:
                 LOGGER.error("request failed", exc_info=error, extra={"fields": {"request_id": scope.get("vprm.id")}})
             if isinstance(error, GoneError):
                 return
-            await discard_body(request, service.settings.limits)
-            await error_response(error)(scope, receive, send)
+            await refuse(request, error, service.settings.limits, send)

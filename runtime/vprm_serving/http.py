@@ -8,7 +8,9 @@ from typing import Any, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
+from starlette.types import Message, Send
 
+from vprm_runtime.datasets.row_json import fault_of
 from vprm_runtime.errors import EngineError, InputError, ServerError, VprmError, quoted
 from vprm_runtime.execution.aggregate import AGGREGATES
 from vprm_runtime.images.load import NamedImage
@@ -85,8 +87,29 @@ async def read_body(request: Request, place: Place) -> bytes:
     return b"".join(chunks)
 
 
-async def discard_body(request: Request, limits: Limits) -> None:
-    """Read the rest of a refused request's body and drop it, so that the refusal reaches its sender."""
+async def refuse(request: Request, error: Exception, limits: Limits, send: Send) -> None:
+    """Answer with an error, and drop the rest of the body, so that the answer reaches its sender.
+
+    A body that is announced beyond the limit is not waited for: the whole answer goes out first.
+    """
+    announced = request.headers.get("content-length", "")
+    response = error_response(error)
+    if not announced.isdecimal() or int(announced) <= limits.max_body_bytes:
+        await _discard_body(request, limits)
+        await response(request.scope, request.receive, send)
+        return
+
+    async def send_open(message: Message) -> None:
+        is_body = message["type"] == "http.response.body"
+        await send({**message, "more_body": True} if is_body else message)
+
+    response.headers["connection"] = "close"
+    await response(request.scope, request.receive, send_open)
+    await _discard_body(request, limits)
+    await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def _discard_body(request: Request, limits: Limits) -> None:
     size = 0
     try:
         async with asyncio.timeout(limits.body_timeout_s):
@@ -99,11 +122,14 @@ async def discard_body(request: Request, limits: Limits) -> None:
 
 
 def parsed_json(body: bytes) -> Any:
-    """The body as JSON. Raises InputError."""
+    """The body as JSON. Raises InputError if it is none, or is what files of rows refuse too."""
     try:
-        return json.loads(body)
+        document = json.loads(body)
     except (ValueError, RecursionError) as error:
         raise InputError(f"the body is not JSON ({quoted(error)}): send an object, UTF-8", code="bad_json") from error
+    if (fault := fault_of(document, body)) is not None:
+        raise InputError(f"the body {fault}")
+    return document
 
 
 async def read_json(request: Request, place: Place) -> Any:

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from vprm_runtime.errors import InputError, ServerError
-from vprm_serving.http import discard_body, error_response
+from vprm_serving.http import refuse
 from vprm_serving.logs import log
 from vprm_serving.settings import Limits
 
@@ -60,9 +60,8 @@ class Surroundings:
             if self._may_pass(scope["path"], headers):
                 await self._app(scope, receive, send_with_id)
             else:
-                await discard_body(Request(scope, receive), self._limits)
                 error = ServerError("a key is needed: send  Authorization: Bearer KEY", code="unauthorized")
-                await error_response(error)(scope, receive, send_with_id)
+                await refuse(Request(scope, receive), error, self._limits, send_with_id)
         finally:
             took_ms = round(1000 * (time.monotonic() - started), 1)
             level = logging.DEBUG if scope["path"] in QUIET_PATHS else logging.INFO

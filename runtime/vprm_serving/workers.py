@@ -25,7 +25,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from vprm_runtime.errors import InputError, ServerError
-from vprm_serving.http import error_response
+from vprm_serving.http import content_length, error_response, parsed_json
 from vprm_serving.logs import log
 from vprm_serving.rendezvous import ranked
 from vprm_serving.settings import Settings
@@ -128,10 +128,13 @@ class Front:
 
     async def _body(self, request: Request) -> bytes:
         chunks, size, limits = [], 0, self._settings.limits
+        too_large = InputError(f"at most {limits.max_body_bytes:,} bytes are read", code="too_large")
+        if (content_length(request) or 0) > limits.max_body_bytes:
+            raise too_large
         async for chunk in request.stream():
             size += len(chunk)
             if size > limits.max_body_bytes:
-                raise InputError(f"at most {limits.max_body_bytes:,} bytes are read", code="too_large")
+                raise too_large
             chunks.append(chunk)
         return b"".join(chunks)
 
@@ -199,8 +202,8 @@ def affinity_key(path: str, body: bytes) -> bytes:
     """What two requests share that are about one prefix: images and question as they were sent, not decoded."""
     digest = hashlib.blake2b(digest_size=16)
     try:
-        row = json.loads(body)
-    except (ValueError, RecursionError):
+        row = parsed_json(body)
+    except InputError:
         row = None
     if isinstance(row, dict):
         if path == "/get_reward":

@@ -86,6 +86,12 @@ def test_deep_rows_are_bad_rows(key: str, depth: int) -> None:
         assert isinstance(found, BadRow) and ("nested" in found.error or "not JSON" in found.error)
 
 
+@pytest.mark.parametrize("half", [rb"\ud800", rb"\uDFFF", b"\xed\xa0\x80", b"\xed\xbf\xbf"])
+def test_half_characters_are_refused_however_they_are_written(half: bytes) -> None:
+    found = row_from_line(b'{"question": "Q", "responses": ["r"], "answer": "%s"}' % half, 0, "line 1", Path())
+    assert isinstance(found, BadRow) and "line 1 has half a surrogate pair" in found.error
+
+
 def test_a_worker_answers_after_deep_and_long_rows(demo_scorer: StepScorer, tmp_path: Path) -> None:
     good = {"question": "Q", "responses": ["r"]}
     lines = []

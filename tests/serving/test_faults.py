@@ -13,13 +13,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 from PIL import Image
 from tests.serving.conftest import RunningServer
@@ -71,23 +72,57 @@ def eventually(is_so: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
+@contextmanager
+def announcing_too_much(address: str) -> Iterator[tuple[socket.socket, bytes]]:
+    """A connection that announces a body of 100 TB and sends none, and what is answered."""
+    url = httpx.URL(address)
+    with socket.create_connection((url.host, url.port or 80), timeout=30) as caller:  # below a body_timeout_s
+        caller.sendall(b"POST /v1/score HTTP/1.1\r\nhost: x\r\ncontent-length: 99999999999999\r\n\r\n")
+        answer = b""
+        while b"}" not in answer:
+            more = caller.recv(4096)
+            assert more, answer
+            answer += more
+        yield caller, answer
+
+
 def test_a_full_queue_refuses_before_anything_is_decoded(serve: Callable[..., RunningServer]) -> None:
     gate = Gate()
     started = serve(gate, {"max_queue_tokens": 400})
     gate.engine.gate.clear()
-    with ThreadPoolExecutor(12) as pool:
-        pending = [pool.submit(started.score, text_row(f"Text {n}.", f"Question {n}?")) for n in range(12)]
-        eventually(lambda: sum(future.done() for future in pending) >= 4)
-        refused = [future.result() for future in pending if future.done()]
-        assert {answer.status_code for answer in refused} == {429}
-        assert all(int(answer.headers["retry-after"]) >= 1 for answer in refused)
-        broken = {**text_row(), "image": base64.b64encode(b"\x89PNG\r\n\x1a\n" + b"x" * 200).decode()}
-        assert started.score(broken).status_code == 429  # it was not looked at
-        gate.engine.gate.set()
-        answers = [future.result() for future in pending]
-    assert {answer.status_code for answer in answers} == {200, 429}
+    broken = {**text_row(), "image": base64.b64encode(b"\x89PNG\r\n\x1a\n" + b"x" * 200).decode()}
+    with ThreadPoolExecutor(100) as pool:
+        pending: list[Future[httpx.Response]] = []
+        try:
+            # one after another: a request's guess becomes its tokens before the next one comes, and nothing leaves
+            while not any(future.done() for future in pending):
+                assert len(pending) < 100
+                pending.append(pool.submit(started.score, text_row(f"Text {len(pending)}.", f"Q {len(pending)}?")))
+                eventually(lambda: pending[-1].done() or started.service.schedulers[0].load == len(pending))
+            refused = pending.pop().result(0)
+            assert refused.status_code == 429
+            assert int(refused.headers["retry-after"]) >= 1
+            assert len(pending) > 1
+            assert started.score(broken).status_code == 429  # it was not looked at
+        finally:
+            gate.engine.gate.set()
+        assert {future.result().status_code for future in pending} == {200}
     assert started.service.admission.tokens == started.service.admission.requests == 0
     assert started.score(broken).status_code == 422
+
+
+@pytest.mark.parametrize("keys", [(), (b"secret",)])
+def test_a_body_announced_beyond_the_limit_is_not_waited_for(
+    serve: Callable[..., RunningServer], tmp_path: Path, keys: tuple[bytes, ...]
+) -> None:
+    settings: dict[str, Any] = {}
+    if keys:
+        (tmp_path / "keys").write_bytes(b"\n".join(keys))
+        settings["api_key_file"] = tmp_path / "keys"
+    with announcing_too_much(serve(**settings).url) as (caller, answer):
+        assert answer.startswith(b"HTTP/1.1 401" if keys else b"HTTP/1.1 413")
+        caller.shutdown(socket.SHUT_WR)
+        assert caller.recv(4096) == b""  # and the connection ends: what follows is no request
 
 
 def test_what_can_never_fit_is_refused_as_such(serve: Callable[..., RunningServer]) -> None:

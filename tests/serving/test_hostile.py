@@ -57,6 +57,44 @@ def test_bodies_that_are_no_json_are_refused(server: RunningServer, body: bytes)
     assert server.http.post("/v1/score", content=body).status_code in (400, 422)
 
 
+HALVES = [
+    rb'"id": "\udfff"', rb'"answer": "\ud800"', rb'"answer": {"\ud800": 1}', b'"answer": "\xed\xa0\x80"',
+    rb'"extra": ["\uD83D"]',
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("path", ["/v1/score", "/v1/select", "/v1/score/stream", "/v1/sessions"])
+@pytest.mark.parametrize("pair", [*HALVES, b'"answer": ' + b"[" * 900 + b"]" * 900, b'"id": ' + b"[" * 65 + b"]" * 65])
+def test_what_files_of_rows_refuse_is_refused(server: RunningServer, path: str, pair: bytes) -> None:
+    body = b'{"question": "Which?", "responses": ["One."], %s}' % pair
+    answers = [server.http.post(path, content=body)]
+    if path != "/v1/sessions":
+        answers.append(server.http.post(path, files={"row": ("row.json", body)}))
+    for answer in answers:
+        assert answer.status_code == 422, answer.text
+        assert "half a surrogate pair" in answer.json()["error"] or "nested" in answer.json()["error"]
+
+
+def test_text_in_utf_16_is_checked_too(server: RunningServer) -> None:
+    row = '{"question": "Which?", "responses": ["One."], "id": "%s"}'
+    assert server.http.post("/v1/score", content=(row % "a😀").encode("utf-16")).json()["id"] == "a😀"
+    half = (row % "\ud800").encode("utf-16", "surrogatepass")
+    assert server.http.post("/v1/score", content=half).status_code == 422
+
+
+def test_labels_are_checked_too(server: RunningServer) -> None:
+    for label in (r'{"question": "\udc00"}', '{"question": "Which?", "image": ' + "[" * 100 + "]" * 100 + "}"):
+        body = {"query": ["Which? One."], "prompts": ["Which?"], "labels": [label]}
+        answer = server.http.post("/get_reward", json=body)
+        assert (answer.status_code, "a label " in answer.text) == (422, True)
+
+
+def test_whole_characters_and_lists_that_are_not_deep_are_taken(server: RunningServer) -> None:
+    body = rb'{"question": "Which?", "responses": ["One."], "id": "\ud83d\ude00", "answer": %s}'
+    answer = server.http.post("/v1/score", content=body % (b"[" * 63 + b"]" * 63))
+    assert (answer.status_code, answer.json()["id"]) == (200, "😀")
+
+
 def test_session_bodies_are_checked(server: RunningServer) -> None:
     name = server.http.post("/v1/sessions", json={"question": "Which?"}).json()["session"]
     for action, key in (("append", "step"), ("score_next", "alternatives"), ("rewind", "steps")):

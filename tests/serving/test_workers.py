@@ -10,7 +10,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from tests.serving.test_faults import command, eventually
+from tests.serving.test_faults import announcing_too_much, command, eventually
 
 import vprm
 from vprm_demo import example
@@ -69,6 +69,11 @@ def test_a_worker_that_is_killed_loses_nothing(front: tuple[int, str], demo_scor
         eventually(lambda: len(children(pid)) == 2 and victim not in children(pid))
         eventually(lambda: httpx.get(f"{url}/healthz").json()["workers"] == [True, True])
         assert client.score(None, rows[0][0], rows[0][1]).best is not None
+
+
+def test_a_body_announced_beyond_the_limit_is_not_waited_for(front: tuple[int, str]) -> None:
+    with announcing_too_much(front[1]) as (_, answer):
+        assert answer.startswith(b"HTTP/1.1 413")
 
 
 def test_responses_do_not_decide_where_a_row_goes() -> None:

@@ -10,7 +10,6 @@ import hashlib
 import importlib
 import json
 import logging
-import re
 from array import array
 from collections import Counter
 from collections.abc import Container, Iterable, Iterator
@@ -26,6 +25,7 @@ from vprm_runtime.datasets.places import Places
 from vprm_runtime.datasets.row import Row, RowId, record_id, row_from_record
 from vprm_runtime.datasets.row_files import PARQUET_MAGIC, RowFile
 from vprm_runtime.datasets.row_images import is_image_key
+from vprm_runtime.datasets.row_json import fault_of
 from vprm_runtime.datasets.row_keys import KNOWN_KEYS
 from vprm_runtime.datasets.unchanged import FileState, LineHashes, content_hash
 from vprm_runtime.errors import InputError, MissingExtraError, quoted
@@ -33,8 +33,6 @@ from vprm_runtime.files import NotRegularError, open_regular
 
 _PARQUET_BATCH_ROWS = 16
 _LOG = logging.getLogger("vprm")
-_SURROGATE_ESCAPE = re.compile(rb"\\[uU][dD]")
-_MAX_DEPTH = 64  # of nested lists and objects in a row: far above any data set's, far below Python's own limit
 _MOST_NAMES = 12
 
 
@@ -167,10 +165,8 @@ def row_from_line(line: bytes, number: int, where: str, image_root: Path) -> Row
         record = json.loads(line)
     except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, an integer of thousands of digits
         return BadRow(number, f"{where} is not JSON ({error}): write one object for each line", number)
-    if line.count(b"[") + line.count(b"{") > _MAX_DEPTH and _depth(record) > _MAX_DEPTH:
-        return BadRow(number, f"{where} is nested more than {_MAX_DEPTH} levels deep: flatten it", number)
-    if _SURROGATE_ESCAPE.search(line) and _has_half_character(record):
-        return BadRow(number, f"{where} has half a surrogate pair: write such characters whole", number)
+    if (fault := fault_of(record, line)) is not None:
+        return BadRow(number, f"{where} {fault}", number)
     return _parsed(record, number, image_root, where)
 
 
@@ -340,24 +336,6 @@ def _parsed(record: object, number: int, image_root: Path, where: str) -> Row | 
         return row_from_record(record, number, image_root)
     except InputError as error:
         return BadRow(row_id, f"{where}: {error}", number)
-
-
-def _depth(record: object) -> int:
-    """How deeply lists and objects are nested."""
-    depth, level = 0, [record]
-    while level := [item for item in level if isinstance(item, list | dict)]:
-        depth += 1
-        level = [part for item in level for part in (item.values() if isinstance(item, dict) else item)]
-    return depth
-
-
-def _has_half_character(record: object) -> bool:
-    """Whether a text holds half of a surrogate pair, as from a lone escape in JSON: it cannot be encoded."""
-    try:
-        json.dumps(record, ensure_ascii=False).encode()
-    except UnicodeEncodeError:
-        return True
-    return False
 
 
 def numbered_lines(file: RowFile) -> Iterator[tuple[int, bytes]]:
