@@ -14,6 +14,8 @@ from contextlib import contextmanager, suppress
 from io import BufferedReader
 from pathlib import Path
 
+from vprm_runtime.errors import quoted
+
 _LOG = logging.getLogger(__name__)
 _READ_FLAGS = sum(getattr(os, name, 0) for name in ("O_RDONLY", "O_NONBLOCK", "O_NOCTTY", "O_CLOEXEC", "O_BINARY"))
 _CREATE_FLAGS = sum(getattr(os, name, 0) for name in ("O_WRONLY", "O_CREAT", "O_EXCL", "O_CLOEXEC", "O_BINARY"))
@@ -28,6 +30,9 @@ _KINDS = (
 
 class NotRegularError(OSError):
     """A path that leads to a directory, pipe, socket or device; `strerror` says which."""
+
+    def __str__(self) -> str:
+        return f"{quoted(self.filename)} is {self.strerror}"
 
 
 def open_regular(path: str | Path) -> BufferedReader:

@@ -4,6 +4,7 @@ StepScorer.score -> execution.prepare (decode, tile, tokenise) -> execution.run 
 """
 
 import logging
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -41,7 +42,7 @@ from vprm_runtime.session import Session
 if TYPE_CHECKING:
     from vprm_runtime.datasets.requests import RequestLike
 
-MAX_THREADS = 1024  # far above any machine: a guard against typing errors
+MAX_THREADS = max(64, 4 * (os.cpu_count() or 1))  # more of them hinder each other: minutes for a step
 Images = ImageInput | Sequence[ImageInput] | None
 
 _LOG = logging.getLogger("vprm")
@@ -94,7 +95,7 @@ class StepScorer:
             MissingExtraError: the engine's library is not installed.
         """
         if threads is not None and not 1 <= threads <= MAX_THREADS:
-            raise InputError(f"threads must be at least 1 and at most {MAX_THREADS}, got {threads}")
+            raise InputError(f"threads must be at least 1 and at most {MAX_THREADS} on this machine, got {threads}")
         opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle or demo_hook("bundle")())
         manifest = opened.manifest
         tokenizer = TextTokenizer(

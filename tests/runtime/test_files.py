@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from vprm_runtime.files import clear_leftovers, whole_file, whole_folder, write_whole
+from vprm_runtime.files import NotRegularError, clear_leftovers, open_regular, whole_file, whole_folder, write_whole
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="locks and signals of POSIX systems")
 CHILD = """
@@ -106,3 +106,9 @@ def test_an_export_that_is_ended(number: signal.Signals, tmp_path: Path) -> None
     assert len(list(tmp_path.iterdir())) == (1 if number == signal.SIGKILL else 0)
     export_bundle(checkpoint_dir(), target)
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_the_message_of_what_is_no_regular_file(tmp_path: Path) -> None:
+    with pytest.raises(NotRegularError) as caught:
+        open_regular(tmp_path)
+    assert str(caught.value) == f"{tmp_path} is a directory"

@@ -9,6 +9,7 @@ import socket
 import stat
 import sys
 import threading
+import zlib
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
@@ -316,3 +317,25 @@ def test_the_limit_of_a_scorer(demo_bundle: Path, demo_scorer: StepScorer, pictu
     large = StepScorer.open(demo_bundle, max_image_pixels=10**9)
     with pytest.raises(InputError, match="damaged"):  # only now is it decoded
         large.score(header("PNG", 20_000, 9_000), "How many?", ["Two."])
+
+
+@pytest.mark.parametrize("shape", [(150_000_000, 1), (1, 150_000_000), (load.MAX_EDGE_PX + 1, 1)])
+def test_edges_that_cannot_be_resized_are_refused_before_decoding(shape: tuple[int, int]) -> None:
+    width, height = shape
+    header = io.BytesIO()
+    Image.new("L", (1, 1)).save(header, "PNG")
+    chunk = b"IHDR" + width.to_bytes(4, "big") + height.to_bytes(4, "big") + b"\x08\x00\x00\x00\x00"
+    content = header.getvalue()[:12] + chunk + zlib.crc32(chunk).to_bytes(4, "big") + header.getvalue()[33:]
+    array = np.broadcast_to(np.zeros((1, 1, 3), np.uint8), (height, width, 3))
+    for image in (content, array):
+        with pytest.raises(InputError, match="an edge longer than the 262,144"):
+            load_image(image)
+
+
+def test_no_memory_to_resize_is_an_input_error(demo_scorer: StepScorer, monkeypatch: pytest.MonkeyPatch) -> None:
+    def resize(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(Image.Image, "resize", resize)
+    with pytest.raises(InputError, match="no memory to resize the image"):
+        demo_scorer.score(Image.new("RGB", (90, 50)), "Q", ["One."])

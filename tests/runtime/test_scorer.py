@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -170,6 +171,8 @@ def test_unknown_devices_and_bad_threads_are_refused(demo_bundle: Path) -> None:
         StepScorer.open(demo_bundle, "abacus")
     with pytest.raises(InputError, match="threads must be at least 1"):
         StepScorer.open(demo_bundle, threads=0)
+    with pytest.raises(InputError, match="on this machine"):
+        StepScorer.open(demo_bundle, threads=max(64, 4 * (os.cpu_count() or 1)) + 1)
 
 
 def test_a_missing_library_is_named_by_its_extra(demo_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:

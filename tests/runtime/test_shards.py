@@ -347,3 +347,31 @@ def test_shards_and_their_merged_scores_on_the_command_line(
     assert [json.loads(line)["row"] for line in (directory / "scores.jsonl").read_text().splitlines()] == list(
         range(12)
     )
+
+
+@pytest.mark.parametrize("count", [500, 513, 5000])
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+def test_blank_lines_before_the_rows(count: int, mark: bytes, tmp_path: Path) -> None:
+    for name, rows in (
+        ("lines", b'{"question": "Q", "responses": ["a"]}\n'),
+        ("list", b'{\n "rows": [{"question": "Q"}]}'),
+    ):
+        path = tmp_path / name
+        path.write_bytes(mark + b"\n" * count + rows)
+        assert open_rows(path).total == 1
+    path.write_bytes(mark + b"\n" * count)
+    with pytest.raises(InputError):
+        open_rows(path)
+
+
+def test_several_processes_refuse_what_is_no_file_as_one_does(
+    demo_bundle: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path, pipe = write_lines(tmp_path / "rows.jsonl", sample_rows(tmp_path, 2)), tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for source, output in ((path, "/dev/full"), (pipe, tmp_path / "out"), (tmp_path / "none", tmp_path / "out")):
+        said = []
+        for more in ([], ["--processes", "2"]):
+            assert main(["score", str(demo_bundle), "--input", str(source), "--output", str(output), *more]) == 2
+            said.append(capfd.readouterr().err)
+        assert said[0] == said[1]

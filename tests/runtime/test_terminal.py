@@ -91,8 +91,13 @@ def test_closed_streams(demo_bundle: Path, tmp_path: Path) -> None:
     assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 1
     worker = vprm("score", str(demo_bundle), "--input", "-", shell="<&-")
     assert worker.returncode == 2 and b"Traceback" not in worker.stderr
-    full = vprm(*words, shell="> /dev/full")
-    assert full.returncode == 2 and b"No space left" in full.stderr and b"Traceback" not in full.stderr
+    for command in (words, ["--help"], ["score", "--help"]):
+        for prefix in ("", "PYTHONUNBUFFERED=1 "):
+            full = subprocess.run(
+                ["/bin/sh", "-c", prefix + '"$@" > /dev/full', "sh", *COMMAND, *command],
+                capture_output=True, timeout=120, check=False,
+            )  # fmt: skip
+            assert full.returncode == 2 and b"No space left" in full.stderr and b"Traceback" not in full.stderr
 
 
 @pytest.mark.parametrize("words", [["inspect"], ["--help"], ["score"], ["inspect", "--json"], ["score", "--help"]])
@@ -167,8 +172,12 @@ def test_long_commands_tell_that_they_live(demo_bundle: Path, tmp_path: Path) ->
     import vprm_runtime.cli.progress as progress
 
     code = (
-        "import sys, vprm_runtime.cli.progress as p; p.LINE_INTERVAL_S = 0.02\n"
+        "import sys, threading, vprm_runtime.cli.progress as p\n"
         "p.Display.__init__.__defaults__ = (0.02,)\n"
+        "told, line, update = threading.Event(), p.Display.line, p.Display.update\n"
+        "def tell(self):\n    self._total is not None and told.set(); return line(self)\n"
+        "def wait(self, *state):\n    update(self, *state); self._total is not None and told.wait(60)\n"
+        "p.Display.line, p.Display.update = tell, wait  # work goes on only after a line, however fast it is\n"
         "from vprm_runtime.cli.main import main; sys.exit(main(sys.argv[1:]))"
     )
     assert progress.LINE_INTERVAL_S == 30

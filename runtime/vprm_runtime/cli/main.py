@@ -27,7 +27,14 @@ class _Parser(argparse.ArgumentParser):
     """As argparse's, which hides that nobody reads its help."""
 
     def _print_message(self, message: str, file: Any = None) -> None:
-        (file or sys.stderr).write(message)
+        try:
+            (file or sys.stderr).write(message)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            _drop_output()
+            show_error(f"stdout: {error.strerror or error}")
+            raise SystemExit(2) from error
 
 
 def build_parser(only: str | None = None) -> argparse.ArgumentParser:

@@ -57,10 +57,16 @@ def is_asked_for(args: argparse.Namespace) -> bool:
 
 def run(args: argparse.Namespace, options: ScoreOptions) -> int:
     """Cut if need be, score all shards, merge. Returns the exit code."""
+    from vprm_runtime.datasets.line_log import check_output
     from vprm_runtime.datasets.shard_merge import merge_scores, scored_rows
     from vprm_runtime.datasets.shard_runner import run_shards
+    from vprm_runtime.datasets.source import first_bytes
 
     _check(args)
+    if not args.input.is_dir():
+        first_bytes(args.input)
+    if not args.output.is_dir():
+        check_output(args.output)
     began = time.monotonic()
     bundle, paths = resolve_bundle(args.bundle).absolute(), _paths(args.input, args.output)
     if paths.merged.exists():
@@ -140,8 +146,6 @@ def _shards(args: argparse.Namespace, paths: _Paths) -> Any:
                 f"{paths.shards.parent} was begun with another input or image root: choose another output, or remove it"
             )
         return shards
-    if not args.input.exists():
-        raise InputError(f"the rows' file {args.input} cannot be read: check the path")
     workers = args.processes or args.workers or os.cpu_count() or 1
     count = max(_SHARDS_PER_WORKER * workers, math.ceil(args.input.stat().st_size / _SHARD_BYTES))
     return write_shards([args.input], paths.shards, count, args.image_root)

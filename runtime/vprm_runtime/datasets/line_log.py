@@ -18,6 +18,15 @@ _NAMES = ("O_RDWR", "O_CREAT", "O_APPEND", "O_NONBLOCK", "O_NOCTTY", "O_CLOEXEC"
 _FLAGS = sum(getattr(os, name, 0) for name in _NAMES)
 
 
+def check_output(path: Path) -> None:
+    """Raise InputError if something other than a regular file is at `path`."""
+    try:
+        if path.exists():
+            check_regular(path, path.stat().st_mode)
+    except NotRegularError as error:
+        raise InputError(f"the output {quoted(path)} is {error.strerror}: name a file to write") from error
+
+
 class LineLog:
     """An open file of lines. Not safe for concurrent calls."""
 
@@ -25,11 +34,10 @@ class LineLog:
         """Open or create `path`. Raises InputError if it cannot be written or is no regular file."""
         self.path = path
         try:
-            if path.exists():
-                check_regular(path, path.stat().st_mode)  # before opening: that alone can start a device
+            check_output(path)  # before opening: that alone can start a device
             self._file = os.open(path, _FLAGS, 0o666)
-        except NotRegularError as error:
-            raise InputError(f"the output {quoted(path)} is {error.strerror}: name a file to write") from error
+        except InputError:
+            raise
         except (OSError, ValueError) as error:
             why = getattr(error, "strerror", None) or error
             raise InputError(f"the output {quoted(path)} cannot be written ({why}): choose another path") from error

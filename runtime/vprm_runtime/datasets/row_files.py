@@ -29,6 +29,7 @@ _OTHERS = {
     b"\x80\x04": "a pickle, which can run code when it is opened: save the data as parquet or jsonl",
     b"\x93NUMPY": "a NumPy file: save the data as parquet or jsonl",
 }
+_START_BYTES = 512
 _WRAPPERS = ("data", "rows", "examples", "instances")
 
 
@@ -55,8 +56,14 @@ class RowFile:
             _refuse(path, start)
 
     def _start(self) -> bytes:
+        """The byte order mark of UTF-8 if there is one, and the first bytes after blank lines."""
         with self.path.open("rb") as file:
-            return file.read(512)
+            start = file.read(_START_BYTES)
+            mark = codecs.BOM_UTF8 if start.startswith(codecs.BOM_UTF8) else b""
+            text = start[len(mark) :].lstrip()
+            while not text and (start := file.read(_START_BYTES)):
+                text = start.lstrip()
+            return mark + text + file.read(_START_BYTES)
 
     def _replace(self, convert: Callable[[Path, BinaryIO], None]) -> bytes:
         """Go on with a temporary file that `convert` writes; its first bytes."""

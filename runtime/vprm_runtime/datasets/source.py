@@ -135,22 +135,29 @@ def open_rows(path: Path, image_root: Path | None = None) -> RowSource:
     root = path.parent if image_root is None else image_root
     if not root.is_dir():
         raise InputError(f"the image root {root} is not a directory: give the one that image paths start at")
-    if path.is_dir():
-        raise InputError(f"{path} is a directory: name the file of rows in it")
-    try:
-        with open_regular(path) as file:
-            start = file.read(4)
-    except NotRegularError as error:
-        raise InputError(f"the rows' file {path} is {error.strerror}: name a file, or give --input -") from error
-    except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or error
-        raise InputError(f"the rows' file {quoted(path)} cannot be read ({why}): check the path") from error
+    start = first_bytes(path)
     if (places := Places.of(path, image_root)) is not None:
         return JsonlRows(path, root, places)  # what there is to note was said when the shards were cut
     source = ParquetRows(path, root) if start == PARQUET_MAGIC else JsonlRows(path, root)
     for note in source.notes:
         _warn_once(str(path), note)
     return source
+
+
+def first_bytes(path: Path) -> bytes:
+    """The first four bytes of a file of rows. Raises InputError if it cannot be read or is no regular file."""
+    if path.is_dir():
+        raise InputError(f"{path} is a directory: name the file of rows in it")
+    try:
+        with open_regular(path) as file:
+            return file.read(4)
+    except NotRegularError as error:
+        raise InputError(
+            f"the rows' file {quoted(path)} is {error.strerror}: name a file, or give --input -"
+        ) from error
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise InputError(f"the rows' file {quoted(path)} cannot be read ({why}): check the path") from error
 
 
 @lru_cache(maxsize=1024)

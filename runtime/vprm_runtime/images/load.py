@@ -38,6 +38,7 @@ class NamedImage:
 ImageInput = str | Path | bytes | NamedImage | Image.Image | NDArray[np.uint8]
 
 MAX_IMAGE_PIXELS = 178_956_970  # as the original's: Pillow refuses an image beyond twice its limit for a warning
+MAX_EDGE_PX = 1 << 18  # resizing takes tile width x height first: 0.5 GB for the tallest, as decoding the largest
 MAX_FILE_BYTES = 1 << 31  # an uncompressed image of that size with 16 bits a channel, twice
 FORMATS = {
     "PNG": "Png", "JPEG": "Jpeg", "WEBP": "WebP", "GIF": "Gif", "BMP": "Bmp", "TIFF": "Tiff", "AVIF": "Avif",
@@ -184,6 +185,11 @@ def _parse(file: IO[bytes], name: str) -> ImageFile:
 def _check_size(name: str, width_px: int, height_px: int, max_pixels: int) -> None:
     if width_px < 1 or height_px < 1:
         raise InputError(f"{name} has no area ({width_px} x {height_px} pixels)")
+    if max(width_px, height_px) > MAX_EDGE_PX:
+        raise InputError(
+            f"{name} has {width_px:,} x {height_px:,} pixels, an edge longer than the {MAX_EDGE_PX:,} that are "
+            "decoded: scale it down first, or cut it"
+        )
     if width_px * height_px > max_pixels:
         raise InputError(
             f"{name} has {width_px:,} x {height_px:,} pixels, more than the {max_pixels:,} that are decoded: "

@@ -58,7 +58,7 @@ def tile_count(width_px: int, height_px: int, tiling: TilingInfo) -> int:
 def tile_image(image: Image.Image, tiling: TilingInfo) -> NDArray[np.uint8]:
     """Cut an RGB image into tiles: uint8 [T, size, size, 3], row-major, thumbnail last where there are several.
 
-    Raises InputError on an image without area.
+    Raises InputError on an image without area, or one that there is no memory to resize.
     """
     if image.width == 0 or image.height == 0:
         raise InputError(f"the image has no area ({image.width} x {image.height} pixels)")
@@ -75,6 +75,10 @@ def tile_image(image: Image.Image, tiling: TilingInfo) -> NDArray[np.uint8]:
 
 def _resized(image: Image.Image, width_px: int, height_px: int) -> NDArray[np.uint8]:
     """Bicubic, horizontal pass first: one call for each direction that changes leaves Pillow no choice of order."""
-    if width_px != image.width and height_px != image.height:
-        image = image.resize((width_px, image.height), Image.Resampling.BICUBIC)
-    return np.asarray(image.resize((width_px, height_px), Image.Resampling.BICUBIC))
+    size = f"{image.width:,} x {image.height:,}"
+    try:
+        if width_px != image.width and height_px != image.height:
+            image = image.resize((width_px, image.height), Image.Resampling.BICUBIC)
+        return np.asarray(image.resize((width_px, height_px), Image.Resampling.BICUBIC))
+    except MemoryError as error:
+        raise InputError(f"there is no memory to resize the image ({size} pixels): scale it down first") from error
