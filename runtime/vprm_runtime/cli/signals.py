@@ -31,27 +31,29 @@ INTERRUPTION = Interruption()
 def handled_signals() -> Iterator[Interruption]:
     """Note Ctrl-C, and let SIGTERM unwind the stack before the process ends by it as if nothing had been done.
 
-    Only where both have Python's own handlers, in the main thread.
+    Only in the main thread, and each only if it has Python's own handler: a shell starts what runs in the background
+    with Ctrl-C ignored, and that stays so.
     """
     INTERRUPTION.came = False
-    is_ours = (
-        threading.current_thread() is threading.main_thread()
-        and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-        and signal.getsignal(signal.SIGINT) == signal.default_int_handler
-    )
-    if not is_ours:
-        yield INTERRUPTION
-        return
-    signal.signal(signal.SIGINT, INTERRUPTION.note)
-    signal.signal(signal.SIGTERM, _raise)
+    is_main = threading.current_thread() is threading.main_thread()
+    notes_interrupt = is_main and signal.getsignal(signal.SIGINT) == signal.default_int_handler
+    unwinds = is_main and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    if notes_interrupt:
+        signal.signal(signal.SIGINT, INTERRUPTION.note)
+    if unwinds:
+        signal.signal(signal.SIGTERM, _raise)
     try:
         yield INTERRUPTION
     except _Terminated:
+        if not unwinds:
+            raise
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGTERM)
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        if unwinds:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        if notes_interrupt:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _raise(number: int, frame: object) -> NoReturn:
