@@ -20,7 +20,7 @@ from vprm_runtime.deprecation import deprecated_options
 from vprm_runtime.engines import Engine, open_engine
 from vprm_runtime.errors import InputError
 from vprm_runtime.execution.aggregate import Aggregate
-from vprm_runtime.execution.model import OpenedModel
+from vprm_runtime.execution.model import OpenedModel, block_tokens
 from vprm_runtime.execution.prefix_pool import PoolCounters, PrefixPool, RunPrefix
 from vprm_runtime.execution.prepare import (
     Tiles,
@@ -398,10 +398,3 @@ class StepScorer:
         self._pool.collect()
         if self._is_closed:
             raise InputError("the scorer is closed: open the bundle again")
-
-
-def block_tokens(engine: Engine, limit: int | None) -> int:
-    """Tokens of one engine call at most: `limit`, or what the engine asks for. Raises InputError if out of range."""
-    if limit is not None and limit < 1:
-        raise InputError(f"max_block_tokens must be at least 1, got {limit}")
-    return limit or engine.max_block_tokens

@@ -39,3 +39,10 @@ class OpenedModel:
                 f"{what} {tokens} tokens, the model's limit is {limit}: shorten the text or use fewer tiles",
                 code="prompt_too_long",
             )
+
+
+def block_tokens(engine: Engine, limit: int | None) -> int:
+    """Tokens of one engine call at most: `limit`, or what the engine asks for. Raises InputError if out of range."""
+    if limit is not None and limit < 1:
+        raise InputError(f"max_block_tokens must be at least 1, got {limit}")
+    return limit or engine.max_block_tokens
