@@ -116,7 +116,8 @@ def test_merged_shards_equal_an_unsharded_run(form: str, demo_scorer: StepScorer
 
 
 def test_merging_wants_every_row_once(demo_scorer: StepScorer, tmp_path: Path) -> None:
-    path = write_lines(tmp_path / "rows.jsonl", sample_rows(tmp_path, 12))
+    rows = [{**row, "question": f"{row['question']} {number}"} for number, row in enumerate(sample_rows(tmp_path, 12))]
+    path = write_lines(tmp_path / "rows.jsonl", rows)  # twelve prefixes: no shard of two stays empty
     shards = write_shards([path], tmp_path / "shards", 2)
     outputs = [tmp_path / shard.output_name for shard in shards.shards]
     score_file(demo_scorer, shards.directory / shards.shards[0].name, outputs[0])
