@@ -106,9 +106,9 @@ class Session:
         texts = list_of(responses, "responses")
         before = self._defaults
         how = ResponseOptions(
-            max_steps or before.max_steps,
-            aggregate or before.aggregate,
-            step_separator or before.step_separator,
+            before.max_steps if max_steps is None else max_steps,
+            before.aggregate if aggregate is None else aggregate,
+            before.step_separator if step_separator is None else step_separator,
             drop_empty_steps or before.drop_empty_steps,
         )
         prepared = prepare_responses(self._model, self._prefix.question, self.tiles, texts, how)

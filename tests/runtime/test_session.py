@@ -346,3 +346,9 @@ def test_rows_between_living_ones_are_reclaimed(session: Session) -> None:
     assert kept.score_next(["So 2."]).candidates[0].score == pytest.approx(expected, abs=CLOSE)
     assert start < cached_rows(session) < start + 30 < grown
     assert kept.append("So 2.").score == pytest.approx(expected, abs=CLOSE)
+
+
+@pytest.mark.parametrize("wrong", [{"max_steps": 0}, {"aggregate": ""}, {"step_separator": ""}])
+def test_options_of_a_session_that_are_empty_are_refused_not_defaulted(session: Session, wrong: dict) -> None:
+    with pytest.raises(InputError):
+        session.score(["One.\n\nTwo."], **wrong)
