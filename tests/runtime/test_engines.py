@@ -17,6 +17,7 @@ from vprm_runtime import Bundle, EngineError, InputError, StepScorer
 from vprm_runtime.engines import select
 from vprm_runtime.engines.base import Block, Engine, EngineProxy, ImageRows
 from vprm_runtime.engines.cuda.device import CudaDevice
+from vprm_runtime.engines.host.onnxruntime import OrtGraph
 from vprm_runtime.execution.blocks import causal_block
 
 ENGINES: dict[str, Callable[[Bundle], Engine]] = {
@@ -140,6 +141,12 @@ def test_a_closed_engine_has_given_its_memory_back(fp16_bundle: Bundle) -> None:
     assert len(device.live) == 1  # the rows', until nobody has them
     del rows
     assert not device.live
+
+
+def test_threads_of_one_graph_do_not_take_the_cores_from_the_other(fp32_bundle: Bundle) -> None:
+    graph = OrtGraph(fp32_bundle.path, fp32_bundle.manifest.graphs.llm, threads=2)
+    options = graph._session.get_session_options()
+    assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
 
 
 def test_devices_are_chosen_by_index(fp16_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:

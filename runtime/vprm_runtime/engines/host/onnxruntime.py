@@ -51,6 +51,8 @@ class OrtGraph:
     def _open(self, path: Path, threads: int | None) -> Any:
         options = self._ort.SessionOptions()
         options.log_severity_level = 3
+        # Waiting threads sleep: those of one graph would take the cores from the other graph and from the next image.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         if threads is not None:
             options.intra_op_num_threads = threads
         if self._is_native:
