@@ -68,8 +68,8 @@ def demo_scorer(demo_bundle: Path) -> StepScorer:
 
 
 @pytest.fixture
-def picture() -> Callable[..., Image.Image]:
-    """Makes pictures of noise: (width_px, height_px, seed) -> RGB."""
+def make_image() -> Callable[..., Image.Image]:
+    """Makes images of noise: (width_px, height_px, seed) -> RGB."""
 
     def make(width_px: int = 90, height_px: int = 60, seed: int = 0) -> Image.Image:
         pixels: NDArray[np.uint8] = np.random.default_rng(seed).integers(0, 256, (height_px, width_px, 3), np.uint8)

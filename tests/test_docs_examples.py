@@ -17,7 +17,7 @@ DOCS = Path(__file__).parent.parent / "docs"
 
 
 def test_the_beam_search_example(
-    random_scorer: Callable[[str], StepScorer], picture: Callable[..., Image.Image], monkeypatch: pytest.MonkeyPatch
+    random_scorer: Callable[[str], StepScorer], make_image: Callable[..., Image.Image], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (code,) = [block for block in re.findall(r"```python\n(.*?)```", (DOCS / "sessions.md").read_text("utf-8"), re.S)
                if "def beam_search" in block]  # fmt: skip
@@ -41,10 +41,10 @@ def test_the_beam_search_example(
         ends: list[str | None] = [None] if len(steps) == 3 else []
         return [f"Take {len(steps)} and {n}, which is {'far ' * 4}more than enough." for n in range(3)] + ends
 
-    steps, score = names["beam_search"](scorer, picture(), "How many?", propose, beams=2, max_steps=6)
+    steps, score = names["beam_search"](scorer, make_image(), "How many?", propose, beams=2, max_steps=6)
     assert len(caches) == 1
     assert sum(moves) > 0  # rows of beams that were dropped
-    whole = scorer.score(picture(), "How many?", [steps]).candidates[0]
+    whole = scorer.score(make_image(), "How many?", [steps]).candidates[0]
     assert whole.score is not None
     assert abs(whole.score - score) < 1e-5
     assert 3 <= len(steps) <= 6

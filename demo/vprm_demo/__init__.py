@@ -26,7 +26,7 @@ _PACKAGE = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Example:
-    """A picture, a question, two responses (steps separated by a blank line) and the right answer."""
+    """An image, a question, two responses (steps separated by a blank line) and the right answer."""
 
     image: Path
     question: str
@@ -77,7 +77,7 @@ def best_of_n_rows(n: int = 200, *, n_responses: int = 8, seed: int = 0, cache_d
 
 
 def example_variant_rows(n: int = 100, *, seed: int = 0, cache_dir: Path | None = None) -> Path:
-    """A jsonl file of `n` variants of `example()` with other numbers and pictures, in the format of
+    """A jsonl file of `n` variants of `example()` with other numbers and images, in the format of
     `best_of_n_rows`."""
     _check_positive("n", n)
     return _rows.write_rows(f"example-variants-{n}-{seed}", lambda: _rows.example_variants(n, seed), cache_dir)

@@ -1,4 +1,4 @@
-"""Rows on disk: pictures and JSON lines in VisualProcessBench's format, best-of-N sets and the model card's example.
+"""Rows on disk: images and JSON lines in VisualProcessBench's format, best-of-N sets and the model card's example.
 
 A file is written into a temporary folder beside its place and renamed when whole, so that what exists is complete.
 The folder's name holds the generator's version and every parameter.
@@ -58,7 +58,7 @@ def process_row(made: Scene, solution: Solution, question: str, answer: str, ima
 
 
 def labelled_rows(split: str, n: int, seed: int, variation: Variation) -> Iterator[tuple[Row, Image.Image]]:
-    """`n` rows with their pictures, families in turn."""
+    """`n` rows with their images, families in turn."""
     families = tuple(FAMILIES)
     for index in range(n):
         rng = row_rng(split, seed, index)
@@ -85,7 +85,7 @@ def best_of_n_row(rng: Random, made: Scene, n_responses: int) -> Row:
 
 
 def best_of_n(n: int, n_responses: int, seed: int) -> Iterator[tuple[Row, Image.Image]]:
-    """Best-of-N rows on held-out pictures, families in turn."""
+    """Best-of-N rows on held-out images, families in turn."""
     families = tuple(FAMILIES)
     for index in range(n):
         rng = row_rng("best_of_n", seed, index)

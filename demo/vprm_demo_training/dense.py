@@ -16,7 +16,7 @@ BACKGROUND_WEIGHT = 0.05
 
 
 def targets_from_regions(regions: tuple[Region, ...], side: int) -> np.ndarray:
-    """Class of each head in each of side x side cells of the whole picture, 0 = nothing: uint8 [side * side, heads +
+    """Class of each head in each of side x side cells of the whole image, 0 = nothing: uint8 [side * side, heads +
     1].
 
     The last column is the cell's weight in tenths.

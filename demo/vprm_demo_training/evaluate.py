@@ -21,7 +21,7 @@ Counts = tuple[int, int, int, int]
 
 
 class Judge:
-    """Scores steps with a model; rows are run one picture at a time, its candidates in one padded batch."""
+    """Scores steps with a model; rows are run one image at a time, its candidates in one padded batch."""
 
     def __init__(self, model: DemoPrm, tokenizer: Tokenizer, device: torch.device) -> None:
         self.model, self.tokenizer, self.device = model.eval(), tokenizer, device
@@ -82,7 +82,7 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
 
 
 def load_tiles(path: Path, row: dict[str, Any], grey: bool) -> np.ndarray:
-    """Tiles of a row's picture, or of a grey picture of the same size."""
+    """Tiles of a row's image, or of a grey image of the same size."""
     image = Image.open(path.parent / row["image"][0]).convert("RGB")
     return tiles_from_image(Image.new("RGB", image.size, (128, 128, 128)) if grey else image)
 

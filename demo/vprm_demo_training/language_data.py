@@ -1,6 +1,6 @@
-"""Batches for the language stages: pictures with statements (each a turn of its own) or with whole solutions.
+"""Batches for the language stages: images with statements (each a turn of its own) or with whole solutions.
 
-A *statement* row asks a picture's question and then lists independent statements, right or wrong with equal chance; a
+A *statement* row asks an image's question and then lists independent statements, right or wrong with equal chance; a
 *solution* row is what the held-out rows are like. Rows of a chunk are sorted by length, so that a batch is padded
 little and few shapes occur.
 """
@@ -29,7 +29,7 @@ LENGTHS = (192, 256, 384, 512)
 
 @dataclass(frozen=True)
 class Mixture:
-    """What a stage's rows are: the share of solution rows, and the shape of pictures."""
+    """What a stage's rows are: the share of solution rows, and the shape of images."""
 
     solutions: float
     shape: str
@@ -38,7 +38,7 @@ class Mixture:
 
 @dataclass(frozen=True)
 class Row:
-    """A tokenised row with its tiles uint8 [n, S, S, 3] and dense targets of the whole picture uint8 [cells, heads +
+    """A tokenised row with its tiles uint8 [n, S, S, 3] and dense targets of the whole image uint8 [cells, heads +
     1]."""
 
     prompt: Prompt
@@ -147,7 +147,7 @@ def batch_from_rows(rows: Sequence[Row], side: int) -> Batch:
 def language_chunk(
     seed: int, n_rows: int, rows_per_batch: int, mixture: Mixture, tokenizer: Tokenizer, side: int
 ) -> list[Batch]:
-    """About `n_rows` rows as batches in random order; pictures of several tiles make smaller batches."""
+    """About `n_rows` rows as batches in random order; images of several tiles make smaller batches."""
     rng = Random(seed)
     by_tiles: dict[int, list[Row]] = {}
     for _ in range(n_rows):

@@ -1,17 +1,17 @@
-"""Pictures for the vision stage alone: numbers, letters and shapes anywhere, many to a picture."""
+"""Images for the vision stage alone: numbers, letters and shapes anywhere, many to an image."""
 
 from __future__ import annotations
 
 from random import Random
 
-from vprm_demo.generator.drawing import Canvas, Look, picture_size
+from vprm_demo.generator.drawing import Canvas, Look, image_size
 from vprm_demo.generator.shapes import draw_shape
 from vprm_demo.generator.types import COLOUR_NAMES, COLUMNS, LETTERS, SHAPE_NAMES, Region, Scene
 
 
 def scatter(rng: Random) -> Scene:
     """A raster of 3 x 3 to 4 x 5 places, most of them holding something."""
-    width, height = picture_size(rng, "tile")
+    width, height = image_size(rng, "tile")
     canvas = Canvas(width, height, Look.draw(rng, held_out=False))
     columns, rows = rng.randint(3, 4), rng.randint(3, 5)
     pitch_x, pitch_y = width / columns, height / rows

@@ -1,4 +1,4 @@
-"""Batches for the vision stage: the whole picture as one tile, with its dense targets."""
+"""Batches for the vision stage: the whole image as one tile, with its dense targets."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .scatter import scatter
 
 
 def vision_batch(seed: int, size: int, side: int, scatter_share: float = 0.4) -> tuple[np.ndarray, np.ndarray]:
-    """Tiles uint8 [size, 224, 224, 3] and targets uint8 [size, side * side, heads + 1], from training pictures."""
+    """Tiles uint8 [size, 224, 224, 3] and targets uint8 [size, side * side, heads + 1], from training images."""
     rng = Random(seed)
     tiles = np.empty((size, 224, 224, 3), dtype=np.uint8)
     targets = np.empty((size, side * side, len(HEADS) + 1), dtype=np.uint8)

@@ -106,36 +106,19 @@ static OrtStatus *compute(void *state, OrtKernelContext *context) {
     return NULL;
 }
 
-static void destroy(void *kernel) { free(kernel); }
 static const char *name(const OrtCustomOp *op) { return (void)op, "Attention"; }
-static const char *provider(const OrtCustomOp *op) { return (void)op, "CPUExecutionProvider"; }
 static int input_type(const OrtCustomOp *op, size_t index) { return (void)op, index == MASK ? ORT_BOOL : ORT_FLOAT; }
 static size_t input_count(const OrtCustomOp *op) { return (void)op, INPUTS; }
-static int output_type(const OrtCustomOp *op, size_t index) { return (void)op, (void)index, ORT_FLOAT; }
-static size_t output_count(const OrtCustomOp *op) { return (void)op, 1; }
 static int input_kind(const OrtCustomOp *op, size_t index) {
     return (void)op, index <= VALUE ? ORT_REQUIRED : ORT_OPTIONAL;
 }
-static int output_kind(const OrtCustomOp *op, size_t index) { return (void)op, (void)index, ORT_REQUIRED; }
-static int memory_type(const OrtCustomOp *op, size_t index) { return (void)op, (void)index, 0; }
-static int variadic(const OrtCustomOp *op) { return (void)op, 1; }
 
 static const OrtCustomOp attention_op = {
-    .version = ORT_CUSTOM_OP_VERSION,
+    VPRM_COMMON_ANSWERS,
     .get_name = name,
-    .get_execution_provider = provider,
     .get_input_type = input_type,
     .get_input_count = input_count,
-    .get_output_type = output_type,
-    .get_output_count = output_count,
-    .destroy_kernel = destroy,
     .get_input_characteristic = input_kind,
-    .get_output_characteristic = output_kind,
-    .get_input_memory_type = memory_type,
-    .get_variadic_input_min = variadic,
-    .get_variadic_input_homogeneity = variadic,
-    .get_variadic_output_min = variadic,
-    .get_variadic_output_homogeneity = variadic,
     .create_kernel_v2 = create,
     .compute_v2 = compute,
 };

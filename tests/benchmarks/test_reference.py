@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from vprm_benchmarks.parity.cases import ParityCase, built_in_cases, make_picture
+from vprm_benchmarks.parity.cases import ParityCase, built_in_cases, draw_image
 from vprm_benchmarks.random_checkpoint import LlmFamily, tiny_spec, write_random_checkpoint
 from vprm_benchmarks.reference import (
     MM_PRM,
@@ -58,18 +58,18 @@ def test_three_methods_agree(scorer: ReferenceScorer, name: str) -> None:
     assert [len(result.scores) for result in one_pass] == [len(steps) for steps in candidates]
 
 
-def test_scores_spread_and_depend_on_picture_question_and_step(scorer: ReferenceScorer) -> None:
+def test_scores_spread_and_depend_on_image_question_and_step(scorer: ReferenceScorer) -> None:
     scores = []
     for seed in range(6):
-        picture = make_picture(90, 60, seed)
+        image = draw_image(90, 60, seed)
         steps = [f"{seed} + {number} = {seed + number}." for number in range(8)]
-        scores.append(scorer.score([picture], f"What is {seed}?", [steps])[0].scores)
-    spread = np.stack(scores)  # [pictures, steps]
+        scores.append(scorer.score([image], f"What is {seed}?", [steps])[0].scores)
+    spread = np.stack(scores)  # [images, steps]
     assert spread.std() > 0.1
     assert np.percentile(spread, 95) - np.percentile(spread, 5) > 0.4
     assert (spread.std(axis=0) > 0.01).all()
     other = scorer.score(
-        [make_picture(90, 60, 99)], "What is 5?", [[f"5 + {number} = {5 + number}." for number in range(8)]]
+        [draw_image(90, 60, 99)], "What is 5?", [[f"5 + {number} = {5 + number}." for number in range(8)]]
     )
     assert np.abs(other[0].scores - spread[5]).max() > 0.01
 
@@ -88,7 +88,7 @@ def test_select_layer_reads_an_inner_layer(tmp_path: Path) -> None:
     spec = tiny_spec()
     spec = replace(spec, vision=replace(spec.vision, layers=3, select_layer=-2))
     reference = ReferenceScorer.load(write_random_checkpoint(tmp_path / "checkpoint", spec))
-    encoded = reference.encode_images([make_picture(56, 56, 0)])
+    encoded = reference.encode_images([draw_image(56, 56, 0)])
     assert encoded.pixel_values is not None and encoded.embeddings is not None
     tower = reference.model.model.vision_tower
     with torch.inference_mode():
@@ -107,11 +107,11 @@ def test_tile_grids_match_the_golden_ones() -> None:
         assert list(grid) == row["grid"], row
 
 
-def test_tiles_are_rows_of_the_picture_and_a_thumbnail() -> None:
-    tiles = load_tiles(make_picture(200, 100, 0), 56, 1, 12)
+def test_tiles_are_rows_of_the_image_and_a_thumbnail() -> None:
+    tiles = load_tiles(draw_image(200, 100, 0), 56, 1, 12)
     assert len(tiles) == 9  # 4 x 2 and the thumbnail
     assert {tile.size for tile in tiles} == {(56, 56)}
-    assert len(load_tiles(make_picture(50, 50, 0), 56, 1, 12)) == 1
+    assert len(load_tiles(draw_image(50, 50, 0), 56, 1, 12)) == 1
 
 
 def test_steps_are_split_and_grouped() -> None:

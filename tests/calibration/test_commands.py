@@ -15,7 +15,7 @@ from vprm_runtime import InputError
 from vprm_runtime.bundle.bundle import Bundle
 from vprm_runtime.cli.main import main
 
-Picture = Callable[..., Image.Image]
+MakeImage = Callable[..., Image.Image]
 
 
 @pytest.fixture(scope="module")
@@ -26,9 +26,9 @@ def fp32(random_checkpoint: Callable[[str], Path], tmp_path_factory: pytest.Temp
 
 
 @pytest.fixture
-def rows(picture: Picture, tmp_path: Path) -> Path:
+def rows(make_image: MakeImage, tmp_path: Path) -> Path:
     """A labelled row in VisualProcessBench's format and a row with several responses."""
-    picture().save(tmp_path / "a.png")
+    make_image().save(tmp_path / "a.png")
     labelled = {"steps": ["It is 3.", "So 9."], "process_correctness": [1, -1]}
     lines = [
         {"image": ["a.png"], "question": "How much?", "answer": "9", "response": labelled, "data_source": "test"},
@@ -87,7 +87,7 @@ def test_a_quantised_vision_encoder_is_judged_as_such(
     report = json.loads(capsys.readouterr().out)
     assert report["precision"] == "fp32, vision int8"
     assert [item["allowed"] for item in report["budget"]] == [0.01, 0.005, 0.005]
-    assert report["step_score_error"]["mean"] > 1e-6  # pictures are seen through it
+    assert report["step_score_error"]["mean"] > 1e-6  # images are seen through it
 
 
 def test_another_model_s_calibration_is_refused(fp32: Path, rows: Path, tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ def test_quality_refuses_what_it_cannot_compare(
     with pytest.raises(SystemExit):
         main([*against, str(fp32), "--max-flips", "nan"])
     assert "'nan' is not a number from 0 to 1" in capsys.readouterr().err
-    (rows.parent / "a.png").write_bytes(b"not a picture")
+    (rows.parent / "a.png").write_bytes(b"not an image")
     assert main([*against, str(fp32)]) == 3
     assert "not one of 2 rows could be scored, the first because: " in capsys.readouterr().err
     assert main(["calibrate", str(fp32), "--data", str(rows), "-o", str(tmp_path / "c.safetensors")]) == 3
@@ -121,7 +121,7 @@ def test_quality_refuses_what_it_cannot_compare(
 
 
 def test_bad_rows_are_left_out_and_counted(
-    fp32: Path, rows: Path, tmp_path: Path, picture: Picture, capsys: pytest.CaptureFixture[str]
+    fp32: Path, rows: Path, tmp_path: Path, make_image: MakeImage, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A missing image, a line that is no JSON, a response that is none: the other rows are used."""
     (tmp_path / "images").mkdir()

@@ -28,11 +28,11 @@ def server(demo_bundle: Path) -> Iterator[RunningServer]:
 
 
 def test_score_is_the_scorers_own(
-    server: RunningServer, demo_scorer: StepScorer, picture: Callable[..., Image.Image]
+    server: RunningServer, demo_scorer: StepScorer, make_image: Callable[..., Image.Image]
 ) -> None:
     shown = example()
     with vprm.Client(server.url) as client:
-        for images in (shown.image, shown.image.read_bytes(), [picture(500, 300), picture(40, 30)], None):
+        for images in (shown.image, shown.image.read_bytes(), [make_image(500, 300), make_image(40, 30)], None):
             remote = client.score(images, shown.question, shown.responses, max_steps=3, aggregate="min")
             local = demo_scorer.score(images, shown.question, shown.responses, max_steps=3, aggregate="min")
             assert type(remote) is type(local)
@@ -54,9 +54,9 @@ def test_a_response_that_cannot_be_scored_carries_its_error(server: RunningServe
 
 
 def test_an_image_is_uploaded_once_and_again_when_the_server_forgot_it(
-    server: RunningServer, picture: Callable[..., Image.Image]
+    server: RunningServer, make_image: Callable[..., Image.Image]
 ) -> None:
-    image = picture(600, 400, seed=7)
+    image = make_image(600, 400, seed=7)
     with vprm.Client(server.url) as client:
         before = len(server.service.uploads)
         first = client.score(image, "Which?", ["One."])

@@ -129,7 +129,7 @@ def test_ready_tiles(runner: Runner, demo_bundle: Path, as_image: AsImage, tmp_p
     ready = {"file": str(tmp_path / "tiles"), "tiles": 3}
     found = runner("score", question="How many?", images=[ready], responses=RESPONSES)
     assert found["tiles"] == [3]
-    # A picture of one tile's size is its own tile.
+    # An image of one tile's size is its own tile.
     runner_image = as_image(tiles[0])
     (tmp_path / "one").write_bytes(tiles[0].tobytes())
     one = runner("score", question="Q?", images=[{"file": str(tmp_path / "one"), "tiles": 1}], responses=["A"])

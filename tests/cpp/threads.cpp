@@ -17,7 +17,7 @@ void expect(bool holds, const char *what) {
     failures++;
 }
 
-std::vector<std::uint8_t> picture(int seed) {
+std::vector<std::uint8_t> image_of(int seed) {
     std::vector<std::uint8_t> pixels(240 * 200 * 3);
     for (std::size_t i = 0; i < pixels.size(); i++) pixels[i] = static_cast<std::uint8_t>(i * 7 + i / 720 * static_cast<std::size_t>(seed));
     return pixels;
@@ -42,12 +42,12 @@ void in_threads(Work work) {
 }
 
 void check_scoring(const vprm::Model &model) {
-    const std::vector<std::uint8_t> pictures[] = {picture(1), picture(2)};
-    const std::vector<double> expected[] = {scores_of(model, pictures[0]), scores_of(model, pictures[1])};
+    const std::vector<std::uint8_t> images[] = {image_of(1), image_of(2)};
+    const std::vector<double> expected[] = {scores_of(model, images[0]), scores_of(model, images[1])};
     in_threads([&](int number) {
         for (int round = 0; round < kRounds; round++) {
             const int which = (number + round) % 2;
-            expect(scores_of(model, pictures[which]) == expected[which], "threads get the scores of one thread");
+            expect(scores_of(model, images[which]) == expected[which], "threads get the scores of one thread");
         }
     });
     expect(model.prefix_cache_bytes() > 0, "prefixes are kept");
@@ -76,7 +76,7 @@ void check_sessions(const vprm::Model &model) {
 }
 
 void check_cancellation(const vprm::Model &model) {
-    const std::vector<std::uint8_t> pixels = picture(3);
+    const std::vector<std::uint8_t> pixels = image_of(3);
     vprm::Input input("How many bars?");
     input.add_rgb8(pixels, 240, 200);
     vprm::Cancellation cancellation;

@@ -44,7 +44,7 @@ def truth_of_bars(made: Scene) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("family", sorted(FAMILIES))
-def test_same_seed_same_picture_and_text(family: str) -> None:
+def test_same_seed_same_image_and_text(family: str) -> None:
     first, second = (scene(Random(5), Variation(families=(family,))) for _ in range(2))
     assert first.image.tobytes() == second.image.tobytes()
     assert first.problems[0].question == second.problems[0].question
@@ -81,7 +81,7 @@ def test_arithmetic_labels_are_what_the_line_says(family: str) -> None:
     assert seen[1] and seen[-1]
 
 
-def test_bar_values_and_answers_agree_with_the_picture_s_regions() -> None:
+def test_bar_values_and_answers_agree_with_the_image_s_regions() -> None:
     for rng, made in scenes("bars", 40):
         values = truth_of_bars(made)
         for problem in made.problems:
@@ -173,7 +173,7 @@ def test_splits_share_no_style_palette_or_combination() -> None:
     assert held_out_pair(39, 3)  # the model card's example
 
 
-def test_picture_shapes_give_one_three_and_five_tiles() -> None:
+def test_image_shapes_give_one_three_and_five_tiles() -> None:
     counts = {
         shape: {len(tiles_from_image(made.image)) for _, made in scenes("bars", 8, shape=shape)}
         for shape in ("tile", "wide", "tall", "large")

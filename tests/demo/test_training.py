@@ -83,7 +83,7 @@ def test_batches_hold_rows_of_one_shape(tokenizer: Tokenizer) -> None:
 
 
 def test_grids_match_the_golden_tilings() -> None:
-    """InternVL's golden grids are for 448 px; doubling a picture's sides makes this tiling's grid for 224 px theirs."""
+    """InternVL's golden grids are for 448 px; doubling an image's sides makes this tiling's grid for 224 px theirs."""
     golden = Path(__file__).parents[1] / "data" / "golden" / "tile_grids.json"
     if not golden.exists():
         pytest.skip("tests/data/golden/tile_grids.json is not there")

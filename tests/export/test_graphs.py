@@ -30,9 +30,9 @@ def test_step_scores_equal_transformers(
     family: str,
     random_checkpoint: Callable[[str], Path],
     random_scorer: Callable[[str], StepScorer],
-    picture: Callable[..., Image.Image],
+    make_image: Callable[..., Image.Image],
 ) -> None:
-    image = picture(120, 60)
+    image = make_image(120, 60)
     reference = ReferenceScorer.load(random_checkpoint(family))
     result = random_scorer(family).score(image, "How high is the red bar?", RESPONSES)
     spread = []

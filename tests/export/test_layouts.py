@@ -131,12 +131,12 @@ LAYOUTS: dict[str, Callable[[Path], Path]] = {
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_scores_and_ids_are_transformers(layout: str, tmp_path: Path, picture: Callable[..., Image.Image]) -> None:
+def test_scores_and_ids_are_transformers(layout: str, tmp_path: Path, make_image: Callable[..., Image.Image]) -> None:
     checkpoint = LAYOUTS[layout](tmp_path)
     manifest = export_bundle(checkpoint, tmp_path / "bundle", ExportOptions(system_message=SYSTEM))
     scorer = StepScorer.open(tmp_path / "bundle")
     reference = ReferenceScorer.load(checkpoint, system_message=SYSTEM)
-    image = picture(200, 120)
+    image = make_image(200, 120)
     expected = reference.score([image], QUESTION, [STEPS, STEPS[:1]])
     result = scorer.score(image, QUESTION, [STEPS, STEPS[:1]])
     for ours, theirs in zip(result, expected, strict=True):
@@ -162,7 +162,7 @@ def assumed(manifest: Manifest) -> set[str]:
 
 @pytest.mark.parametrize("prefixed", [False, True])
 def test_native_and_hub_layout_of_the_same_weights(
-    tmp_path: Path, prefixed: bool, picture: Callable[..., Image.Image]
+    tmp_path: Path, prefixed: bool, make_image: Callable[..., Image.Image]
 ) -> None:
     """The same scores to the bit; what the native layout has no key for is told."""
     hub = write_random_checkpoint(tmp_path / "hub", tiny_spec("qwen2"))
@@ -170,7 +170,7 @@ def test_native_and_hub_layout_of_the_same_weights(
     scores = []
     for checkpoint in (hub, other):
         manifest = export_bundle(checkpoint, tmp_path / f"b-{checkpoint.name}", ExportOptions(system_message=SYSTEM))
-        result = StepScorer.open(tmp_path / f"b-{checkpoint.name}").score(picture(200, 120), QUESTION, [STEPS])
+        result = StepScorer.open(tmp_path / f"b-{checkpoint.name}").score(make_image(200, 120), QUESTION, [STEPS])
         scores.append([step.score for step in result[0].steps])
     assert scores[0] == scores[1]
     assert assumed(manifest) == {"template", "min_dynamic_patch", "max_dynamic_patch"}

@@ -41,10 +41,10 @@ def stacks_to(function: str, call: Callable[[], object]) -> list[str]:
 
 
 def test_the_documented_call_stacks_are_the_real_ones(
-    random_scorer: Callable[[str], StepScorer], picture: Callable[..., Image.Image]
+    random_scorer: Callable[[str], StepScorer], make_image: Callable[..., Image.Image]
 ) -> None:
     scorer = random_scorer("internlm2")
-    found = stacks_to("run", lambda: scorer.score(picture(), "How many?", ["One.", "Two."]))
+    found = stacks_to("run", lambda: scorer.score(make_image(), "How many?", ["One.", "Two."]))
     print("\n\n".join(found))
     documented = re.findall(r"```stack\n(.*?)\n```", PAGE.read_text("utf-8"), re.S)
     assert found == documented

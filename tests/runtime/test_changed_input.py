@@ -31,7 +31,7 @@ def rows(number: int = 12, word: str = "Then", **more: Any) -> bytes:
 
 
 def noise(path: Path, seed: int, size: tuple[int, int] = (80, 60)) -> None:
-    """A picture of noise."""
+    """An image of noise."""
     import numpy as np
 
     pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), np.uint8)
@@ -130,7 +130,7 @@ def test_parquet_that_changes(scorer: StepScorer, tmp_path: Path) -> None:
 
 
 def image_rows(folder: Path) -> Path:
-    """Six rows about three pictures."""
+    """Six rows about three images."""
     for number in range(3):
         noise(folder / f"{number}.png", number)
     lines = [
@@ -157,7 +157,7 @@ def replaced(path: Path) -> None:
 
 
 def kept_time(path: Path) -> None:
-    """Another picture with the file times of the first, and another size."""
+    """Another image with the file times of the first, and another size."""
     before = path.stat()
     noise(path, 99, (81, 60))
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns + 1))

@@ -72,10 +72,10 @@ def test_an_opened_eps_is_not_rendered(fake_programs: Path) -> None:
 
 @pytest.mark.parametrize("file_format", SAVED)
 def test_formats_are_told_apart_by_content(
-    file_format: str, picture: Callable[..., Image.Image], tmp_path: Path
+    file_format: str, make_image: Callable[..., Image.Image], tmp_path: Path
 ) -> None:
     """Each gives the pixels that Pillow gives, under any name."""
-    content = encoded(picture(), file_format)
+    content = encoded(make_image(), file_format)
     path = tmp_path / "chart.eps"
     path.write_bytes(content)
     expected = np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
@@ -94,9 +94,9 @@ def test_other_formats_are_refused_by_name(file_format: str, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("file_format", SAVED)
-def test_damaged_files_are_input_errors(file_format: str, picture: Callable[..., Image.Image]) -> None:
+def test_damaged_files_are_input_errors(file_format: str, make_image: Callable[..., Image.Image]) -> None:
     """Cut, flipped, zeroed and repeated bytes: the right pixels of something, or an InputError, never another."""
-    whole, generator = encoded(picture(60, 40), file_format), random.Random(file_format)
+    whole, generator = encoded(make_image(60, 40), file_format), random.Random(file_format)
     outcomes = set()
     for _ in range(120):
         content, at = bytearray(whole), generator.randrange(len(whole))
@@ -125,9 +125,9 @@ def test_damaged_files_are_input_errors(file_format: str, picture: Callable[...,
 )  # fmt: skip
 @pytest.mark.parametrize("moment", ["open", "load"])
 def test_whatever_a_decoder_raises(
-    raised: Exception, moment: str, picture: Callable[..., Image.Image], monkeypatch: pytest.MonkeyPatch
+    raised: Exception, moment: str, make_image: Callable[..., Image.Image], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    content = encoded(picture(), "WEBP")
+    content = encoded(make_image(), "WEBP")
 
     def fail(*_: Any) -> None:
         raise raised
@@ -153,7 +153,7 @@ def in_time(call: Callable[[], Any]) -> BaseException | None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="paths of POSIX systems")
-def test_only_regular_files_are_read(tmp_path: Path, picture: Callable[..., Image.Image]) -> None:
+def test_only_regular_files_are_read(tmp_path: Path, make_image: Callable[..., Image.Image]) -> None:
     """Pipes, devices and sockets are refused at once, by path, by link and as a kept prefix's content."""
     fifo, link, bound = tmp_path / "fifo.png", tmp_path / "link.png", tmp_path / "socket.png"
     os.mkfifo(fifo)
@@ -181,7 +181,7 @@ def test_only_regular_files_are_read(tmp_path: Path, picture: Callable[..., Imag
         os.close(reading)
         os.close(writing)
     real = tmp_path / "real.png"
-    picture().save(real)
+    make_image().save(real)
     link.unlink()
     link.symlink_to(real)
     assert load_image(link).size == (90, 60)
@@ -211,11 +211,11 @@ def test_odd_paths(path: str) -> None:
         assert len(str(caught.value)) < 900 and str(caught.value).isprintable()
 
 
-def test_encoded_images_are_not_paths(picture: Callable[..., Image.Image]) -> None:
+def test_encoded_images_are_not_paths(make_image: Callable[..., Image.Image]) -> None:
     import base64
 
     for file_format in ("PNG", "JPEG", "GIF", "WEBP", "BMP"):
-        text = base64.b64encode(encoded(picture(), file_format)).decode()
+        text = base64.b64encode(encoded(make_image(), file_format)).decode()
         for given in (text, f"data:image/x;base64,{text}", f"data:,{text}"):
             with pytest.raises(InputError, match="decode it and give its bytes") as caught:
                 load_image(given)
@@ -289,9 +289,9 @@ def test_a_prefix_cache_changes_no_error(image: Any, demo_scorer: StepScorer) ->
 
 
 def test_a_lazily_opened_damaged_image_with_a_prefix_cache(
-    demo_scorer: StepScorer, picture: Callable[..., Image.Image]
+    demo_scorer: StepScorer, make_image: Callable[..., Image.Image]
 ) -> None:
-    cut = encoded(picture(200, 200), "PNG")[:5000]
+    cut = encoded(make_image(200, 200), "PNG")[:5000]
     kept = demo_scorer.with_engine(demo_scorer.engine, prefix_cache_bytes=1 << 20)
     with Image.open(io.BytesIO(cut)) as opened, pytest.raises(InputError, match="damaged"):
         kept.score(opened, "How many?", ["Two."])
@@ -308,12 +308,14 @@ def test_many_images_are_refused_before_one_is_decoded(
         demo_scorer.score([header("PNG", 9000, 9000)] * 64, "How many?", ["Two."])
 
 
-def test_the_limit_of_a_scorer(demo_bundle: Path, demo_scorer: StepScorer, picture: Callable[..., Image.Image]) -> None:
+def test_the_limit_of_a_scorer(
+    demo_bundle: Path, demo_scorer: StepScorer, make_image: Callable[..., Image.Image]
+) -> None:
     with pytest.raises(InputError, match=r"raise max_image_pixels \(--max-image-pixels\)"):
         demo_scorer.score(header("PNG", 20_000, 9_000), "How many?", ["Two."])
     small = StepScorer.open(demo_bundle, max_image_pixels=5_000)
     with pytest.raises(InputError, match="more than the 5,000"):
-        small.score(picture(), "How many?", ["Two."])
+        small.score(make_image(), "How many?", ["Two."])
     large = StepScorer.open(demo_bundle, max_image_pixels=10**9)
     with pytest.raises(InputError, match="damaged"):  # only now is it decoded
         large.score(header("PNG", 20_000, 9_000), "How many?", ["Two."])

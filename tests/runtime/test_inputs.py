@@ -112,17 +112,17 @@ def test_steps_of_a_session(scorer: StepScorer) -> None:
         assert session.append(np.str_("It is 3.")).score == result[0].score
 
 
-def encoded(picture: Image.Image, kind: str = "PNG") -> bytes:
+def encoded(image: Image.Image, kind: str = "PNG") -> bytes:
     stream = io.BytesIO()
-    picture.save(stream, kind)
+    image.save(stream, kind)
     return stream.getvalue()
 
 
 @pytest.mark.parametrize("prefix_cache_bytes", [0, 1 << 24])
 def test_images_of_every_kind(
-    demo_bundle: Path, picture: Callable[..., Image.Image], tmp_path: Path, prefix_cache_bytes: int
+    demo_bundle: Path, make_image: Callable[..., Image.Image], tmp_path: Path, prefix_cache_bytes: int
 ) -> None:
-    image = picture(200, 120)
+    image = make_image(200, 120)
     content = encoded(image)
     (tmp_path / "a.png").write_bytes(content)
     text = base64.b64encode(content).decode()
@@ -178,9 +178,9 @@ def test_messages_about_images_are_one_short_line(scorer: StepScorer, image: Any
     assert "\n" not in str(caught.value)
 
 
-def test_records_and_triples_of_data_frames(scorer: StepScorer, picture: Callable[..., Image.Image]) -> None:
+def test_records_and_triples_of_data_frames(scorer: StepScorer, make_image: Callable[..., Image.Image]) -> None:
     """score_many: rows as pandas, NumPy, pyarrow and datasets hand them over."""
-    image = picture(90, 70)
+    image = make_image(90, 70)
     expected = scorer.score(image, "How much?", TEXTS)
     record = {"id": np.int64(3), "question": np.str_("How much?"), "max_tiles": np.int32(12), "max_steps": np.nan}
     rows: list[Any] = [

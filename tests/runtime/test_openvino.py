@@ -93,12 +93,12 @@ def test_embeddings_and_logits_equal_onnx_runtimes(
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "w8", "w4", "int8"])
 def test_scores_equal_onnx_runtimes(
-    demo_bundles: Callable[..., Bundle], precision: Precision, picture: Callable[..., Image.Image]
+    demo_bundles: Callable[..., Bundle], precision: Precision, make_image: Callable[..., Image.Image]
 ) -> None:
     bundle = demo_bundles(precision)
     scorer = opened(bundle)
-    result = scorer.score(picture(), QUESTION, RESPONSES)
-    expected = StepScorer.open(bundle, "cpu", threads=1).score(picture(), QUESTION, RESPONSES)
+    result = scorer.score(make_image(), QUESTION, RESPONSES)
+    expected = StepScorer.open(bundle, "cpu", threads=1).score(make_image(), QUESTION, RESPONSES)
     limit = tolerance("step_scores", "bf16").limit
     np.testing.assert_allclose(step_scores(result), step_scores(expected), rtol=0, atol=limit)
     assert ("LLM int8 in ONNX Runtime" in scorer.engine.description) == (precision == "int8")
@@ -118,10 +118,10 @@ def test_positions_are_not_rounded(demo_bundles: Callable[..., Bundle]) -> None:
 
 
 def test_packed_equals_one_by_one_and_sessions_equal_whole_responses(
-    demo_bundles: Callable[..., Bundle], picture: Callable[..., Image.Image]
+    demo_bundles: Callable[..., Bundle], make_image: Callable[..., Image.Image]
 ) -> None:
     scorer = opened(demo_bundles("fp32"), "fp32", max_block_tokens=50)
-    session = scorer.session(picture(), QUESTION)
+    session = scorer.session(make_image(), QUESTION)
     packed = session.score(RESPONSES)
     alone = [session.score([response]).candidates[0] for response in RESPONSES]
     for together, single in zip(packed.candidates, alone, strict=True):

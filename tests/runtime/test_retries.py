@@ -24,11 +24,11 @@ def scorer(demo_bundle: Path) -> StepScorer:
 
 
 @pytest.fixture
-def rows(tmp_path: Path, picture: Callable[..., Image.Image]) -> Path:
+def rows(tmp_path: Path, make_image: Callable[..., Image.Image]) -> Path:
     """Four rows with an image each, in images/, and a row of text alone."""
     (tmp_path / "images").mkdir()
     for number in range(4):
-        picture(seed=number).save(tmp_path / "images" / f"{number}.png")
+        make_image(seed=number).save(tmp_path / "images" / f"{number}.png")
     lines: list[dict[str, Any]] = [
         {"id": -1, "image": f"{number}.png", "question": "Q?", "responses": ["One."]} for number in range(4)
     ]
@@ -60,7 +60,7 @@ def test_a_wrong_image_root_then_the_right_one(scorer: StepScorer, rows: Path, t
 
 
 def test_two_image_roots_are_not_mixed(
-    scorer: StepScorer, rows: Path, tmp_path: Path, picture: Callable[..., Image.Image]
+    scorer: StepScorer, rows: Path, tmp_path: Path, make_image: Callable[..., Image.Image]
 ) -> None:
     """Another root for the rest: refused with the one that it was; the output stays as it is."""
     output, other = tmp_path / "out.jsonl", tmp_path / "other"
@@ -71,7 +71,7 @@ def test_two_image_roots_are_not_mixed(
     with pytest.raises(InputError, match=r"begun with different image root \(it was .*images\)"):
         score_file(scorer, rows, output, image_root=other)
     assert output.read_bytes() == before
-    picture(seed=3).save(tmp_path / "images" / "3.png")
+    make_image(seed=3).save(tmp_path / "images" / "3.png")
     done = score_file(scorer, rows, output, image_root=tmp_path / "images" / ".." / "images")
     assert (done.resumed, done.scored, done.errors) == (4, 1, 0)
 

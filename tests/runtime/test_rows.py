@@ -15,11 +15,11 @@ from PIL import Image
 from vprm_runtime import InputError, ScoreOptions
 from vprm_runtime.datasets.row import row_from_record
 
-ROOT = Path("pictures")
+ROOT = Path("images")
 
 
 def png() -> bytes:
-    """A picture file's bytes."""
+    """An image file's bytes."""
     stream = io.BytesIO()
     Image.effect_noise((40, 30), 50).convert("RGB").save(stream, "PNG")
     return stream.getvalue()
@@ -77,7 +77,7 @@ def test_raw_steps_are_right_iff_their_score_is_positive() -> None:
 
 
 def test_conversation_gives_back_question_steps_and_labels() -> None:
-    """VisualPRM400K's conversation form, with the picture in front of or inside the question."""
+    """VisualPRM400K's conversation form, with the image in front of or inside the question."""
     turns = [
         {"from": "system", "value": "You are a judge."},
         {"from": "human", "value": "### Question:\n<image>\nHow many?\n\n### Solution Process:\ns1"},
@@ -101,7 +101,7 @@ def test_preference_and_single_response() -> None:
 
 @pytest.mark.parametrize("kind", ["bytes", "base64", "data uri", "object", "object base64"])
 def test_images_as_bytes_or_base64(kind: str) -> None:
-    """Every way to carry a picture inside the row gives the same bytes."""
+    """Every way to carry an image inside the row gives the same bytes."""
     content = png()
     encoded = base64.b64encode(content).decode()
     image: Any = {

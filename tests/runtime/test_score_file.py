@@ -46,7 +46,7 @@ def scorer(random_scorer: Callable[[str], StepScorer]) -> StepScorer:
 
 @pytest.fixture(scope="session")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """40 rows about 8 pictures, in mixed order, and the pictures."""
+    """40 rows about 8 images, in mixed order, and the images."""
     root = tmp_path_factory.mktemp("data")
     for number in range(8):
         Image.effect_noise((80 + 10 * number, 60), 90).convert("RGB").save(root / f"{number}.png")
@@ -79,10 +79,10 @@ def test_each_row_equals_scoring_it_alone(scorer: StepScorer, data: Path, tmp_pa
         assert document == {**alone.to_dict(row["id"]), "answer": row["answer"], "row": rows.index(row)}
 
 
-def test_one_session_for_each_picture_and_question(
+def test_one_session_for_each_image_and_question(
     scorer: StepScorer, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """40 rows about 8 pictures pay for 8 prefixes."""
+    """40 rows about 8 images pay for 8 prefixes."""
     opened: list[str] = []
     tiled: list[Any] = []
     session, tiles = scorer.session_of_tiles, scorer.tiles
@@ -101,7 +101,7 @@ def test_one_session_for_each_picture_and_question(
     assert len(opened) == len(tiled) == 8
 
 
-def test_the_next_picture_is_tiled_while_a_row_is_scored(data: Path) -> None:
+def test_the_next_image_is_tiled_while_a_row_is_scored(data: Path) -> None:
     """Each row gets its own tiles or its own error, made in another thread before the row is asked for."""
     rows = [row for row in open_rows(data) if isinstance(row, Row)][::5]
     begun = [Event() for _ in rows]
@@ -112,7 +112,7 @@ def test_the_next_picture_is_tiled_while_a_row_is_scored(data: Path) -> None:
         threads.add(current_thread().name)
         begun[number].set()
         if number == 3:
-            raise InputError("not a picture")
+            raise InputError("not an image")
         return [row.images]
 
     bad = BadRow("bad", "not a row")
@@ -125,7 +125,7 @@ def test_the_next_picture_is_tiled_while_a_row_is_scored(data: Path) -> None:
         if number < len(rows) - 1 and number != 1:
             assert begun[number + 1].wait(timeout=60)
         if number == 3:
-            with pytest.raises(InputError, match="not a picture"):
+            with pytest.raises(InputError, match="not an image"):
                 make()
         else:
             found += make()
@@ -140,7 +140,7 @@ def test_bad_rows_have_an_error_and_the_others_their_scores(scorer: StepScorer, 
         json.dumps(good),
         "",
         "{broken",
-        json.dumps({**good, "id": "no picture", "image": "missing.png", "answer": "4"}),
+        json.dumps({**good, "id": "no image", "image": "missing.png", "answer": "4"}),
         json.dumps({**good, "id": "blank", "question": " "}),
         json.dumps({**good, "id": "half", "responses": [5, "s1"]}),
         json.dumps({"id": "unknown", "text": "t"}),
@@ -153,14 +153,14 @@ def test_bad_rows_have_an_error_and_the_others_their_scores(scorer: StepScorer, 
     summary = score_file(scorer, tmp_path / "rows.jsonl", tmp_path / "out.jsonl")
     documents = {document["id"]: document for document in read_rows(tmp_path / "out.jsonl")}
     assert (summary.rows, summary.scored, summary.errors) == (10, 10, 7)
-    assert set(documents) == {0, 1, 6, 9, "no picture", "blank", "half", "unknown", "whole 😀", "not a number"}
+    assert set(documents) == {0, 1, 6, 9, "no image", "blank", "half", "unknown", "whole 😀", "not a number"}
     assert documents[0]["best"] == 0
     assert "line 3 is not JSON" in documents[1]["error"]
     assert "half a surrogate pair" in documents[6]["error"]
     assert "line 11 is not JSON" in documents[9]["error"]
     assert documents["not a number"]["best"] == 0 and "answer" not in documents["not a number"]
     assert [documents[name]["row"] for name in (0, 6, "whole 😀")] == [0, 6, 7]
-    assert "--image-root" in documents["no picture"]["error"] and documents["no picture"]["answer"] == "4"
+    assert "--image-root" in documents["no image"]["error"] and documents["no image"]["answer"] == "4"
     assert "question is empty" in documents["blank"]["error"]
     assert "no known kind" in documents["unknown"]["error"]
     assert documents["half"]["best"] == 1 and "list of strings" in documents["half"]["results"][0]["error"]
@@ -281,7 +281,7 @@ def test_rows_with_equal_ids_are_all_scored(scorer: StepScorer, tmp_path: Path) 
         ("half.jsonl.gz", gzip.compress(b'{"question": "Q"}' * 99, mtime=0)[:-30], "cannot be decompressed"),
         ("half.jsonl.zst", b"\x28\xb5\x2f\xfd\x00", "cannot be decompressed"),
         ("half.utf16", "{}".encode("utf-16") + b"\x00", "damaged UTF-16"),
-        ("picture.jsonl", b"\x89PNG\r\n\x1a\n", "neither jsonl nor parquet"),
+        ("image.jsonl", b"\x89PNG\r\n\x1a\n", "neither jsonl nor parquet"),
         ("broken.parquet", b"PAR1 and nothing more", "damaged parquet"),
     ],
 )
@@ -364,7 +364,7 @@ def test_keys_that_are_not_read_and_ids_that_repeat_are_told_once(
 
 
 def test_parquet_gives_the_same_rows(scorer: StepScorer, data: Path, tmp_path: Path) -> None:
-    """Pictures as bytes in a column, as Hugging Face data sets store them: same documents as from jsonl and paths."""
+    """Images as bytes in a column, as Hugging Face data sets store them: same documents as from jsonl and paths."""
     pyarrow = pytest.importorskip("pyarrow", reason="parquet needs pyarrow")
     parquet = pytest.importorskip("pyarrow.parquet")
     rows = read_rows(data)

@@ -23,7 +23,7 @@ def scorer(random_scorer: Callable[[str], StepScorer]) -> StepScorer:
 
 
 def test_results_are_those_of_single_calls_in_input_order(
-    scorer: StepScorer, picture: Callable[..., Image.Image], tmp_path: Path
+    scorer: StepScorer, make_image: Callable[..., Image.Image], tmp_path: Path
 ) -> None:
     encoded: list[int] = []
 
@@ -33,17 +33,17 @@ def test_results_are_those_of_single_calls_in_input_order(
             return super().encode_tiles(tiles)
 
     counted = scorer.with_engine(Counting(scorer.engine))
-    picture(seed=1).save(tmp_path / "a.png")
-    picture(seed=2).save(tmp_path / "b.png")
+    make_image(seed=1).save(tmp_path / "a.png")
+    make_image(seed=2).save(tmp_path / "b.png")
     record = {"image": "a.png", "question": "How many?", "responses": ["One.\n\nTwo.", ["Three."]]}
     rows: list[Any] = [
         record,
         {"image": "b.png", "question": "How many?", "responses": ["One."]},
         (tmp_path / "b.png", "How many?", ["Four.", []]),
-        (picture(seed=3), "Which?", ["Five."]),
+        (make_image(seed=3), "Which?", ["Five."]),
         row_from_record({**record, "responses": ["Six.\n\nSeven.\n\nEight."], "max_steps": 2}, 4, tmp_path),
         (None, "Which?", ("Nine.",)),
-        (np.asarray(picture(seed=3)), "Which?", ["Ten."]),
+        (np.asarray(make_image(seed=3)), "Which?", ["Ten."]),
     ]
     seen: list[tuple[int, int]] = []
     found = list(
@@ -53,10 +53,10 @@ def test_results_are_those_of_single_calls_in_input_order(
         tmp_path / "a.png",
         tmp_path / "b.png",
         tmp_path / "b.png",
-        picture(seed=3),
+        make_image(seed=3),
         tmp_path / "a.png",
         None,
-        picture(seed=3),
+        make_image(seed=3),
     ]
     texts = [
         *(row["responses"] for row in rows[:2]),

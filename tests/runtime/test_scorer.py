@@ -52,10 +52,10 @@ def whole_prompt_scores(scorer: StepScorer, image: Image.Image, question: str, r
 
 @pytest.mark.parametrize("max_block_tokens", [7, 33, 512])
 def test_packed_and_cached_equals_one_plain_pass(
-    scorer: StepScorer, picture: Callable[..., Image.Image], max_block_tokens: int
+    scorer: StepScorer, make_image: Callable[..., Image.Image], max_block_tokens: int
 ) -> None:
     scorer = replace_block_size(scorer, max_block_tokens)
-    image = picture(120, 60)
+    image = make_image(120, 60)
     result = scorer.score(image, "How high is the red bar?", RESPONSES)
     assert result.tiles == (3,)
     for response, candidate in zip(RESPONSES, result.candidates, strict=True):
@@ -68,26 +68,28 @@ def replace_block_size(scorer: StepScorer, max_block_tokens: int) -> StepScorer:
     return scorer.with_engine(scorer.engine, max_block_tokens=max_block_tokens)
 
 
-def test_scores_depend_on_picture_question_and_steps(scorer: StepScorer, picture: Callable[..., Image.Image]) -> None:
-    base = scorer.score(picture(), "How many?", ["One.\n\nTwo."])
+def test_scores_depend_on_image_question_and_steps(scorer: StepScorer, make_image: Callable[..., Image.Image]) -> None:
+    base = scorer.score(make_image(), "How many?", ["One.\n\nTwo."])
     for other in (
-        scorer.score(picture(seed=1), "How many?", ["One.\n\nTwo."]),
-        scorer.score(picture(), "How many bars?", ["One.\n\nTwo."]),
-        scorer.score(picture(), "How many?", ["Six.\n\nTwo."]),
+        scorer.score(make_image(seed=1), "How many?", ["One.\n\nTwo."]),
+        scorer.score(make_image(), "How many bars?", ["One.\n\nTwo."]),
+        scorer.score(make_image(), "How many?", ["Six.\n\nTwo."]),
         scorer.score(None, "How many?", ["One.\n\nTwo."]),
     ):
         assert abs(other.candidates[0].steps[1].score - base.candidates[0].steps[1].score) > 1e-4
 
 
-def test_several_images_text_only_and_tile_limits(scorer: StepScorer, picture: Callable[..., Image.Image]) -> None:
-    assert scorer.score([picture(120, 60), picture(60, 60)], "Which?", ["One."]).tiles == (3, 1)
+def test_several_images_text_only_and_tile_limits(scorer: StepScorer, make_image: Callable[..., Image.Image]) -> None:
+    assert scorer.score([make_image(120, 60), make_image(60, 60)], "Which?", ["One."]).tiles == (3, 1)
     assert scorer.score([], "Which?", ["One."]).tiles == ()
-    assert scorer.score(picture(120, 60), "Which?", ["One."], max_tiles=1).tiles == (1,)
+    assert scorer.score(make_image(120, 60), "Which?", ["One."], max_tiles=1).tiles == (1,)
 
 
-def test_one_bad_candidate_does_not_spoil_the_others(scorer: StepScorer, picture: Callable[..., Image.Image]) -> None:
-    alone = scorer.score(picture(), "How many?", ["One.", "Two."])
-    mixed = scorer.score(picture(), "How many?", ["One.", "word " * 100_000, [], ["One.", 7], "Two."])  # type: ignore[list-item]
+def test_one_bad_candidate_does_not_spoil_the_others(
+    scorer: StepScorer, make_image: Callable[..., Image.Image]
+) -> None:
+    alone = scorer.score(make_image(), "How many?", ["One.", "Two."])
+    mixed = scorer.score(make_image(), "How many?", ["One.", "word " * 100_000, [], ["One.", 7], "Two."])  # type: ignore[list-item]
     errors = [candidate.error for candidate in mixed.candidates]
     assert errors[0] is None and errors[4] is None
     assert "tokens, the model's limit is" in str(errors[1])
@@ -99,47 +101,51 @@ def test_one_bad_candidate_does_not_spoil_the_others(scorer: StepScorer, picture
         assert mixed.candidates[ours].score == pytest.approx(alone.candidates[theirs].score, abs=CLOSE)
 
 
-def test_unusable_calls_are_refused(scorer: StepScorer, picture: Callable[..., Image.Image]) -> None:
+def test_unusable_calls_are_refused(scorer: StepScorer, make_image: Callable[..., Image.Image]) -> None:
     with pytest.raises(InputError, match="question is empty"):
-        scorer.score(picture(), "  ", ["One."])
+        scorer.score(make_image(), "  ", ["One."])
     with pytest.raises(InputError, match="at least one response"):
-        scorer.score(picture(), "How many?", [])
+        scorer.score(make_image(), "How many?", [])
     with pytest.raises(InputError, match="responses must be a list, got one string"):
-        scorer.score(picture(), "How many?", "One.")
+        scorer.score(make_image(), "How many?", "One.")
     with pytest.raises(InputError, match="question must be text, got NoneType"):
-        scorer.score(picture(), None, ["One."])  # type: ignore[arg-type]
+        scorer.score(make_image(), None, ["One."])  # type: ignore[arg-type]
     with pytest.raises(InputError, match="responses must be a list, got one string"):
-        scorer.session(picture(), "How many?").score("One.")
+        scorer.session(make_image(), "How many?").score("One.")
     with pytest.raises(InputError, match="max_tiles"):
         ScoreOptions(max_tiles=0)
     with pytest.raises(InputError, match="unknown aggregate"):
         ScoreOptions(aggregate="median")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="max_tiles must be between 1 and 256"):
-        scorer.score(picture(), "How many?", ["One."], max_tiles=257)
+        scorer.score(make_image(), "How many?", ["One."], max_tiles=257)
     for wrong in ("3", 2.5, True):
         with pytest.raises(InputError, match="max_steps must be at least 1, an integer"):
-            scorer.score(picture(), "How many?", ["One."], max_steps=wrong)  # type: ignore[arg-type]
+            scorer.score(make_image(), "How many?", ["One."], max_steps=wrong)  # type: ignore[arg-type]
         with pytest.raises(InputError, match="max_tiles must be between 1 and 256, an integer"):
-            scorer.score(picture(), "How many?", ["One."], max_tiles=wrong)  # type: ignore[arg-type]
-    assert scorer.score(picture(), "How many?", ["One."], max_tiles=np.int64(1), max_steps=np.int64(1)).best == 0
+            scorer.score(make_image(), "How many?", ["One."], max_tiles=wrong)  # type: ignore[arg-type]
+    assert scorer.score(make_image(), "How many?", ["One."], max_tiles=np.int64(1), max_steps=np.int64(1)).best == 0
     with pytest.raises(InputError, match="max_steps must be at least 1"):
-        scorer.score(picture(), "How many?", ["One."], max_steps=0)
+        scorer.score(make_image(), "How many?", ["One."], max_steps=0)
 
 
-def test_an_options_object_still_works_with_a_warning(scorer: StepScorer, picture: Callable[..., Image.Image]) -> None:
+def test_an_options_object_still_works_with_a_warning(
+    scorer: StepScorer, make_image: Callable[..., Image.Image]
+) -> None:
     options = ScoreOptions(max_steps=1, max_tiles=1, aggregate="min")
-    expected = scorer.score(picture(120, 60), "How many?", ["One.\n\nTwo."], max_steps=1, max_tiles=1, aggregate="min")
+    expected = scorer.score(
+        make_image(120, 60), "How many?", ["One.\n\nTwo."], max_steps=1, max_tiles=1, aggregate="min"
+    )
     with pytest.warns(DeprecationWarning, match="give max_tiles, max_steps and aggregate as keywords"):
-        assert scorer.score(picture(120, 60), "How many?", ["One.\n\nTwo."], options) == expected
+        assert scorer.score(make_image(120, 60), "How many?", ["One.\n\nTwo."], options) == expected
     with pytest.warns(DeprecationWarning):
-        session = scorer.session(picture(120, 60), "How many?", options)
+        session = scorer.session(make_image(120, 60), "How many?", options)
     assert session.score(["One.\n\nTwo."]) == expected
     with pytest.raises(TypeError, match="not both"):
-        scorer.score(picture(), "How many?", ["One."], options, max_tiles=2)
+        scorer.score(make_image(), "How many?", ["One."], options, max_tiles=2)
 
 
-def test_results_are_sequences_and_arrays(scorer: StepScorer, picture: Callable[..., Image.Image]) -> None:
-    result = scorer.score(picture(), "How many?", ["One.\n\nTwo.", [], "Three."])
+def test_results_are_sequences_and_arrays(scorer: StepScorer, make_image: Callable[..., Image.Image]) -> None:
+    result = scorer.score(make_image(), "How many?", ["One.\n\nTwo.", [], "Three."])
     assert len(result) == 3
     assert [candidate.index for candidate in result] == [0, 1, 2]
     assert result[0].step_scores.dtype == result.scores.dtype == np.float64
@@ -149,7 +155,7 @@ def test_results_are_sequences_and_arrays(scorer: StepScorer, picture: Callable[
     assert result[0].score == pytest.approx(result.step_scores[0].mean())
     assert result.best_candidate is result[result.best or 0]
     assert (result[1].code, result[0].code) == ("invalid_input", None)
-    nothing = scorer.score(picture(), "How many?", [[]])
+    nothing = scorer.score(make_image(), "How many?", [[]])
     assert nothing.best is None
     with pytest.raises(InputError, match="no response could be scored: the response has no steps"):
         nothing.best_candidate  # noqa: B018
@@ -157,11 +163,11 @@ def test_results_are_sequences_and_arrays(scorer: StepScorer, picture: Callable[
     assert "NaN" not in repr(result)
 
 
-def test_errors_have_codes(scorer: StepScorer, picture: Callable[..., Image.Image]) -> None:
-    (too_long,) = scorer.score(picture(), "How many?", ["word " * 100_000])
+def test_errors_have_codes(scorer: StepScorer, make_image: Callable[..., Image.Image]) -> None:
+    (too_long,) = scorer.score(make_image(), "How many?", ["word " * 100_000])
     assert too_long.code == "prompt_too_long"
     with pytest.raises(InputError) as caught:
-        scorer.score(picture(), "word " * 100_000, ["One."])
+        scorer.score(make_image(), "word " * 100_000, ["One."])
     assert caught.value.code == "prompt_too_long"
     assert EngineError("x").code == "engine"
 
@@ -182,8 +188,8 @@ def test_a_missing_library_is_named_by_its_extra(demo_bundle: Path, monkeypatch:
             StepScorer.open(demo_bundle, device)
 
 
-def test_a_session_scores_again_and_again(scorer: StepScorer, picture: Callable[..., Image.Image]) -> None:
-    session = scorer.session(picture(), "How many?")
+def test_a_session_scores_again_and_again(scorer: StepScorer, make_image: Callable[..., Image.Image]) -> None:
+    session = scorer.session(make_image(), "How many?")
     first = session.score(["One.", "Two."])
     session.score(["Something else.\n\nEntirely."])
     assert session.score(["One.", "Two."]) == first
@@ -200,7 +206,7 @@ def test_logits_that_are_not_finite_are_an_error(scorer: StepScorer) -> None:
 
 
 def test_a_bundle_whose_image_tokens_do_not_fit_is_an_error(
-    scorer: StepScorer, picture: Callable[..., Image.Image]
+    scorer: StepScorer, make_image: Callable[..., Image.Image]
 ) -> None:
     from vprm_runtime.prompt.builder import PromptBuilder
 
@@ -209,20 +215,20 @@ def test_a_bundle_whose_image_tokens_do_not_fit_is_an_error(
     wrong.__dict__.update(prompts.__dict__)
     wrong._tokens_per_tile = prompts._tokens_per_tile - 1
     with pytest.raises(EngineError, match="image tokens"):
-        StepScorer(replace(scorer._model, prompts=wrong)).score(picture(), "How many?", ["One."])
+        StepScorer(replace(scorer._model, prompts=wrong)).score(make_image(), "How many?", ["One."])
 
 
 def test_select_best_response_has_the_model_cards_semantics(
-    scorer: StepScorer, picture: Callable[..., Image.Image]
+    scorer: StepScorer, make_image: Callable[..., Image.Image]
 ) -> None:
     responses = ["One.", "Two.\n\nThree.", "One.", ["Four", "five"]]
-    scores = [candidate.score for candidate in scorer.score(picture(), "How many?", responses).candidates]
-    pairs = select_best_response(scorer, "How many?", responses, picture(), return_scores=True)
+    scores = [candidate.score for candidate in scorer.score(make_image(), "How many?", responses).candidates]
+    pairs = select_best_response(scorer, "How many?", responses, make_image(), return_scores=True)
     assert [score for _, score in pairs] == sorted(scores, reverse=True)  # type: ignore[type-var]
-    assert select_best_response(scorer, "How many?", responses, picture()) == [response for response, _ in pairs]
+    assert select_best_response(scorer, "How many?", responses, make_image()) == [response for response, _ in pairs]
     assert len(pairs) == 4
     with pytest.raises(InputError, match="response 1 cannot be ranked"):
-        select_best_response(scorer, "How many?", ["One.", []], picture())
+        select_best_response(scorer, "How many?", ["One.", []], make_image())
 
 
 @pytest.mark.parametrize(

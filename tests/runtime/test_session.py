@@ -23,8 +23,8 @@ def scorer(request: pytest.FixtureRequest, random_scorer: Callable[[str], StepSc
 
 
 @pytest.fixture
-def session(scorer: StepScorer, picture: Callable[..., Image.Image]) -> Session:
-    return scorer.session(picture(), "How high is the red bar?")
+def session(scorer: StepScorer, make_image: Callable[..., Image.Image]) -> Session:
+    return scorer.session(make_image(), "How high is the red bar?")
 
 
 def whole(session: Session, steps: list[str]) -> list[float]:
@@ -130,10 +130,12 @@ def counting(scorer: StepScorer, prefix_cache_bytes: int) -> tuple[StepScorer, l
     return scorer.with_engine(counted, prefix_cache_bytes=prefix_cache_bytes), calls
 
 
-def test_kept_prefixes_are_used_by_content(scorer: StepScorer, picture: Callable[..., Image.Image], tmp_path) -> None:
+def test_kept_prefixes_are_used_by_content(
+    scorer: StepScorer, make_image: Callable[..., Image.Image], tmp_path
+) -> None:
     kept, calls = counting(scorer, 10**9)
     path, same = tmp_path / "a.png", tmp_path / "b.png"
-    picture().save(path)
+    make_image().save(path)
     same.write_bytes(path.read_bytes())
     first = kept.score(path, "How many?", ["One.", "Two."])
     assert kept.score(same, "How many?", ["One.", "Two."]) == first
@@ -141,47 +143,49 @@ def test_kept_prefixes_are_used_by_content(scorer: StepScorer, picture: Callable
     assert len(calls) == 1
     kept.score(path, "How many bars?", ["One."])
     kept.score(path, "How many?", ["One."], max_tiles=1)
-    picture(seed=1).save(path)
+    make_image(seed=1).save(path)
     assert kept.score(path, "How many?", ["One.", "Two."]) != first
     assert len(calls) == 4
 
 
 def test_options_of_responses_do_not_run_a_prefix_again(
-    scorer: StepScorer, picture: Callable[..., Image.Image]
+    scorer: StepScorer, make_image: Callable[..., Image.Image]
 ) -> None:
     kept, calls = counting(scorer, 10**9)
     for options in ({}, {"aggregate": "min"}, {"max_steps": 1}, {"max_steps": 1, "aggregate": "last"}):
-        alone = scorer.score(picture(), "How many?", ["One.\n\nTwo."], **options)
-        assert kept.score(picture(), "How many?", ["One.\n\nTwo."], **options).scores == pytest.approx(
+        alone = scorer.score(make_image(), "How many?", ["One.\n\nTwo."], **options)
+        assert kept.score(make_image(), "How many?", ["One.\n\nTwo."], **options).scores == pytest.approx(
             alone.scores, abs=CLOSE
         )
     assert len(calls) == 1
-    kept.session(picture(), "How many?").close()
+    kept.session(make_image(), "How many?").close()
     assert len(calls) == 1
     assert (kept.prefix_cache.queries, kept.prefix_cache.hits) == (5, 4)
 
 
-def test_kept_prefixes_hold_their_budget_in_real_bytes(scorer: StepScorer, picture: Callable[..., Image.Image]) -> None:
+def test_kept_prefixes_hold_their_budget_in_real_bytes(
+    scorer: StepScorer, make_image: Callable[..., Image.Image]
+) -> None:
     probe = scorer.with_engine(scorer.engine, prefix_cache_bytes=10**9)
-    probe.score(picture(), "How many?", ["One."])
+    probe.score(make_image(), "How many?", ["One."])
     one_prefix = probe._pool.size_bytes
-    assert one_prefix <= 1.25 * scorer.session(picture(), "How many?").prefix_tokens * 2 * 3 * 32 * 4
+    assert one_prefix <= 1.25 * scorer.session(make_image(), "How many?").prefix_tokens * 2 * 3 * 32 * 4
     kept, calls = counting(scorer, int(2.5 * one_prefix))
     for seed in (0, 1, 2, 2, 1, 0):
-        kept.score(picture(seed=seed), "How many?", ["One."])
+        kept.score(make_image(seed=seed), "How many?", ["One."])
         assert kept._pool.size_bytes <= 2.5 * one_prefix
     assert len(calls) == 4
     assert kept.prefix_cache.evictions == 2
     none, calls = counting(scorer, 0)
     for _ in range(2):
-        none.score(picture(), "How many?", ["One."])
+        none.score(make_image(), "How many?", ["One."])
     assert len(calls) == 2
     assert none._pool.size_bytes == 0
     with pytest.raises(InputError, match="prefix_cache_bytes"):
         counting(scorer, -1)
 
 
-def test_bytes_are_those_of_the_caches(scorer: StepScorer, picture: Callable[..., Image.Image]) -> None:
+def test_bytes_are_those_of_the_caches(scorer: StepScorer, make_image: Callable[..., Image.Image]) -> None:
     """What the pool counts is what the engine handed out, sessions and their steps included; all goes on close."""
     caches = []
 
@@ -191,7 +195,7 @@ def test_bytes_are_those_of_the_caches(scorer: StepScorer, picture: Callable[...
             return caches[-1]
 
     kept = scorer.with_engine(Watched(scorer.engine), prefix_cache_bytes=10**9)
-    sessions = [kept.session(picture(seed=seed), "How many?") for seed in range(3)]
+    sessions = [kept.session(make_image(seed=seed), "How many?") for seed in range(3)]
     for session in sessions:
         session.append("A long step, with many words in it, far more than are needed. " * 9)
         assert kept._pool.size_bytes == sum(cache.rows.nbytes for cache in caches)
@@ -205,9 +209,9 @@ def test_bytes_are_those_of_the_caches(scorer: StepScorer, picture: Callable[...
 
 
 def test_a_closed_session_and_a_closed_scorer_are_refused(
-    scorer: StepScorer, picture: Callable[..., Image.Image]
+    scorer: StepScorer, make_image: Callable[..., Image.Image]
 ) -> None:
-    with scorer.session(picture(), "How many?") as session:
+    with scorer.session(make_image(), "How many?") as session:
         fork = session.fork()
     assert session.is_closed
     for call in (session.fork, session.rewind, lambda: session.append("x"), lambda: session.score(["x"])):
@@ -225,12 +229,12 @@ def test_a_closed_session_and_a_closed_scorer_are_refused(
             closed.append(True)
 
     with scorer.with_engine(Closing(scorer.engine), prefix_cache_bytes=10**9) as other:
-        other.score(picture(), "How many?", ["One."])
+        other.score(make_image(), "How many?", ["One."])
         assert "test" not in repr(other)
     assert closed == [True]
     assert other._pool.size_bytes == 0
     with pytest.raises(InputError, match="the scorer is closed"):
-        other.score(picture(), "How many?", ["One."])
+        other.score(make_image(), "How many?", ["One."])
 
 
 def test_the_cache_shrinks_once_its_rows_are_not_needed(session: Session) -> None:
@@ -252,18 +256,18 @@ def in_threads(count: int, work: Callable[[int], None]) -> None:
 
 
 @pytest.mark.parametrize("budget", [0, 1 << 28, 100_000])
-def test_threads_may_share_a_scorer(scorer: StepScorer, picture: Callable[..., Image.Image], budget: int) -> None:
+def test_threads_may_share_a_scorer(scorer: StepScorer, make_image: Callable[..., Image.Image], budget: int) -> None:
     """Eight threads, three prefixes, a cache that keeps all, some or none: every score is that of one thread."""
     shared = scorer.with_engine(scorer.engine, prefix_cache_bytes=budget, max_block_tokens=scorer.max_block_tokens)
     questions = ["How many?", "Which one is red?", "What is the sum of both?"]
     responses = [[f"Take {n}.", "So it is."] for n in range(4)]
-    expected = {q: scorer.score(picture(), q, responses).scores for q in questions}
+    expected = {q: scorer.score(make_image(), q, responses).scores for q in questions}
     wrong: list[float] = []
 
     def work(number: int) -> None:
         for turn in range(9):
             question = questions[(number + turn) % 3]
-            found = shared.score(picture(), question, responses).scores
+            found = shared.score(make_image(), question, responses).scores
             wrong.extend(float(d) for d in np.abs(found - expected[question]) if d > CLOSE)
 
     in_threads(8, work)
@@ -309,9 +313,9 @@ def beams(session: Session, steps: int, width: int) -> list[Session]:
 
 
 def test_a_long_beam_search_keeps_the_cache_bounded_and_the_scores_right(
-    scorer: StepScorer, picture: Callable[..., Image.Image]
+    scorer: StepScorer, make_image: Callable[..., Image.Image]
 ) -> None:
-    session = scorer.session(picture(), "How high?")
+    session = scorer.session(make_image(), "How high?")
     prefix = session.prefix_tokens
     moves = []
     rows = session._prefix.tree.rows
@@ -323,7 +327,7 @@ def test_a_long_beam_search_keeps_the_cache_bounded_and_the_scores_right(
     assert moves
     for beam in live:
         steps = [step.text for step in beam.steps]
-        fresh = whole(scorer.session(picture(), "How high?"), steps)
+        fresh = whole(scorer.session(make_image(), "How high?"), steps)
         np.testing.assert_allclose([step.score for step in beam.steps], fresh, rtol=0, atol=CLOSE)
         np.testing.assert_allclose(
             beam.append("So it is.").score, whole(session, [*steps, "So it is."])[-1], rtol=0, atol=CLOSE

@@ -52,8 +52,8 @@ def test_golden_grids(case: dict[str, int]) -> None:
     assert columns * rows + thumbnail == case["tiles"]
 
 
-def test_tiles_are_row_major_crops_then_the_thumbnail(picture: Callable[..., Image.Image]) -> None:
-    image = picture(300, 200)
+def test_tiles_are_row_major_crops_then_the_thumbnail(make_image: Callable[..., Image.Image]) -> None:
+    image = make_image(300, 200)
     tiles = tile_image(image, TilingInfo(56, 1, 6, True))
     wide = image.resize((3 * 56, 200), Image.Resampling.BICUBIC)
     resized = wide.resize((3 * 56, 2 * 56), Image.Resampling.BICUBIC)
@@ -66,15 +66,15 @@ def test_tiles_are_row_major_crops_then_the_thumbnail(picture: Callable[..., Ima
         np.testing.assert_array_equal(tile, np.asarray(crop))
 
 
-def test_without_thumbnail_or_with_one_tile_there_is_none(picture: Callable[..., Image.Image]) -> None:
-    assert len(tile_image(picture(112, 56), TilingInfo(56, 1, 6, False))) == 2
-    assert len(tile_image(picture(56, 56), TilingInfo(56, 1, 6, True))) == 1
+def test_without_thumbnail_or_with_one_tile_there_is_none(make_image: Callable[..., Image.Image]) -> None:
+    assert len(tile_image(make_image(112, 56), TilingInfo(56, 1, 6, False))) == 2
+    assert len(tile_image(make_image(56, 56), TilingInfo(56, 1, 6, True))) == 1
 
 
 def test_every_way_to_hand_over_an_image_gives_the_same_pixels(
-    picture: Callable[..., Image.Image], tmp_path: Path
+    make_image: Callable[..., Image.Image], tmp_path: Path
 ) -> None:
-    image = picture()
+    image = make_image()
     path = tmp_path / "image.png"
     image.save(path)
     expected = np.asarray(image)
@@ -82,31 +82,31 @@ def test_every_way_to_hand_over_an_image_gives_the_same_pixels(
         np.testing.assert_array_equal(np.asarray(load_image(given)), expected)
 
 
-def test_exif_rotation_and_alpha_are_ignored(picture: Callable[..., Image.Image], tmp_path: Path) -> None:
+def test_exif_rotation_and_alpha_are_ignored(make_image: Callable[..., Image.Image], tmp_path: Path) -> None:
     rotated, alpha = tmp_path / "rotated.png", tmp_path / "alpha.png"
     exif = Image.Exif()
     exif[0x0112] = 6
-    picture().save(rotated, exif=exif)
-    transparent = picture().copy()
+    make_image().save(rotated, exif=exif)
+    transparent = make_image().copy()
     transparent.putalpha(0)
     transparent.save(alpha)
     for path in (rotated, alpha):
-        np.testing.assert_array_equal(np.asarray(load_image(path)), np.asarray(picture()))
+        np.testing.assert_array_equal(np.asarray(load_image(path)), np.asarray(make_image()))
 
 
 def test_sixteen_bits_are_cut_off_and_an_animation_gives_its_first_frame(
-    picture: Callable[..., Image.Image], tmp_path: Path
+    make_image: Callable[..., Image.Image], tmp_path: Path
 ) -> None:
     """As the original does; docs/parity.md tells users."""
     Image.fromarray(np.array([[0, 200, 256, 65535]], np.uint16)).save(tmp_path / "grey.png")
     assert np.asarray(load_image(tmp_path / "grey.png"))[0, :, 0].tolist() == [0, 200, 255, 255]
-    picture().save(tmp_path / "moving.png", save_all=True, append_images=[picture(seed=1)])
-    np.testing.assert_array_equal(np.asarray(load_image(tmp_path / "moving.png")), np.asarray(picture()))
+    make_image().save(tmp_path / "moving.png", save_all=True, append_images=[make_image(seed=1)])
+    np.testing.assert_array_equal(np.asarray(load_image(tmp_path / "moving.png")), np.asarray(make_image()))
 
 
-def test_images_that_cannot_be_read_say_what_to_do(picture: Callable[..., Image.Image], tmp_path: Path) -> None:
+def test_images_that_cannot_be_read_say_what_to_do(make_image: Callable[..., Image.Image], tmp_path: Path) -> None:
     truncated = tmp_path / "truncated.png"
-    picture(200, 200).save(truncated)
+    make_image(200, 200).save(truncated)
     truncated.write_bytes(truncated.read_bytes()[:5000])
     text = tmp_path / "text.png"
     text.write_text("not an image")
@@ -133,11 +133,11 @@ def test_images_that_cannot_be_read_say_what_to_do(picture: Callable[..., Image.
     + [("JPEG", "L"), ("JPEG", "CMYK"), ("PNG", "L"), ("PNG", "RGBA"), ("PNG", "P"), ("PNG", "1"), ("WEBP", "RGBA")],
 )
 def test_pixels_outlive_their_file(
-    file_format: str, mode: str, picture: Callable[..., Image.Image], tmp_path: Path
+    file_format: str, mode: str, make_image: Callable[..., Image.Image], tmp_path: Path
 ) -> None:
     """Pixels of RGB files are taken over without a copy: they must be whole, and stay when the file is gone."""
     path = tmp_path / "image"
-    picture(200, 150).convert(mode).save(path, file_format)
+    make_image(200, 150).convert(mode).save(path, file_format)
     with Image.open(path) as opened:
         expected = np.asarray(opened.convert("RGB"))
     loaded = load_image(path)
@@ -147,9 +147,9 @@ def test_pixels_outlive_their_file(
     np.testing.assert_array_equal(tiles, tile_image(Image.fromarray(expected), TilingInfo(56, 1, 2, True)))
 
 
-def test_a_damaged_jpeg_is_found_when_it_is_opened(picture: Callable[..., Image.Image], tmp_path: Path) -> None:
+def test_a_damaged_jpeg_is_found_when_it_is_opened(make_image: Callable[..., Image.Image], tmp_path: Path) -> None:
     path = tmp_path / "truncated.jpg"
-    picture(200, 200).save(path, "JPEG")
+    make_image(200, 200).save(path, "JPEG")
     path.write_bytes(path.read_bytes()[:5000])
     with Image.open(path) as opened:  # what a caller may hand over: not yet decoded
         for given in (path, opened):
@@ -158,10 +158,10 @@ def test_a_damaged_jpeg_is_found_when_it_is_opened(picture: Callable[..., Image.
 
 
 def test_transparency_of_palettes_is_dropped_without_a_warning(
-    picture: Callable[..., Image.Image], tmp_path: Path
+    make_image: Callable[..., Image.Image], tmp_path: Path
 ) -> None:
     """Pixels are Pillow's own; an image that was given keeps what it says of transparency."""
-    palette = picture().quantize(16)
+    palette = make_image().quantize(16)
     palette.save(tmp_path / "palette.png", transparency=bytes(range(16)))
     for given in (tmp_path / "palette.png", Image.open(tmp_path / "palette.png")):
         np.testing.assert_array_equal(np.asarray(load_image(given)), np.asarray(palette.convert("RGB")))

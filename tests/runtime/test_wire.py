@@ -31,9 +31,9 @@ def test_the_committed_schemas_are_current() -> None:
 
 
 def test_documents_are_as_the_contract_says(
-    random_scorer: Callable[[str], StepScorer], picture: Callable[..., Image.Image]
+    random_scorer: Callable[[str], StepScorer], make_image: Callable[..., Image.Image]
 ) -> None:
-    result = random_scorer("internlm2").score(picture(), "How many?", ["One.\n\nTwo.", []])
+    result = random_scorer("internlm2").score(make_image(), "How many?", ["One.\n\nTwo.", []])
     document = result.to_dict("a")
     checked(Document, document)
     assert list(document) == ["id", "tiles", "results", "best"]

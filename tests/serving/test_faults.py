@@ -143,13 +143,13 @@ def test_what_can_never_fit_is_refused_as_such(serve: Callable[..., RunningServe
 
 
 def test_an_engines_exception_fails_that_group_only(
-    serve: Callable[..., RunningServer], picture: Callable[..., Image.Image]
+    serve: Callable[..., RunningServer], make_image: Callable[..., Image.Image]
 ) -> None:
     gate = Gate()
     started = serve(gate)
     gate.engine.poison = started.service.model.manifest.tokens.img_context
     gate.engine.gate.clear()
-    with_image = {**text_row(), "image": base64.b64encode(png(picture())).decode()}
+    with_image = {**text_row(), "image": base64.b64encode(png(make_image())).decode()}
     with ThreadPoolExecutor(8) as pool:
         good = [pool.submit(started.score, text_row(f"Text {n}.")) for n in range(4)]
         bad = [pool.submit(started.score, with_image) for _ in range(4)]
@@ -266,13 +266,13 @@ def test_a_key_is_needed_for_all_but_health_and_metrics(serve: Callable[..., Run
 
 
 def test_the_cache_keeps_within_its_bytes(
-    serve: Callable[..., RunningServer], picture: Callable[..., Image.Image]
+    serve: Callable[..., RunningServer], make_image: Callable[..., Image.Image]
 ) -> None:
     budget = 3 << 20
     started = serve(cache_bytes=budget)
     pool = started.service.scorers[0].prefixes
     for seed in range(12):
-        image = base64.b64encode(png(picture(300, 300, seed=seed))).decode()
+        image = base64.b64encode(png(make_image(300, 300, seed=seed))).decode()
         assert started.score({**text_row(), "image": image}).status_code == 200
         eventually(lambda: started.service.schedulers[0].load == 0)
     eventually(lambda: pool.size_bytes <= budget)

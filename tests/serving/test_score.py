@@ -51,12 +51,12 @@ def test_the_document_is_that_of_the_command_line(server: RunningServer, demo_sc
 
 
 def test_many_callers_at_once_get_what_one_by_one_scoring_gives(
-    server: RunningServer, demo_scorer: StepScorer, picture: Callable[..., Image.Image]
+    server: RunningServer, demo_scorer: StepScorer, make_image: Callable[..., Image.Image]
 ) -> None:
-    pictures = [picture(200 + 10 * i, 150, seed=i) for i in range(3)]
+    images = [make_image(200 + 10 * i, 150, seed=i) for i in range(3)]
     rows = []
     for i in range(24):
-        image = None if i % 4 == 3 else pictures[i % 4]
+        image = None if i % 4 == 3 else images[i % 4]
         responses = [f"There are {n} of them.\n\nSo {n}." for n in range(i % 5 + 1)]
         rows.append((image, f"How many, {i % 2}?", responses))
     with ThreadPoolExecutor(12) as pool:
@@ -157,12 +157,12 @@ def test_what_cannot_be_scored_is_refused_by_code(server: RunningServer, body: b
 
 
 def test_paths_lead_to_the_image_root_only(
-    serve: Callable[..., RunningServer], tmp_path: Path, picture: Callable[..., Image.Image]
+    serve: Callable[..., RunningServer], tmp_path: Path, make_image: Callable[..., Image.Image]
 ) -> None:
     root = tmp_path / "images"
     root.mkdir()
-    picture().save(root / "in.png")
-    picture().save(tmp_path / "out.png")
+    make_image().save(root / "in.png")
+    make_image().save(tmp_path / "out.png")
     (root / "link.png").symlink_to(tmp_path / "out.png")
     (root / "good_link.png").symlink_to(root / "in.png")
     started = serve(image_root=root)

@@ -38,7 +38,7 @@ if os.environ.get("VPRM_TEST_BEGUN"):
 
 
 def sample_rows(root: Path, count: int) -> Rows:
-    """Rows about pictures that neighbours share, three each."""
+    """Rows about images that neighbours share, three each."""
     for number in range((count + 2) // 3):
         if not (root / f"{number}.png").exists():
             Image.effect_noise((40 + number, 30), 90).convert("RGB").save(root / f"{number}.png")

@@ -13,7 +13,7 @@ from vprm_benchmarks.evaluation.page_parts import (
     left_out_table,
     most_telling,
     percent,
-    pictures_of,
+    images_of,
     steps_of,
 )
 from vprm_benchmarks.evaluation.published import PUBLISHED_BEST_OF_N
@@ -25,7 +25,7 @@ from vprm_benchmarks.report import (
     Card,
     Chart,
     Page,
-    Picture,
+    PageImage,
     RowView,
     Series,
     Table,
@@ -43,7 +43,7 @@ def best_of_n_page(bench: BestOfN, questions: Sequence[Question], context: PageC
     """The page of a best-of-N evaluation; a wrong call is a wrong choice although a right response was there."""
     largest = bench.sizes[-1]
     shown = most_telling(questions, lambda question: _wrong_choice(question, bench.aggregate), context.max_rows)
-    images = pictures_of(context, [question.row.number for question in shown])
+    images = images_of(context, [question.row.number for question in shown])
     chosen = bench.line(bench.aggregate)
     gain = chosen.accuracy[-1] - bench.line(PASS_AT_1).accuracy[-1]
     cards = (
@@ -142,7 +142,7 @@ def _best_of_n_tables(bench: BestOfN) -> tuple[Table, ...]:
     )
 
 
-def _choice_row(question: Question, way: str, images: tuple[Picture, ...]) -> RowView:
+def _choice_row(question: Question, way: str, images: tuple[PageImage, ...]) -> RowView:
     best = question.chosen(way)
     wrong, severity = _wrong_choice(question, way)
     order = sorted(range(len(question.correct)), key=lambda n: -(_or_zero(question.scores[way][n])))
@@ -166,7 +166,7 @@ def _choice_row(question: Question, way: str, images: tuple[Picture, ...]) -> Ro
         source=question.row.source,
         policy=question.row.policy,
         question=question.row.question,
-        pictures=images,
+        images=images,
         candidates=candidates,
         wrong_calls=wrong,
         severity=severity,

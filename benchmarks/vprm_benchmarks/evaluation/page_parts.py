@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from vprm_benchmarks.evaluation.scored import DataFile, LeftOut, ScoredCandidate, pictures
-from vprm_benchmarks.report import Picture, Step, Table, picture_from_image
+from vprm_benchmarks.evaluation.scored import DataFile, LeftOut, ScoredCandidate, row_images
+from vprm_benchmarks.report import PageImage, Step, Table, page_image
 from vprm_runtime import InputError
 from vprm_runtime.bundle.manifest import TilingInfo
 
@@ -60,12 +60,12 @@ def most_telling(items: Sequence[T], severity: Callable[[T], tuple[int, float]],
     return [items[n] for n in sorted(worst | spread)]
 
 
-def pictures_of(context: PageContext, numbers: Sequence[int]) -> Mapping[int, tuple[Picture, ...]]:
-    """Pictures by row number; one that cannot be read any more is left out."""
-    result: dict[int, tuple[Picture, ...]] = {}
-    for number, images in pictures(context.data, set(numbers)):
+def images_of(context: PageContext, numbers: Sequence[int]) -> Mapping[int, tuple[PageImage, ...]]:
+    """Images by row number; one that cannot be read any more is left out."""
+    result: dict[int, tuple[PageImage, ...]] = {}
+    for number, images in row_images(context.data, set(numbers)):
         try:
-            result[number] = tuple(picture_from_image(image, context.tiling) for image in images)
+            result[number] = tuple(page_image(image, context.tiling) for image in images)
         except InputError:
             continue
     return result

@@ -13,7 +13,7 @@ from vprm_benchmarks.evaluation.page_parts import (
     most_telling,
     number,
     percent,
-    pictures_of,
+    images_of,
     steps_of,
 )
 from vprm_benchmarks.evaluation.processbench import Group, ProcessBench, Sample
@@ -23,7 +23,7 @@ from vprm_benchmarks.report import (
     Card,
     Chart,
     Page,
-    Picture,
+    PageImage,
     RowView,
     Series,
     Table,
@@ -38,7 +38,7 @@ def process_page(bench: ProcessBench, samples: Sequence[Sample], context: PageCo
     """The page of a VisualProcessBench evaluation; wrong calls are those at the first threshold."""
     first = bench.thresholds[0]
     shown = most_telling(samples, lambda sample: _severity(sample, first.threshold), context.max_rows)
-    images = pictures_of(context, [sample.row.number for sample in shown])
+    images = images_of(context, [sample.row.number for sample in shown])
     cards = (
         Card(
             "Macro F1, pooled", percent(first.pooled.macro_f1), interval_note(first.interval.low, first.interval.high)
@@ -128,7 +128,7 @@ def _group_rows(groups: Sequence[Group]) -> tuple[tuple[str, ...], ...]:
     )
 
 
-def _process_row(sample: Sample, threshold: float, images: tuple[Picture, ...]) -> RowView:
+def _process_row(sample: Sample, threshold: float, images: tuple[PageImage, ...]) -> RowView:
     wrong, severity = _severity(sample, threshold)
     score = aggregate_scores(sample.candidate.scores)
     name = str(sample.row.id) if len(sample.row.candidates) == 1 else f"{sample.row.id}, response {sample.index + 1}"
@@ -138,7 +138,7 @@ def _process_row(sample: Sample, threshold: float, images: tuple[Picture, ...]) 
         source=sample.row.source,
         policy=sample.row.policy,
         question=sample.row.question,
-        pictures=images,
+        images=images,
         candidates=(Candidate("Solution", score, steps),),
         wrong_calls=wrong,
         severity=severity,

@@ -127,7 +127,7 @@ def read_scored(data: DataFile, scores_path: Path) -> ScoredRows:
     return ScoredRows(tuple(rows), tuple(left_out))
 
 
-def pictures(data: DataFile, numbers: set[int]) -> Iterator[tuple[int, tuple[RowImage, ...]]]:
+def row_images(data: DataFile, numbers: set[int]) -> Iterator[tuple[int, tuple[RowImage, ...]]]:
     """(number, images) of the rows with these numbers, one at a time."""
     for number, row in enumerate(open_rows(data.path, data.image_root)):
         if number in numbers and isinstance(row, Row):

@@ -1,4 +1,4 @@
-"""One picture of a report: latency of a best-of-N request by contender."""
+"""One image of a report: latency of a best-of-N request by contender."""
 
 from __future__ import annotations
 

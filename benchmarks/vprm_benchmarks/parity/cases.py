@@ -1,6 +1,6 @@
 """What parity is tried on: built-in cases that cover the ways a prompt can differ, or the user's own rows.
 
-The built-in pictures are made here: a coloured gradient with shapes on it, so that every tile has its own content and
+The built-in images are made here: a coloured gradient with shapes on it, so that every tile has its own content and
 a channel, row or column exchanged by mistake changes it.
 """
 
@@ -23,7 +23,7 @@ from vprm_runtime.inputs import response_of
 
 @dataclass(frozen=True)
 class ParityCase:
-    """One question with its pictures and candidate responses (strings, or lists of steps)."""
+    """One question with its images and candidate responses (strings, or lists of steps)."""
 
     name: str
     question: str
@@ -33,22 +33,22 @@ class ParityCase:
     max_tiles: int | None = None
 
 
-def make_picture(width_px: int, height_px: int, seed: int, mode: str = "RGB") -> Image.Image:
-    """A picture whose content depends on place, channel and seed."""
+def draw_image(width_px: int, height_px: int, seed: int, mode: str = "RGB") -> Image.Image:
+    """An image whose content depends on place, channel and seed."""
     generator = np.random.default_rng(seed)
     across = np.linspace(0, 255, width_px)[None, :, None]
     down = np.linspace(0, 255, height_px)[:, None, None]
     weights = generator.uniform(-1, 1, (2, 3))
     pixels = np.clip(128 + across * weights[0] / 2 + down * weights[1] / 2, 0, 255).astype(np.uint8)
-    picture = Image.fromarray(pixels)
-    draw = ImageDraw.Draw(picture)
+    image = Image.fromarray(pixels)
+    draw = ImageDraw.Draw(image)
     for _ in range(12):
         x, y = generator.integers(0, width_px), generator.integers(0, height_px)
         size = int(generator.integers(2, max(3, min(width_px, height_px) // 4 + 1)))
         colour = tuple(int(value) for value in generator.integers(0, 256, 3))
         shape = draw.ellipse if generator.random() < 0.5 else draw.rectangle
         shape((int(x), int(y), int(x) + size, int(y) + size), fill=colour)
-    return picture.convert(mode)
+    return image.convert(mode)
 
 
 _TWO_RESPONSES = (
@@ -58,63 +58,61 @@ _TWO_RESPONSES = (
 
 
 def built_in_cases(tile_px: int) -> list[ParityCase]:
-    """Cases for a model with tiles of ``tile_px``; pictures are sized so that the tile grids differ."""
+    """Cases for a model with tiles of ``tile_px``; images are sized so that the tile grids differ."""
     small, wide, large = tile_px // 2, tile_px * 2, tile_px * 3
     question = "Find m \\angle 3."
     return [
-        ParityCase("one-tile", question, _TWO_RESPONSES, (make_picture(small, small + 3, 1),)),
-        ParityCase("wide-2x1", question, _TWO_RESPONSES, (make_picture(wide, tile_px, 2),)),
-        ParityCase("tall-1x3", question, _TWO_RESPONSES[:1], (make_picture(tile_px - 5, large, 3),)),
-        ParityCase("grid-4x3", question, _TWO_RESPONSES[:1], (make_picture(large * 4 // 3, large, 4),)),
-        ParityCase(
-            "thin-12x1", question, _TWO_RESPONSES[:1], (make_picture(large * 5, tile_px // 2, 5),), max_tiles=12
-        ),
-        ParityCase("six-tiles-at-most", question, _TWO_RESPONSES[:1], (make_picture(large, wide, 6),), max_tiles=6),
-        ParityCase("grey", "How dark is it?", ("Dark.\n\nVery.",), (make_picture(small, tile_px, 7, "L"),)),
-        ParityCase("transparent", "What is shown?", ("A shape.",), (make_picture(tile_px, small, 8, "RGBA"),)),
+        ParityCase("one-tile", question, _TWO_RESPONSES, (draw_image(small, small + 3, 1),)),
+        ParityCase("wide-2x1", question, _TWO_RESPONSES, (draw_image(wide, tile_px, 2),)),
+        ParityCase("tall-1x3", question, _TWO_RESPONSES[:1], (draw_image(tile_px - 5, large, 3),)),
+        ParityCase("grid-4x3", question, _TWO_RESPONSES[:1], (draw_image(large * 4 // 3, large, 4),)),
+        ParityCase("thin-12x1", question, _TWO_RESPONSES[:1], (draw_image(large * 5, tile_px // 2, 5),), max_tiles=12),
+        ParityCase("six-tiles-at-most", question, _TWO_RESPONSES[:1], (draw_image(large, wide, 6),), max_tiles=6),
+        ParityCase("grey", "How dark is it?", ("Dark.\n\nVery.",), (draw_image(small, tile_px, 7, "L"),)),
+        ParityCase("transparent", "What is shown?", ("A shape.",), (draw_image(tile_px, small, 8, "RGBA"),)),
         ParityCase(
             "two-images-in-front",
             "Which picture is larger?",
             ("The first.\n\nIt is wider.", "The second."),
-            (make_picture(wide, tile_px, 9), make_picture(small, small, 10)),
+            (draw_image(wide, tile_px, 9), draw_image(small, small, 10)),
         ),
         ParityCase(
             "two-images-in-place",
             "First <image> and then <image>\nWhat changed?",
             ("The colour.\n\nThe size, too.",),
-            (make_picture(small, small, 11), make_picture(tile_px, wide, 12)),
+            (draw_image(small, small, 11), draw_image(tile_px, wide, 12)),
         ),
         ParityCase("text-only", "What is 17 * 3?", ("17 * 3 = 51.\n\nThe answer is 51.", "It is 41.")),
         ParityCase(
             "max-steps",
             question,
             ("\n\n".join(f"Step {number}: {number} + 1 = {number + 1}." for number in range(1, 8)), _TWO_RESPONSES[0]),
-            (make_picture(small, tile_px, 13),),
+            (draw_image(small, tile_px, 13),),
             max_steps=3,
         ),
         ParityCase(
             "unicode",
             "求 ∠ABC 的度数。 <image1> é naïve\tÅ",
             ("因为 ∠A = 30°，所以 ∠B = 60°。\n\n😀\u200b … \n  a▁b \r\n½ × ½ = ¼",),
-            (make_picture(small, small, 14),),
+            (draw_image(small, small, 14),),
         ),
         ParityCase(
             "empty-step",
             question,
             (("The angle is right.", "", "So it is 51."), ("", "It is 51.")),
-            (make_picture(small, small, 15),),
+            (draw_image(small, small, 15),),
         ),
         ParityCase(
             "space-at-step-start",
             question,
             (("  two spaces", "\nnewline", "\n\n\n", " "), ("\n+", "-\n", "+")),
-            (make_picture(small, small, 16),),
+            (draw_image(small, small, 16),),
         ),
         ParityCase(
             "31-steps",
             question,
             (tuple(f"{number}. Add {number} to get {number * (number + 1) // 2}." for number in range(1, 32)),),
-            (make_picture(small, small, 17),),
+            (draw_image(small, small, 17),),
         ),
         ParityCase("many-alike", question, (_TWO_RESPONSES[0], _TWO_RESPONSES[1], _TWO_RESPONSES[0], "51")),
     ]
@@ -131,7 +129,7 @@ class NotComparable:
 def cases_from_rows(rows: Path, image_root: Path | None = None) -> Iterator[ParityCase | NotComparable]:
     """Cases from a file of rows, of every kind that `vprm score --input` takes, in its order.
 
-    Relative picture paths are looked up beside the file, or under ``image_root``. A row that cannot be used comes with
+    Relative image paths are looked up beside the file, or under ``image_root``. A row that cannot be used comes with
     the reason.
     """
     for row in open_rows(rows, image_root):

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from vprm_benchmarks.parity.cases import ParityCase
 from vprm_benchmarks.reference import ReferenceScorer, split_steps
-from vprm_benchmarks.reference.images import open_picture, tile_grid, tiles_to_array
+from vprm_benchmarks.reference.images import open_image, tile_grid, tiles_to_array
 
 
 @dataclass
@@ -53,9 +53,9 @@ class ReferenceObserver:
         encoded = scorer.encode_images(case.images, case.max_tiles)
         grids = []
         for image in case.images:
-            picture = open_picture(image)
+            rgb = open_image(image)
             most = case.max_tiles or scorer.max_tiles
-            grids.append(tile_grid(picture.width, picture.height, scorer.tile_px, scorer.min_tiles, most))
+            grids.append(tile_grid(rgb.width, rgb.height, scorer.tile_px, scorer.min_tiles, most))
         tiles = [tile for per_image in encoded.tiles for tile in per_image]
         observation = Observation(tile_grids=np.asarray(grids, dtype=np.int64).reshape(-1, 2))
         if encoded.embeddings is not None:

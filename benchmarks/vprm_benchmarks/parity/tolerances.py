@@ -63,7 +63,7 @@ class Tolerance:
     reason: str
 
 
-_INTEGERS = Tolerance(0.0, "exact", "integers: one off means another prompt or another picture")
+_INTEGERS = Tolerance(0.0, "exact", "integers: one off means another prompt or another image")
 _SANITY = "a sanity bound above what a random 8-layer model needs"
 _NO_VISION = "no vision encoder is exported in it"
 _SLOPE = "softmax slope 1/4 times two logits' errors"

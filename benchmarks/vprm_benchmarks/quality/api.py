@@ -47,7 +47,7 @@ def measure_quality(
 ) -> dict[str, QualityReport]:
     """Compare bundles, by name, with a reference bundle or checkpoint (which is exported as fp32 for that).
 
-    Pictures are encoded once for all bundles whose vision graphs are the same. Rows that one side cannot score are left
+    Images are encoded once for all bundles whose vision graphs are the same. Rows that one side cannot score are left
     out and listed. Raises InputError if none is left and on sides that are different models, BundleError or
     CheckpointError if a side cannot be opened.
     """

@@ -2,7 +2,7 @@
 
 They stand in for real weights in tests (small widths) and in speed measurements (the real layer shapes of
 VisualPRM-8B): same files, names and configuration keys, so what reads one reads the other. Weights are scaled so that
-step scores spread over 0.1 to 0.9 and depend on picture, question and step; a mistake anywhere in the path then shows
+step scores spread over 0.1 to 0.9 and depend on image, question and step; a mistake anywhere in the path then shows
 in the score.
 """
 

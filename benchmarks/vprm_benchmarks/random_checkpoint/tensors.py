@@ -103,7 +103,7 @@ def _vision_tensors(spec: VisionSpec) -> Iterator[RandomTensor]:
     positions = (spec.table_image_size // spec.patch) ** 2 + 1
     fan_in = 3 * spec.patch**2
     yield RandomTensor("vision_model.embeddings.class_embedding", (1, 1, width), 0.5)
-    # Neighbouring pixels are alike, so a picture's patch sums grow with the fan-in, not its root: half the usual gain.
+    # Neighbouring pixels are alike, so an image's patch sums grow with the fan-in, not its root: half the usual gain.
     yield RandomTensor(
         "vision_model.embeddings.patch_embedding.weight", (width, 3, spec.patch, spec.patch), 0.5 / math.sqrt(fan_in)
     )

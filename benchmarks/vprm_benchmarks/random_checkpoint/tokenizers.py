@@ -1,7 +1,7 @@
 """Small tokenizers of the kinds the families use, trained on the text in ``corpus.txt``.
 
 InternLM2: SentencePiece BPE with byte fallback, identity normaliser, no dummy prefix, the control tokens as the
-model's last, user-defined pieces ``[UNUSED_TOKEN_n]`` and the picture tokens after them in ``added_tokens.json`` (the
+model's last, user-defined pieces ``[UNUSED_TOKEN_n]`` and the image tokens after them in ``added_tokens.json`` (the
 hub's file layout). Qwen2 and Llama: byte-level BPE in one ``tokenizer.json`` with the control tokens as added special
 tokens; Llama's adds a BOS.
 """

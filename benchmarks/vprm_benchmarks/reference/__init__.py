@@ -5,7 +5,7 @@ It shares no code with the runtime or the exporter, on purpose: tiles by Pillow 
 that is tokenised whole, score positions found by matching, so that a comparison with the bundle can fail. No remote
 code is run.
 
-    images.py      picture files -> tiles -> pixel values
+    images.py      image files -> tiles -> pixel values
     rule.py        how the model is asked, and where its answer is read
     prompt.py      question and steps -> one string; token ids -> score positions
     tokenizer.py   string -> token ids, from the checkpoint's own tokenizer files

@@ -1,4 +1,4 @@
-"""Pictures to tiles and pixel values, by the steps of the VisualPRM model card (OpenGVLab/VisualPRM-8B, InternVL
+"""Images to tiles and pixel values, by the steps of the VisualPRM model card (OpenGVLab/VisualPRM-8B, InternVL
 @2410d1d).
 
 Deliberately simple: floats, lists and Pillow calls in the order of the description, with torch for the normalisation.
@@ -20,10 +20,10 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 def tile_grid(width_px: int, height_px: int, tile_px: int, min_tiles: int, max_tiles: int) -> tuple[int, int]:
-    """The (columns, rows) whose ratio is nearest to the picture's, among all with min_tiles <= columns*rows <=
+    """The (columns, rows) whose ratio is nearest to the image's, among all with min_tiles <= columns*rows <=
     max_tiles.
 
-    Grids are tried in the order of their area; on an exact tie the later one wins only if the picture has more than
+    Grids are tried in the order of their area; on an exact tie the later one wins only if the image has more than
     half of that grid's pixels. Grids of one area are tried in the iteration order of a Python set of pairs, as the
     original does; which of them comes first can matter only for a tie between equal areas.
     """
@@ -45,8 +45,8 @@ def tile_grid(width_px: int, height_px: int, tile_px: int, min_tiles: int, max_t
     return best
 
 
-def open_picture(image: Path | Image.Image) -> Image.Image:
-    """A picture as RGB: neither turned by its EXIF orientation nor blended by its alpha channel."""
+def open_image(image: Path | Image.Image) -> Image.Image:
+    """An image as RGB: neither turned by its EXIF orientation nor blended by its alpha channel."""
     if isinstance(image, Image.Image):
         return image.convert("RGB")
     with Image.open(image, formats=list(FORMATS)) as opened:  # of strangers: none that starts a program
@@ -56,28 +56,28 @@ def open_picture(image: Path | Image.Image) -> Image.Image:
 def load_tiles(
     image: Path | Image.Image, tile_px: int, min_tiles: int, max_tiles: int, thumbnail: bool = True
 ) -> list[Image.Image]:
-    """Cut a picture into RGB tiles of tile_px x tile_px, row by row; with ``thumbnail`` the whole picture is added when
+    """Cut an image into RGB tiles of tile_px x tile_px, row by row; with ``thumbnail`` the whole image is added when
     there are several."""
-    picture = open_picture(image)
-    columns, rows = tile_grid(picture.width, picture.height, tile_px, min_tiles, max_tiles)
-    resized = resize(picture, tile_px * columns, tile_px * rows)
+    rgb = open_image(image)
+    columns, rows = tile_grid(rgb.width, rgb.height, tile_px, min_tiles, max_tiles)
+    resized = resize(rgb, tile_px * columns, tile_px * rows)
     tiles = []
     for row in range(rows):
         for column in range(columns):
             left, top = column * tile_px, row * tile_px
             tiles.append(resized.crop((left, top, left + tile_px, top + tile_px)))
     if thumbnail and len(tiles) > 1:
-        tiles.append(resize(picture, tile_px, tile_px))
+        tiles.append(resize(rgb, tile_px, tile_px))
     return tiles
 
 
-def resize(picture: Image.Image, width_px: int, height_px: int) -> Image.Image:
+def resize(rgb: Image.Image, width_px: int, height_px: int) -> Image.Image:
     """Bicubic (Pillow's default for RGB), the width first and then the height.
 
     These models were trained and published when Pillow did both in that order within one call. Pillow 13 chooses the
     order by the sizes, so the reference asks for the passes one by one.
     """
-    narrowed = picture.resize((width_px, picture.height))
+    narrowed = rgb.resize((width_px, rgb.height))
     return narrowed.resize((width_px, height_px))
 
 

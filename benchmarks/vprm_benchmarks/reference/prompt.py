@@ -34,7 +34,7 @@ def split_steps(response: str | Sequence[str], max_steps: int | None = None, joi
 def conversation_text(
     rule: ReferenceRule, system: str, question: str, steps: Sequence[str], image_texts: Sequence[str]
 ) -> str:
-    """The whole prompt as one string; ``image_texts`` (``<img>...</img>``, one a picture) replace ``<image>``s."""
+    """The whole prompt as one string; ``image_texts`` (``<img>...</img>``, one an image) replace ``<image>``s."""
     in_front = "" if "<image>" in question else "<image>\n" * len(image_texts)
     opening = rule.first_turn.removesuffix("{step}")
     if "{images}" not in opening:

@@ -52,9 +52,9 @@ class ReferenceScores:
 
 @dataclass(frozen=True)
 class ReferenceImages:
-    """A question's pictures after the vision encoder."""
+    """A question's images after the vision encoder."""
 
-    tiles: list[list[Image.Image]]  # per picture
+    tiles: list[list[Image.Image]]  # per image
     pixel_values: torch.Tensor | None  # [n, 3, tile_px, tile_px] in the model's dtype; None for text only
     embeddings: torch.Tensor | None  # [n * tokens_per_tile, hidden]
 
@@ -109,13 +109,13 @@ class ReferenceScorer:
         return cls(model, load_tokenizer(directory), config, system_message, rule)
 
     def tiles(self, image: Path | Image.Image, max_tiles: int | None = None) -> list[Image.Image]:
-        """One picture's tiles."""
+        """One image's tiles."""
         most = max_tiles or self.max_tiles
         return load_tiles(image, self.tile_px, min(self.min_tiles, most), most, self.thumbnail)
 
     @torch.inference_mode()
     def encode_images(self, images: Sequence[Path | Image.Image], max_tiles: int | None = None) -> ReferenceImages:
-        """Tiles, pixel values and image embeddings of a question's pictures, in order."""
+        """Tiles, pixel values and image embeddings of a question's images, in order."""
         tiles = [self.tiles(image, max_tiles) for image in images]
         flat = [tile for per_image in tiles for tile in per_image]
         if not flat:

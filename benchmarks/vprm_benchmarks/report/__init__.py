@@ -3,7 +3,7 @@
 | module   | in                                  | out                                                     |
 |----------|-------------------------------------|---------------------------------------------------------|
 | charts   | series of points                    | inline SVG                                              |
-| pictures | an image and the tiling             | a JPEG data URI and the grid that the model saw         |
+| images | an image and the tiling             | a JPEG data URI and the grid that the model saw         |
 | page     | a `Page` of plain values            | HTML; every text escaped, nothing loaded from elsewhere |
 
 `page` knows nothing of scorers or metrics, so other tools can fill it.
@@ -20,8 +20,8 @@ from vprm_benchmarks.report.charts import (
     percent_axis,
     reliability_chart,
 )
-from vprm_benchmarks.report.page import Candidate, Card, Chart, Page, Picture, RowView, Step, Table, html_from_page
-from vprm_benchmarks.report.pictures import picture_from_image
+from vprm_benchmarks.report.page import Candidate, Card, Chart, Page, PageImage, RowView, Step, Table, html_from_page
+from vprm_benchmarks.report.images import page_image
 
 __all__ = [
     "COLOURS",
@@ -31,7 +31,7 @@ __all__ = [
     "Card",
     "Chart",
     "Page",
-    "Picture",
+    "PageImage",
     "RowView",
     "Series",
     "Step",
@@ -41,6 +41,6 @@ __all__ = [
     "html_from_page",
     "line_chart",
     "percent_axis",
-    "picture_from_image",
+    "page_image",
     "reliability_chart",
 ]

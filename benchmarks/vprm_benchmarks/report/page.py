@@ -39,8 +39,8 @@ class Chart:
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A picture as a data URI, its size in pixels, and the grid of tiles that it was cut into."""
+class PageImage:
+    """An image as a data URI, its size in pixels, and the grid of tiles that it was cut into."""
 
     uri: str
     width_px: int
@@ -86,7 +86,7 @@ class RowView:
     source: str
     policy: str
     question: str
-    pictures: tuple[Picture, ...]
+    images: tuple[PageImage, ...]
     candidates: tuple[Candidate, ...]
     wrong_calls: int
     severity: float

@@ -36,8 +36,8 @@ class Bench:
     compared: int = 0
 
     @property
-    def pictures(self) -> int:
-        """How many different pictures are more than a measurement can use of a cache of 64 MiB."""
+    def images(self) -> int:
+        """How many different images are more than a measurement can use of a cache of 64 MiB."""
         return max(12, round(40 * self.seconds))
 
     def check(self, replies: Sequence[Reply]) -> None:
@@ -56,11 +56,11 @@ class Bench:
 
 def throughput(bench: Bench) -> Figures:
     """Closed loop of 8 clients, the server and the baseline in turns: requests per second and their ratio."""
-    shared = rows.picture(1)
+    shared = rows.smooth_image(1)
     cases: dict[str, list[Request]] = {
-        "one_response_one_picture": rows.requests(shared, 4000, 1),
-        "best_of_8_one_picture": rows.requests(shared, 1000, 8),
-        "distinct_pictures": rows.distinct(bench.pictures, 1, 1000),
+        "one_response_one_image": rows.requests(shared, 4000, 1),
+        "best_of_8_one_image": rows.requests(shared, 1000, 8),
+        "distinct_images": rows.distinct(bench.images, 1, 1000),
     }
     figures: Figures = {}
     with vprm_server(bench.bundle, "--cache-bytes", "64M") as own, baseline_server(bench.bundle) as baseline:
@@ -87,7 +87,7 @@ def throughput(bench: Bench) -> Figures:
 def idle_latency(bench: Bench) -> Figures:
     """One client, one request at a time, beside the same rows scored in this process; both keep prefixes."""
     kept = StepScorer.open(bench.bundle, "cpu", max_block_tokens=128, prefix_cache_bytes=1 << 30)
-    image = rows.picture(2)
+    image = rows.smooth_image(2)
     cases = {"hot": rows.requests(image, 60, 1), "best_of_8": rows.requests(image, 20, 8)}
     cases["cold"] = rows.distinct(40, 1, 2000)
     figures: Figures = {}
@@ -123,7 +123,7 @@ async def _alternate(port: int, requests: Sequence[Request], scorer: StepScorer)
 def connections(bench: Bench) -> Figures:
     """Many connections at the same moment, each with a request of its own."""
     figures: Figures = {}
-    image = rows.picture(3)
+    image = rows.smooth_image(3)
     with vprm_server(bench.bundle) as server:
         for count in (160, 1000):
             bench.say(f"{count} simultaneous connections")
@@ -141,7 +141,7 @@ def connections(bench: Bench) -> Figures:
 
 def overload(bench: Bench, queue_tokens: int = 16_384, seconds: float = 60.0) -> Figures:
     """Open loop at three times the capacity: what is still answered, how late, and how the rest is refused."""
-    requests = rows.distinct(max(40, bench.pictures), 1, 5000)
+    requests = rows.distinct(max(40, bench.images), 1, 5000)
     with vprm_server(bench.bundle, "--cache-bytes", "64M", "--max-queue-tokens", str(queue_tokens)) as server:
         bench.say("capacity")
         before = server.metrics()
@@ -178,11 +178,11 @@ def overload(bench: Bench, queue_tokens: int = 16_384, seconds: float = 60.0) ->
 
 
 def fairness(bench: Bench, seconds: float = 40.0) -> Figures:
-    """A tenth of the requests about new pictures among those about one: waits beside first come, first served.
+    """A tenth of the requests about new images among those about one: waits beside first come, first served.
 
     First come, first served is simulated on the very arrivals, with each kind's median time alone on this machine.
     """
-    image = rows.picture(4)
+    image = rows.smooth_image(4)
     hot, cold = rows.requests(image, 2000, 1, "hot"), rows.distinct(200, 1, 8000, "cold")
     mixed = [cold[n // 10 % len(cold)] if n % 10 == 9 else hot[n % len(hot)] for n in range(2000)]
     with vprm_server(bench.bundle) as server:
@@ -213,7 +213,7 @@ def fairness(bench: Bench, seconds: float = 40.0) -> Figures:
 
 
 def soak(bench: Bench, minutes: float = 30.0) -> Figures:
-    """Pictures that are far more than the cache holds, for a long time: memory and open files."""
+    """Images that are far more than the cache holds, for a long time: memory and open files."""
     cache = "24M"
     samples: list[dict[str, float]] = []
     requests = rows.distinct(600, 1, 20_000)
@@ -227,7 +227,7 @@ def soak(bench: Bench, minutes: float = 30.0) -> Figures:
     return {
         "minutes": minutes,
         "requests": samples[-1]["requests"],
-        "pictures": len(requests),
+        "images": len(requests),
         "rss_end_over_10_minutes": samples[-1]["rss_bytes"] / early["rss_bytes"],
         "rss_bytes": [early["rss_bytes"], samples[-1]["rss_bytes"]],
         "open_files": sorted({int(sample["open_files"]) for sample in samples}),

@@ -1,4 +1,4 @@
-"""What is sent: pictures of five tiles for the demo PRM, a question, responses of about 80 tokens."""
+"""What is sent: images of five tiles for the demo PRM, a question, responses of about 80 tokens."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ QUESTION = "Find m \\angle 3."
 _counter = itertools.count()
 
 
-def picture(seed: int) -> str:
-    """A smooth picture as base64 of a JPEG file; another one for every seed."""
+def smooth_image(seed: int) -> str:
+    """A smooth image as base64 of a JPEG file; another one for every seed."""
     coarse = np.random.default_rng(seed).integers(0, 256, (12, 12, 3), np.uint8)
     file = io.BytesIO()
     Image.fromarray(coarse).resize((SIDE_PX, SIDE_PX), Image.Resampling.BICUBIC).save(file, "JPEG", quality=85)
@@ -37,15 +37,15 @@ def response(number: int) -> list[str]:
 
 
 def requests(image: str, count: int, responses: int, kind: str = "") -> list[Request]:
-    """`count` requests about one picture, with responses that nobody has sent before."""
+    """`count` requests about one image, with responses that nobody has sent before."""
     return [
         Request.of({"image": image, "question": QUESTION, "responses": fresh(responses)}, kind) for _ in range(count)
     ]
 
 
 def distinct(count: int, responses: int, first_seed: int, kind: str = "") -> list[Request]:
-    """`count` requests, each about a picture of its own."""
-    return [requests(picture(first_seed + number), 1, responses, kind)[0] for number in range(count)]
+    """`count` requests, each about an image of its own."""
+    return [requests(smooth_image(first_seed + number), 1, responses, kind)[0] for number in range(count)]
 
 
 def fresh(count: int) -> list[list[str]]:

@@ -1,4 +1,4 @@
-"""`vprm bench best-of-n`: one request, from a picture and texts to scores, by everyone, in turns.
+"""`vprm bench best-of-n`: one request, from an image and texts to scores, by everyone, in turns.
 
 For `8b-slice` two depths are run, half and all of the layers asked for. Time is a straight line in the number of
 layers, for the vision encoder and for the rest, so two depths give the time of VisualPRM-8B's 24 and 32 layers, with an
@@ -46,7 +46,7 @@ def register(benchmarks: Subparsers) -> None:
         "best-of-n",
         run,
         "best of N by PyTorch in three ways and by this package",
-        "Score N candidates for one picture and question. Contenders: PyTorch (transformers, SDPA) with a pass for "
+        "Score N candidates for one image and question. Contenders: PyTorch (transformers, SDPA) with a pass for "
         "every step, with a pass for every candidate, and with the prefix run once; PyTorch's networks converted to "
         "OpenVINO, with the prefix run once; this package's bundles. The model "
         "is the demo PRM, or random weights in VisualPRM-8B's layer shapes at two depths, extrapolated to its full "
@@ -56,7 +56,7 @@ def register(benchmarks: Subparsers) -> None:
     parser.add_argument("--model", choices=("demo", "8b-slice"), default="demo", help="default: demo")
     add_number(parser, "--layers", 4, "LLM layers of 8b-slice, even")
     add_number(parser, "--vision-layers", 4, "vision layers of 8b-slice, even")
-    add_number(parser, "--tiles", 7, "tiles of the picture, thumbnail included")
+    add_number(parser, "--tiles", 7, "tiles of the image, thumbnail included")
     add_number(parser, "--candidates", 8, "candidates")
     add_number(parser, "--steps", 8, "steps of a candidate")
     add_number(parser, "--step-tokens", 40, "tokens of a step's text")
@@ -90,7 +90,7 @@ class _Seconds:
 
 
 def run(args: argparse.Namespace, say: Say) -> Report:
-    """Measure; every contender starts from the picture and the texts."""
+    """Measure; every contender starts from the image and the texts."""
     from vprm_benchmarks.speed.contenders.choice import choose_contenders
     from vprm_benchmarks.speed.models import Depth
     from vprm_benchmarks.speed.roofline import cpu_roofline

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from vprm_benchmarks.speed.report import Report
 
 Say = Callable[[str], None]
-_PICTURES = (".png", ".svg", ".pdf")
+_PLOT_SUFFIXES = (".png", ".svg", ".pdf")
 
 
 def add_benchmark(
@@ -62,8 +62,8 @@ def add_number(parser: argparse.ArgumentParser, option: str, default: int, text:
 
 def _run(args: argparse.Namespace, run: Callable[[argparse.Namespace, Say], Report]) -> int:
     check_output_file(args.plot)
-    if args.plot is not None and args.plot.suffix.lower() not in _PICTURES:
-        raise InputError(f"{args.plot} is no picture's name: end it in one of {', '.join(_PICTURES)}")
+    if args.plot is not None and args.plot.suffix.lower() not in _PLOT_SUFFIXES:
+        raise InputError(f"{args.plot} is not the name of an image: end it in one of {', '.join(_PLOT_SUFFIXES)}")
     with _status() as say:
         report = run(args, say)
     if args.plot is not None:

@@ -1,4 +1,4 @@
-"""Pictures for benchmarks, made on the spot: the same for the same size."""
+"""Images for benchmarks, made on the spot: the same for the same size."""
 
 from __future__ import annotations
 

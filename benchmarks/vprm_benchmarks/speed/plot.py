@@ -1,4 +1,4 @@
-"""Pictures of benchmark documents: horizontal bars, one row a contender."""
+"""Images of benchmark documents: horizontal bars, one row a contender."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Bars:
 
 
 def draw_bars(bars: Bars, path: Path) -> None:
-    """Write the picture; x is logarithmic. Raises ImportError if matplotlib is not installed."""
+    """Write the image; x is logarithmic. Raises ImportError if matplotlib is not installed."""
     from matplotlib.figure import Figure
 
     rows, series = max(1, len(bars.rows)), max(1, len(bars.series))

@@ -1,4 +1,4 @@
-"""`vprm bench preprocess`: from the bytes of a picture to tiles, beside the least that Pillow has to do for them."""
+"""`vprm bench preprocess`: from the bytes of an image to tiles, beside the least that Pillow has to do for them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def register(benchmarks: Subparsers) -> None:
         "preprocess",
         run,
         "tiling of a photo beside Pillow's own decoding and resizing",
-        "Tile a generated photo (JPEG and PNG) and a small picture, from their bytes. Contenders: vprm (decode, grid, "
+        "Tile a generated photo (JPEG and PNG) and a small image, from their bytes. Contenders: vprm (decode, grid, "
         "tiles, thumbnail), pillow (decode, convert, resize to the grid, resize to the thumbnail, nothing else) and "
         "transformers (the same tiles through the PyTorch reference, normalised to float32).",
     )
@@ -84,7 +84,7 @@ def vprm(data: bytes, tiling: TilingInfo) -> NDArray[np.uint8]:
 
 
 def pillow(data: bytes, tiling: TilingInfo) -> tuple[Image.Image, Image.Image]:
-    """What Pillow has to do for the tiles: the picture at the grid's size, and the thumbnail."""
+    """What Pillow has to do for the tiles: the image at the grid's size, and the thumbnail."""
     with Image.open(io.BytesIO(data)) as opened:
         image = opened.convert("RGB")
     columns, rows = tile_grid(image.width, image.height, tiling)

@@ -29,7 +29,7 @@ _FEW, _MANY = 8, 32
 _SIZES = (
     ("--layers", 2, "LLM layers of 8b-slice"),
     ("--vision-layers", 2, "vision layers of 8b-slice"),
-    ("--tiles", 7, "tiles of the picture, thumbnail included"),
+    ("--tiles", 7, "tiles of the image, thumbnail included"),
     ("--session-steps", 20, "committed steps"),
     ("--alternatives", 4, "alternatives for the next step"),
     ("--steps", 8, "steps of a candidate"),
@@ -45,7 +45,7 @@ def register(benchmarks: Subparsers) -> None:
         run,
         "score_next in a long session beside scoring anew; 32 candidates beside 8",
         "Commit steps to a session, then score alternatives for the next one: with score_next, as whole responses on "
-        "the kept prefix, and as whole responses anew, picture and question too. And score 8 and 32 candidates.",
+        "the kept prefix, and as whole responses anew, image and question too. And score 8 and 32 candidates.",
     )
     add_rounds(parser, default=3)
     parser.add_argument("--model", choices=("demo", "8b-slice"), default="demo", help="default: demo")

@@ -1,4 +1,4 @@
-"""A best-of-N request of given size: a picture of T tiles, a question, N candidates of S steps of K tokens each."""
+"""A best-of-N request of given size: an image of T tiles, a question, N candidates of S steps of K tokens each."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class WorkloadSize:
 
 @dataclass(frozen=True)
 class Workload:
-    """The request. `max_tiles` is the limit under which the picture has the tiles that were asked for."""
+    """The request. `max_tiles` is the limit under which the image has the tiles that were asked for."""
 
     image: Image.Image
     max_tiles: int
@@ -36,7 +36,7 @@ class Workload:
 
 
 def workload(size: WorkloadSize, tile_px: int, count_tokens: Callable[[str], int]) -> Workload:
-    """The same request for the same sizes and tokenizer. Raises InputError if no picture has that many tiles.
+    """The same request for the same sizes and tokenizer. Raises InputError if no image has that many tiles.
 
     `count_tokens` counts a step's own tokens; a step has `step_tokens` of them, or as few more as its last word takes.
     """
@@ -54,7 +54,7 @@ def _grid(tiles: int) -> tuple[int, int]:
         return 1, 1
     area = tiles - 1
     if area < 2:
-        raise InputError("no picture has 2 tiles: two in a row get a thumbnail; use 1, or 3 and more")
+        raise InputError("no image has 2 tiles: two in a row get a thumbnail; use 1, or 3 and more")
     columns = min((n for n in range(1, area + 1) if area % n == 0), key=lambda n: abs(np.log(n * n / area / (4 / 3))))
     return columns, area // columns
 

@@ -1,4 +1,4 @@
-"""Pictures with questions, step-by-step solutions and labels, deterministic by seed. Needs NumPy and Pillow only."""
+"""Images with questions, step-by-step solutions and labels, deterministic by seed. Needs NumPy and Pillow only."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["FAMILIES", "Scene", "Variation", "scene"]
 
 
 def scene(rng: Random, variation: Variation) -> Scene:
-    """A picture of a family drawn at random from `variation.families`, with at least one problem."""
+    """An image of a family drawn at random from `variation.families`, with at least one problem."""
     make = FAMILIES[rng.choice(variation.families)]
     while True:
         made = make(rng, variation)

@@ -13,7 +13,7 @@ from random import Random
 
 from PIL import Image
 
-from .drawing import Canvas, Look, picture_size
+from .drawing import Canvas, Look, image_size
 from .solving import Reading, Recipe, Templates, fill, held_out_pair, misread, problem
 from .types import LETTERS, Claim, FactMaker, Problem, Region, Scene, Step, Variation
 
@@ -206,8 +206,8 @@ def _triangle_corners(angles: tuple[int, int, int], turn: float) -> tuple[Point,
 def _draw(
     rng: Random, variation: Variation, lines: Sequence[tuple[Point, Point]], labels: Sequence[Label]
 ) -> tuple[Image.Image, tuple[Region, ...]]:
-    """The figure fitted into a picture, and one region a label that has attributes."""
-    width, height = picture_size(rng, variation.shape)
+    """The figure fitted into an image, and one region a label that has attributes."""
+    width, height = image_size(rng, variation.shape)
     canvas = Canvas(width, height, Look.draw(rng, variation.held_out))
     type_px = rng.uniform(0.115, 0.135) * min(width, height)
     points = [point for line in lines for point in line] + [label.point for label in labels]

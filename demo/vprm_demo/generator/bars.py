@@ -6,7 +6,7 @@ from random import Random
 
 from PIL import Image
 
-from .drawing import Canvas, Look, picture_size
+from .drawing import Canvas, Look, image_size
 from .solving import (
     Reading,
     Templates,
@@ -52,8 +52,8 @@ def bar_chart(rng: Random, variation: Variation) -> Scene:
 def _draw(
     rng: Random, variation: Variation, letters: list[str], values: list[int]
 ) -> tuple[Image.Image, tuple[Region, ...]]:
-    """The picture, and one region a bar: from above its value to below its letter."""
-    width, height = picture_size(rng, variation.shape)
+    """The image, and one region a bar: from above its value to below its letter."""
+    width, height = image_size(rng, variation.shape)
     canvas = Canvas(width, height, Look.draw(rng, variation.held_out))
     unit = min(height, 1.15 * width)
     type_px = rng.uniform(0.115, 0.135) * unit

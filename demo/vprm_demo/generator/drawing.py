@@ -56,7 +56,7 @@ _STROKES: dict[str, tuple[tuple[tuple[float, float], ...], ...]] = {
 
 @dataclass(frozen=True)
 class Palette:
-    """Colours of a picture: background, lines and text, bars, and the five named colours of shapes."""
+    """Colours of an image: background, lines and text, bars, and the five named colours of shapes."""
 
     background: Colour
     ink: Colour
@@ -128,7 +128,7 @@ def _stroke_mask(text: str, height_px: int, heavy: bool) -> Image.Image:
 
 @dataclass(frozen=True)
 class Look:
-    """The looks of one picture: palette, type, line width and noise, drawn once and used throughout it."""
+    """The looks of one image: palette, type, line width and noise, drawn once and used throughout it."""
 
     palette: Palette
     style: str
@@ -149,7 +149,7 @@ class Look:
 
 
 class Canvas:
-    """A picture being drawn; coordinates are pixels from the top left."""
+    """An image being drawn; coordinates are pixels from the top left."""
 
     def __init__(self, width_px: int, height_px: int, look: Look) -> None:
         self.image = Image.new("RGB", (width_px, height_px), look.palette.background)
@@ -170,7 +170,7 @@ class Canvas:
         return mask.width, mask.height
 
     def finish(self, rng: Random) -> Image.Image:
-        """The picture with its noise."""
+        """The image with its noise."""
         if not self.look.noise:
             return self.image
         pixels = np.asarray(self.image, dtype=np.int16)
@@ -182,11 +182,11 @@ class Canvas:
 
 @lru_cache(maxsize=1)
 def _grain() -> np.ndarray:
-    """Gaussian noise with standard deviation 16, int16 [1100, 1100]; pictures take windows of it."""
+    """Gaussian noise with standard deviation 16, int16 [1100, 1100]; images take windows of it."""
     return np.rint(np.random.default_rng(20).normal(0, 16, (1100, 1100))).astype(np.int16)
 
 
-def picture_size(rng: Random, shape: str) -> tuple[int, int]:
+def image_size(rng: Random, shape: str) -> tuple[int, int]:
     """Width and height in pixels for a shape of `Variation`; the tilings they lead to are one, 2 + 1 or 4 + 1 tiles."""
     if shape == "mixed":
         shape = rng.choices(("tile", "wide", "tall", "large"), (66, 13, 12, 9))[0]

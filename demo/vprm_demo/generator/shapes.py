@@ -7,7 +7,7 @@ from random import Random
 
 from PIL import Image
 
-from .drawing import Canvas, Colour, Look, picture_size
+from .drawing import Canvas, Colour, Look, image_size
 from .solving import (
     Reading,
     Templates,
@@ -89,8 +89,8 @@ def _total_fact(true: int) -> FactMaker:
 def _draw(
     rng: Random, variation: Variation, objects: list[tuple[str, str]], colours: dict[str, int], kinds: dict[str, int]
 ) -> tuple[Image.Image, tuple[Region, ...]]:
-    """The picture, and one region a shape; shapes stand in different cells of a 3 x 3 raster."""
-    width, height = picture_size(rng, variation.shape)
+    """The image, and one region a shape; shapes stand in different cells of a 3 x 3 raster."""
+    width, height = image_size(rng, variation.shape)
     canvas = Canvas(width, height, Look.draw(rng, variation.held_out))
     regions = []
     slots = rng.sample(range(9), len(objects))

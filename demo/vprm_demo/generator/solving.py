@@ -46,7 +46,7 @@ def misread(rng: Random, true: int, low: int, high: int) -> int:
 
 @dataclass(frozen=True)
 class Reading:
-    """A value to be read from the picture: how it is said (with a stated value), what is true, and how it is
+    """A value to be read from the image: how it is said (with a stated value), what is true, and how it is
     misread."""
 
     say: Callable[[Random, int], Step]

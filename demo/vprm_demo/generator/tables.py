@@ -6,7 +6,7 @@ from random import Random
 
 from PIL import Image
 
-from .drawing import Canvas, Look, picture_size
+from .drawing import Canvas, Look, image_size
 from .solving import (
     Reading,
     Templates,
@@ -45,8 +45,8 @@ def table(rng: Random, variation: Variation) -> Scene:
 def _draw(
     rng: Random, variation: Variation, rows: list[str], columns: list[str], values: dict[Cell, int]
 ) -> tuple[Image.Image, tuple[Region, ...]]:
-    """The picture, and one region a cell."""
-    width, height = picture_size(rng, variation.shape)
+    """The image, and one region a cell."""
+    width, height = image_size(rng, variation.shape)
     canvas = Canvas(width, height, Look.draw(rng, variation.held_out))
     head_width = width * rng.uniform(0.16, 0.2)
     head_height = height * rng.uniform(0.16, 0.2)

@@ -13,7 +13,7 @@ MAX_TILES = 4
 
 
 def grid_for(width_px: int, height_px: int, max_tiles: int = MAX_TILES) -> tuple[int, int]:
-    """Columns and rows of tiles for a picture; on a tie in aspect ratio, more tiles only for a picture large enough."""
+    """Columns and rows of tiles for an image; on a tie in aspect ratio, more tiles only for an image large enough."""
     grids = sorted(
         {(i, j) for i in range(1, max_tiles + 1) for j in range(1, max_tiles + 1) if i * j <= max_tiles},
         key=lambda grid: (grid[0] * grid[1], grid),
@@ -29,7 +29,7 @@ def grid_for(width_px: int, height_px: int, max_tiles: int = MAX_TILES) -> tuple
 
 
 def tiles_from_image(image: Image.Image, max_tiles: int = MAX_TILES) -> np.ndarray:
-    """Tiles row by row, then the whole picture if there are several: uint8 [n, 224, 224, 3]."""
+    """Tiles row by row, then the whole image if there are several: uint8 [n, 224, 224, 3]."""
     image = image.convert("RGB")
     columns, rows = grid_for(image.width, image.height, max_tiles)
     size = IMAGE_SIZE_PX

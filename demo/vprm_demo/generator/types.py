@@ -1,4 +1,4 @@
-"""Values that the generator passes around: claims, steps, problems and pictures with their facts.
+"""Values that the generator passes around: claims, steps, problems and images with their facts.
 
 A step's label is derived, never written by hand: a step is text with *claims* in it, each holding what is stated and
 what is true, and the step is wrong exactly if some claim states something else than the truth.
@@ -49,9 +49,9 @@ class Step:
 
 @dataclass(frozen=True)
 class Region:
-    """A box of a picture and what can be seen there: the dense targets of the vision stage.
+    """A box of an image and what can be seen there: the dense targets of the vision stage.
 
-    `box` is (left, top, right, bottom) as fractions of the picture's width and height. `attributes` maps a head's
+    `box` is (left, top, right, bottom) as fractions of the image's width and height. `attributes` maps a head's
     name (see `ATTRIBUTE_CLASSES`) to a class name of that head; `weight` is what a cell of it counts in the loss.
     """
 
@@ -78,7 +78,7 @@ ATTRIBUTE_CLASSES: dict[str, tuple[str, ...]] = {
 """Classes per dense head; class 0 of every head is "nothing here", so a head has one class more than listed."""
 
 FactMaker = Callable[[Random, bool], Step]
-"""Makes a statement about the picture: `fact(rng, wrong)`."""
+"""Makes a statement about the image: `fact(rng, wrong)`."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class Solution:
 
 @dataclass(frozen=True)
 class Problem:
-    """A question about a picture. `solve(rng, n_errors)` writes a solution with that many mistakes (0 = a right
+    """A question about an image. `solve(rng, n_errors)` writes a solution with that many mistakes (0 = a right
     one)."""
 
     question: str
@@ -102,7 +102,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class Scene:
-    """A picture with everything that is known about it."""
+    """An image with everything that is known about it."""
 
     family: str
     image: Image.Image
@@ -115,7 +115,7 @@ class Scene:
 
 @dataclass(frozen=True)
 class Variation:
-    """What kind of pictures to draw. `held_out` uses the font style, palette and number combinations kept out of
+    """What kind of images to draw. `held_out` uses the font style, palette and number combinations kept out of
     training.
 
     `shape` is "tile" (one tile), "wide", "tall" (two tiles and a thumbnail), "large" (2 x 2 tiles and a thumbnail) or

@@ -93,7 +93,7 @@ class _LlmGraph:
         tokens = graph.cast(graph.op("Gather", embeddings, ids), graph.dtype, self._table_dtype)  # [S, H]
         is_image = graph.op("Equal", ids, graph.constant(np.array(img_context_id, np.int64)))  # [S]
         flags = graph.op("Cast", is_image, to=ir.DataType.INT64.value)
-        # Row n of the picture belongs to the n-th context token; row 0 of the table stands in for all other tokens.
+        # Row n of the image belongs to the n-th context token; row 0 of the table stands in for all other tokens.
         numbers = graph.op("Mul", graph.op("CumSum", flags, graph.constant(np.array(0, np.int64))), flags)
         no_row = graph.constant(np.zeros((1, self._llm.hidden_size), graph.dtype))
         table = graph.op("Concat", no_row, rows, axis=0)  # [1 + R, H]

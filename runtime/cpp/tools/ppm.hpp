@@ -7,16 +7,16 @@
 
 namespace vprm::tools {
 
-struct Picture {
+struct PpmImage {
     int width_px = 0, height_px = 0;
     std::vector<std::uint8_t> rgb;
 
-    bool operator==(const Picture &other) const {
+    bool operator==(const PpmImage &other) const {
         return width_px == other.width_px && height_px == other.height_px && rgb == other.rgb;
     }
 };
 
 // Throws std::runtime_error saying what is wrong with the file.
-Picture read_ppm(const std::string &path);
+PpmImage read_ppm(const std::string &path);
 
 }  // namespace vprm::tools

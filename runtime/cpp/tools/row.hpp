@@ -20,7 +20,7 @@ class RowError : public std::runtime_error {
 };
 
 struct Row {
-    std::vector<Picture> images;
+    std::vector<PpmImage> images;
     std::string question;
     Json responses;
     int max_steps = 0, max_tiles = 0;  // 0: no limit of the row's own

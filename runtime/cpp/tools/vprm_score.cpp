@@ -75,7 +75,7 @@ class RowScorer {
     const vprm::Model &model_;
     const int max_tiles_, max_steps_;
     std::optional<vprm::Session> session_;
-    std::vector<vprm::tools::Picture> images_;
+    std::vector<vprm::tools::PpmImage> images_;
     std::string question_;
     int row_tiles_ = 0;
 };

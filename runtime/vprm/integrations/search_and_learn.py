@@ -28,10 +28,10 @@ class StepPRM:
 
         `images` are each question's (the library itself is text only).
         """
-        pictures = [None] * len(questions) if images is None else images
+        given = [None] * len(questions) if images is None else images
         items = [
             Item(image, question, output)
-            for question, answers, image in zip(questions, outputs, pictures, strict=True)
+            for question, answers, image in zip(questions, outputs, given, strict=True)
             for output in answers
         ]
         found = iter(self._rewarder.candidates(items))

@@ -37,11 +37,11 @@ def reward_function(
     ) -> list[float | None]:
         count = len(completions)
         questions = question if question is not None else [_text(prompt, "user") for prompt in prompts]
-        pictures = images if images is not None else image if image is not None else [None] * count
-        if not len(prompts) == len(questions) == len(pictures) == count:
-            raise InputError(f"{count} completions, {len(questions)} questions, {len(pictures)} images: give as many")
+        given = images if images is not None else image if image is not None else [None] * count
+        if not len(prompts) == len(questions) == len(given) == count:
+            raise InputError(f"{count} completions, {len(questions)} questions, {len(given)} images: give as many")
         answers = [_text(completion, "assistant") for completion in completions]
-        return rewarder.rewards([Item(*parts) for parts in zip(pictures, questions, answers, strict=True)])
+        return rewarder.rewards([Item(*parts) for parts in zip(given, questions, answers, strict=True)])
 
     return vprm_reward
 

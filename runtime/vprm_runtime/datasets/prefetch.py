@@ -1,4 +1,4 @@
-"""The next picture is decoded and tiled in a thread while the engine scores the one before it."""
+"""The next image is decoded and tiled in a thread while the engine scores the one before it."""
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor

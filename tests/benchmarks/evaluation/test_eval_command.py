@@ -77,7 +77,7 @@ def test_best_of_n_on_the_built_in_rows(
 def test_missing_images_are_listed_and_counted(
     demo_bundle: Path, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Two of four rows have no picture: evaluated are the others."""
+    """Two of four rows have no image: evaluated are the others."""
     from vprm_demo import held_out_rows
 
     rows = held_out_rows(4)

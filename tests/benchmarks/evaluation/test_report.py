@@ -28,7 +28,7 @@ from vprm_benchmarks.report import (
     html_from_page,
     line_chart,
     percent_axis,
-    picture_from_image,
+    page_image,
     reliability_chart,
 )
 from vprm_runtime.bundle.manifest import TilingInfo
@@ -44,7 +44,7 @@ TILING = TilingInfo(tile_size_px=56, min_tiles=1, max_tiles=6, use_thumbnail=Tru
 
 def make_page(text: str = "a step with a rather long text that has to wrap on a phone " * 3) -> Page:
     """Six rows of two sources, three of them with wrong calls, the second with two."""
-    picture = picture_from_image(Image.effect_noise((300, 200), 80).convert("RGB"), TILING)
+    image = page_image(Image.effect_noise((300, 200), 80).convert("RGB"), TILING)
     rows = []
     for number in range(6):
         wrong = {1: 2, 3: 1, 4: 1}.get(number, 0)
@@ -56,7 +56,7 @@ def make_page(text: str = "a step with a rather long text that has to wrap on a 
                 source=("WeMath", HOSTILE)[number % 2],
                 policy="unknown",
                 question=f"Question {number} {text}",
-                pictures=(picture,),
+                images=(image,),
                 candidates=(candidate, Candidate("Other", None, (), error=text, open=False)),
                 wrong_calls=wrong,
                 severity=0.1 * number,
@@ -102,12 +102,12 @@ def test_a_page_without_rows_has_no_controls() -> None:
     assert "<script" not in page and 'id="rows"' not in page and "</table>" in page
 
 
-def test_picture_has_the_grid_that_the_model_sees() -> None:
-    """3 x 2 tiles for a 3:2 picture; a large one is scaled down; a caption says both."""
-    picture = picture_from_image(Image.new("RGB", (1500, 1000)), TILING)
-    assert (picture.columns, picture.rows, picture.width_px, picture.height_px) == (3, 2, 640, 427)
-    assert picture.caption == "1500 × 1000 px, 3 × 2 tiles and a thumbnail"
-    assert picture_from_image(Image.new("RGB", (40, 40)), TILING).caption == "40 × 40 px, 1 tile"
+def test_image_has_the_grid_that_the_model_sees() -> None:
+    """3 x 2 tiles for a 3:2 image; a large one is scaled down; a caption says both."""
+    image = page_image(Image.new("RGB", (1500, 1000)), TILING)
+    assert (image.columns, image.rows, image.width_px, image.height_px) == (3, 2, 640, 427)
+    assert image.caption == "1500 × 1000 px, 3 × 2 tiles and a thumbnail"
+    assert page_image(Image.new("RGB", (40, 40)), TILING).caption == "40 × 40 px, 1 tile"
 
 
 def browse(tmp_path: Path, page: str, width_px: int, fragment: str = "") -> str:
@@ -132,20 +132,20 @@ def shown_rows(dom: str) -> list[str]:
 
 
 MEASURE = """<script>
-const pictures = [...document.images], wide = document.documentElement;
+const images = [...document.images], wide = document.documentElement;
 document.body.dataset.overflow = wide.scrollWidth - wide.clientWidth;
-document.body.dataset.pictures = pictures.filter((p) => p.naturalWidth > 0 && p.clientWidth > 100).length;
+document.body.dataset.images = images.filter((p) => p.naturalWidth > 0 && p.clientWidth > 100).length;
 document.body.dataset.grids = [...document.querySelectorAll(".tiles")].filter((g) => g.clientWidth > 100).length;
 </script></body>"""
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium on PATH")
 def test_in_a_real_browser(tmp_path: Path) -> None:
-    """Wrong calls first, filters by address, pictures and grids drawn, no overflow on a phone, no console message."""
+    """Wrong calls first, filters by address, images and grids drawn, no overflow on a phone, no console message."""
     page = html_from_page(make_page()).replace("</body>", MEASURE)
     desktop = browse(tmp_path, page, 1200)
     assert shown_rows(desktop) == ["row-1", "row-4", "row-3", "row-5", "row-2", "row-0"]
-    assert 'data-pictures="6"' in desktop and 'data-grids="6"' in desktop
+    assert 'data-images="6"' in desktop and 'data-grids="6"' in desktop
     assert ">6 shown</output>" in desktop
     phone = browse(tmp_path, page, 500, "#show=wrong&sort=high&source=WeMath")
     assert shown_rows(phone) == ["row-4"]
@@ -154,7 +154,7 @@ def test_in_a_real_browser(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium on PATH")
 def test_hostile_text_in_a_real_browser(tmp_path: Path) -> None:
-    """Neither scripts nor pictures out of texts: the title stays, no request is tried."""
+    """Neither scripts nor images out of texts: the title stays, no request is tried."""
     dom = browse(tmp_path, html_from_page(make_page(HOSTILE)), 1200, "#find=onerror")
     assert "<title>A report</title>" in dom
     assert len(shown_rows(dom)) == 6

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from vprm_benchmarks.parity import command
-from vprm_benchmarks.parity.cases import make_picture
+from vprm_benchmarks.parity.cases import draw_image
 from vprm_runtime import CheckpointError, InputError
 
 
@@ -60,17 +60,17 @@ def test_another_checkpoint_fails_with_exit_code_1(
 
 
 def test_rows_of_ones_own(tiny_bundle: Path, tiny_checkpoint: Path, tmp_path: Path) -> None:
-    (tmp_path / "pictures").mkdir()
-    make_picture(80, 50, 3).save(tmp_path / "pictures" / "a.png")
+    (tmp_path / "images").mkdir()
+    draw_image(80, 50, 3).save(tmp_path / "images" / "a.png")
     rows = [
         {"id": 7, "image": "a.png", "question": "What is it?", "responses": ["A shape.", ["It is", "blue."]]},
         {"question": "2 + 2?", "responses": ["4"]},
         {"image": ["a.png"], "question": "Which?", "response": {"steps": ["This.", "That."]}},
-        {"image": _base64(tmp_path / "pictures" / "a.png"), "question": "Why?", "chosen": "So.", "rejected": ""},
+        {"image": _base64(tmp_path / "images" / "a.png"), "question": "Why?", "chosen": "So.", "rejected": ""},
     ]
     file = tmp_path / "rows.jsonl"
     file.write_text("\n".join(map(json.dumps, rows)) + "\n\n", encoding="utf-8")
-    arguments = (tiny_bundle, "--checkpoint", tiny_checkpoint, "--data", file, "--image-root", tmp_path / "pictures")
+    arguments = (tiny_bundle, "--checkpoint", tiny_checkpoint, "--data", file, "--image-root", tmp_path / "images")
     assert _run(*arguments) == 0
 
 

@@ -85,9 +85,9 @@ def test_engines_in_bfloat16_are_judged_by_its_rows(tiny_checkpoint: Path, tiny_
 
 
 VISION_OPTIONS: dict[str, VisionSpec] = {
-    "positions made for a larger picture": VisionSpec(position_image_size=112),
-    "positions made for a smaller picture": VisionSpec(image_size=112, position_image_size=56),
-    "positions made for a picture 3/2 as large": VisionSpec(image_size=56, position_image_size=84),
+    "positions made for a larger image": VisionSpec(position_image_size=112),
+    "positions made for a smaller image": VisionSpec(image_size=112, position_image_size=56),
+    "positions made for an image 3/2 as large": VisionSpec(image_size=56, position_image_size=84),
     "last layer but one": VisionSpec(layers=3, select_layer=-2),
     "layer counted from the front": VisionSpec(layers=3, select_layer=1),
     "transposed pixel shuffle": VisionSpec(image_size=112, ps_version="v1"),

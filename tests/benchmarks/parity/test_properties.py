@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from tests.benchmarks.conftest import MakeBundle, MakeCheckpoint
 
-from vprm_benchmarks.parity.cases import make_picture
+from vprm_benchmarks.parity.cases import draw_image
 from vprm_benchmarks.random_checkpoint import LlmFamily, tiny_spec
 from vprm_benchmarks.reference import MM_PRM, VISUALPRM, ReferenceScorer
 from vprm_benchmarks.reference.prompt import find_score_positions
@@ -50,9 +50,9 @@ words = st.text(st.sampled_from("abc 12+-=.\n"), max_size=40)
 
 
 @pytest.fixture(scope="module")
-def pictures() -> list[Image.Image]:
-    """Pictures of one, three and nine tiles."""
-    return [make_picture(40, 40, 1), make_picture(110, 55, 2), make_picture(200, 100, 3)]
+def images() -> list[Image.Image]:
+    """Images of one, three and nine tiles."""
+    return [draw_image(40, 40, 1), draw_image(110, 55, 2), draw_image(200, 100, 3)]
 
 
 @pytest.fixture(
@@ -76,8 +76,8 @@ def test_recorded_positions_are_the_ones_found_by_matching(
 ) -> None:
     scorer, reference = both_sides
     prompt = scorer.prepare(question, tiles, steps)
-    picture = Image.new("RGB", (56, 56))
-    ids = reference.token_ids(ReferenceImages([[picture] * count for count in tiles], None, None), question, steps)
+    image = Image.new("RGB", (56, 56))
+    ids = reference.token_ids(ReferenceImages([[image] * count for count in tiles], None, None), question, steps)
     assert list(prompt.ids) == ids
     assert list(prompt.score_positions) == find_score_positions(reference.rule, ids, reference.tokenizer)
     assert len(prompt.score_positions) == len(steps)
@@ -99,9 +99,9 @@ def open_scorer(
 
 
 def _scores(
-    scorer: StepScorer, picture: Image.Image | None, question: str, responses: list[list[str]]
+    scorer: StepScorer, image: Image.Image | None, question: str, responses: list[list[str]]
 ) -> list[np.ndarray]:
-    result = scorer.score(picture, question, responses)
+    result = scorer.score(image, question, responses)
     assert all(candidate.error is None for candidate in result.candidates)
     return [np.array([step.score for step in candidate.steps]) for candidate in result.candidates]
 
@@ -118,23 +118,23 @@ responses_of_steps = st.lists(st.lists(words, min_size=1, max_size=4), min_size=
 @given(data=st.data(), responses=responses_of_steps, block=st.integers(1, 700))
 def test_packing_and_chunk_size_do_not_matter(
     open_scorer: Callable[[int], StepScorer],
-    pictures: list[Image.Image],
+    images: list[Image.Image],
     data: st.DataObject,
     responses: list[list[str]],
     block: int,
 ) -> None:
-    picture = data.draw(st.sampled_from([None, *pictures]))
-    together = _scores(open_scorer(512), picture, "What is it?", responses)
-    alone = [_scores(open_scorer(512), picture, "What is it?", [response])[0] for response in responses]
+    image = data.draw(st.sampled_from([None, *images]))
+    together = _scores(open_scorer(512), image, "What is it?", responses)
+    alone = [_scores(open_scorer(512), image, "What is it?", [response])[0] for response in responses]
     _assert_same(together, alone)
-    _assert_same(together, _scores(open_scorer(max(block, 8)), picture, "What is it?", responses))
+    _assert_same(together, _scores(open_scorer(max(block, 8)), image, "What is it?", responses))
 
 
 @FEW
 @given(responses=responses_of_steps, seed=st.integers(0, 2**32 - 1), copies=st.integers(0, 3))
 def test_order_and_duplicates_do_not_matter(
     open_scorer: Callable[[int], StepScorer],
-    pictures: list[Image.Image],
+    images: list[Image.Image],
     responses: list[list[str]],
     seed: int,
     copies: int,
@@ -143,8 +143,8 @@ def test_order_and_duplicates_do_not_matter(
     order = [*range(len(responses)), *generator.integers(0, len(responses), copies)]
     generator.shuffle(order)
     scorer = open_scorer(64)
-    plain = _scores(scorer, pictures[0], "What is it?", responses)
-    mixed = _scores(scorer, pictures[0], "What is it?", [responses[index] for index in order])
+    plain = _scores(scorer, images[0], "What is it?", responses)
+    mixed = _scores(scorer, images[0], "What is it?", [responses[index] for index in order])
     _assert_same([plain[index] for index in order], mixed)
 
 
@@ -154,16 +154,16 @@ def test_file_format_does_not_matter(
     open_scorer: Callable[[int], StepScorer], tmp_path: Path, width: int, height: int, seed: int
 ) -> None:
     scorer = open_scorer(512)
-    picture = make_picture(width, height, seed)
-    expected = _scores(scorer, picture, "What is it?", [["A shape.", "Blue."]])
+    image = draw_image(width, height, seed)
+    expected = _scores(scorer, image, "What is it?", [["A shape.", "Blue."]])
     for kind, options in (("PNG", {}), ("BMP", {}), ("TIFF", {}), ("PPM", {}), ("WEBP", {"lossless": True})):
         buffer = io.BytesIO()
-        picture.save(buffer, kind, **options)
+        image.save(buffer, kind, **options)
         found = scorer.score(buffer.getvalue(), "What is it?", [["A shape.", "Blue."]])
         assert [step.score for step in found.candidates[0].steps] == expected[0].tolist()
-    file = tmp_path / "picture.png"
-    picture.save(file)
-    for form in (file, str(file), np.asarray(picture)):
+    file = tmp_path / "image.png"
+    image.save(file)
+    for form in (file, str(file), np.asarray(image)):
         found = scorer.score(form, "What is it?", [["A shape.", "Blue."]])
         assert [step.score for step in found.candidates[0].steps] == expected[0].tolist()
 

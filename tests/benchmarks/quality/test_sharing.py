@@ -49,26 +49,26 @@ def on_the_host(bundles: dict[str, Bundle]) -> dict[str, Engine]:
 
 @pytest.mark.parametrize("engines", [on_the_host, on_one_device, on_devices])
 def test_shared_rows_change_no_score(
-    bundles: dict[str, Bundle], engines: Callable[..., dict[str, Engine]], picture: Callable[..., Image.Image]
+    bundles: dict[str, Bundle], engines: Callable[..., dict[str, Engine]], make_image: Callable[..., Image.Image]
 ) -> None:
     made = engines(bundles)
     scorers = {name: StepScorer.open(bundle, engine=made[name]) for name, bundle in bundles.items()}
-    alone = [scorer.score(picture(), "How many?", RESPONSES) for scorer in scorers.values()]
+    alone = [scorer.score(make_image(), "How many?", RESPONSES) for scorer in scorers.values()]
     shared = share_vision([(bundles[name], scorer) for name, scorer in scorers.items()])
-    assert [scorer.score(picture(), "How many?", RESPONSES) for scorer in shared] == alone
+    assert [scorer.score(make_image(), "How many?", RESPONSES) for scorer in shared] == alone
 
 
 @pytest.mark.parametrize("engines", [on_the_host, on_devices])
 def test_quality_of_bundles_with_another_llm_type(
     bundles: dict[str, Bundle],
     engines: Callable[..., dict[str, Engine]],
-    picture: Callable[..., Image.Image],
+    make_image: Callable[..., Image.Image],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     made = {bundles[name].path: engine for name, engine in engines(bundles).items()}
     monkeypatch.setattr("vprm_runtime.scorer.open_engine", lambda bundle, device, threads: made[bundle.path])
-    picture().save(tmp_path / "a.png")
+    make_image().save(tmp_path / "a.png")
     row = {"image": "a.png", "question": "How many?", "responses": RESPONSES}
     (tmp_path / "rows.jsonl").write_text(json.dumps(row), "utf-8")
     others = {name: bundle.path for name, bundle in bundles.items() if name != "fp32"}

@@ -16,9 +16,9 @@ def test_a_short_run_gives_one_document(demo_bundle: Path, capfd: pytest.Capture
     assert main([*words, "--overload-seconds", "1", "--json"]) == 0
     document = json.loads(capfd.readouterr().out)
     assert set(document["parts"]["throughput"]) == {
-        "one_response_one_picture",
-        "best_of_8_one_picture",
-        "distinct_pictures",
+        "one_response_one_image",
+        "best_of_8_one_image",
+        "distinct_images",
     }
     assert document["accuracy"]["compared_responses"] > 0
     assert document["accuracy"]["largest_difference"] <= 1e-6

@@ -39,7 +39,7 @@ def test_preprocess_prints_one_document(tmp_path: Path, capsys: pytest.CaptureFi
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        (["--plot", "plot.txt"], "plot.txt is no picture's name: end it in one of .png"),
+        (["--plot", "plot.txt"], "plot.txt is not the name of an image: end it in one of .png"),
         (["--max-tiles", "9999"], "max_tiles must be between 1 and 256"),
     ],
 )

@@ -1,4 +1,4 @@
-"""What all benchmarks share: turns, ratios and goals, the roofline, tables and pictures."""
+"""What all benchmarks share: turns, ratios and goals, the roofline, tables and images."""
 
 from __future__ import annotations
 

@@ -36,35 +36,37 @@ def bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     return Bundle.open(folder / "bundle")
 
 
-def scores_with(bundle: Bundle, engine: Engine, picture: Image.Image, **options: int) -> list[list[float]]:
+def scores_with(bundle: Bundle, engine: Engine, image: Image.Image, **options: int) -> list[list[float]]:
     scorer = StepScorer.open(bundle, "cpu")
     options = {"max_block_tokens": 512, **options}  # one block size, so that rounding is the same
     scorer = scorer.with_engine(engine, **options)
-    result = scorer.score([picture], QUESTION, RESPONSES)
+    result = scorer.score([image], QUESTION, RESPONSES)
     assert [candidate.error for candidate in result.candidates] == [None] * len(RESPONSES)
     return [[step.score for step in candidate.steps] for candidate in result.candidates]
 
 
-def cpu_scores(bundle: Bundle, picture: Image.Image, **options: int) -> list[list[float]]:
-    return scores_with(bundle, StepScorer.open(bundle, "cpu").engine, picture, **options)
+def cpu_scores(bundle: Bundle, image: Image.Image, **options: int) -> list[list[float]]:
+    return scores_with(bundle, StepScorer.open(bundle, "cpu").engine, image, **options)
 
 
 def flat(scores: Sequence[Sequence[float]]) -> list[float]:
     return [score for candidate in scores for score in candidate]
 
 
-def test_packed_best_of_n_equals_the_cpu_engine(bundle: Bundle, picture: Callable[..., Image.Image]) -> None:
+def test_packed_best_of_n_equals_the_cpu_engine(bundle: Bundle, make_image: Callable[..., Image.Image]) -> None:
     device = FakeDevice()
     engine, llm = fake_engine(bundle, device)
-    image = picture(200, 90)
+    image = make_image(200, 90)
     assert scores_with(bundle, engine, image) == cpu_scores(bundle, image)
     assert [profile for profile, _ in llm.runs] == [0] + [1] * (len(llm.runs) - 1)
 
 
 @pytest.mark.parametrize("block_tokens", [48, 512], ids=["prefix in chunks", "one block"])
-def test_sessions_equal_the_cpu_engine(bundle: Bundle, picture: Callable[..., Image.Image], block_tokens: int) -> None:
+def test_sessions_equal_the_cpu_engine(
+    bundle: Bundle, make_image: Callable[..., Image.Image], block_tokens: int
+) -> None:
     """Prefix, packed whole responses, committed steps, alternatives, forks and rewinds: the same numbers to the bit."""
-    image = picture(200, 90)
+    image = make_image(200, 90)
     opened = StepScorer.open(bundle, "cpu")
 
     def told(engine: Engine) -> list[float]:
@@ -89,27 +91,27 @@ def test_sessions_equal_the_cpu_engine(bundle: Bundle, picture: Callable[..., Im
         assert sum(shapes["image_embeds"][0] > 0 for _, shapes in llm.runs) > 1
 
 
-def test_only_logits_come_back(bundle: Bundle, picture: Callable[..., Image.Image]) -> None:
+def test_only_logits_come_back(bundle: Bundle, make_image: Callable[..., Image.Image]) -> None:
     device = FakeDevice()
     engine, llm = fake_engine(bundle, device)
-    scores_with(bundle, engine, picture(200, 90))
+    scores_with(bundle, engine, make_image(200, 90))
     wanted = sum(shapes["score_positions"][0] for _, shapes in llm.runs if shapes["past.0.key"][0])
     assert device.copied_to_host_bytes == wanted * 2 * 4
 
 
-def test_blocks_longer_than_the_profile_are_cut(bundle: Bundle, picture: Callable[..., Image.Image]) -> None:
-    image = picture(200, 90)
+def test_blocks_longer_than_the_profile_are_cut(bundle: Bundle, make_image: Callable[..., Image.Image]) -> None:
+    image = make_image(200, 90)
     engine, llm = fake_engine(bundle, FakeDevice(), "tokens=1:16:32,past=0:512:1024,scores=1:2:3")
     cut = scores_with(bundle, engine, image, max_block_tokens=512)
     assert max(shapes["input_ids"][0] for _, shapes in llm.runs) <= 32
     np.testing.assert_allclose(flat(cut), flat(cpu_scores(bundle, image)), atol=2e-3)  # other block sizes round apart
 
 
-def test_memory_is_given_back(bundle: Bundle, picture: Callable[..., Image.Image]) -> None:
+def test_memory_is_given_back(bundle: Bundle, make_image: Callable[..., Image.Image]) -> None:
     device = FakeDevice()
     engine, _ = fake_engine(bundle, device)
     before = device.free_bytes()
-    scores_with(bundle, engine, picture())
+    scores_with(bundle, engine, make_image())
     assert device.free_bytes() == before
 
 
@@ -155,11 +157,13 @@ def test_vision_output_stays_on_the_device(bundle: Bundle) -> None:
         rows[::2]
 
 
-def test_graphs_of_different_float_types(checkpoint: Path, tmp_path: Path, picture: Callable[..., Image.Image]) -> None:
+def test_graphs_of_different_float_types(
+    checkpoint: Path, tmp_path: Path, make_image: Callable[..., Image.Image]
+) -> None:
     export_bundle(checkpoint, tmp_path / "bundle", ExportOptions("fp16", "fp32"))
     bundle = Bundle.open(tmp_path / "bundle")
     engine, _ = fake_engine(bundle, FakeDevice())
-    assert scores_with(bundle, engine, picture()) == cpu_scores(bundle, picture())
+    assert scores_with(bundle, engine, make_image()) == cpu_scores(bundle, make_image())
 
 
 def test_a_request_that_cannot_fit_is_refused_with_numbers(bundle: Bundle) -> None:

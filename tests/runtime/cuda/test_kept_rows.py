@@ -60,10 +60,10 @@ def test_rows_that_cannot_be_kept_are_refused(engine: Engine, fp16_bundle: Bundl
     assert cache.length_tokens == 40
 
 
-def test_beams_on_every_engine(engine: Engine, fp16_bundle: Bundle, picture: Callable[..., Image.Image]) -> None:
+def test_beams_on_every_engine(engine: Engine, fp16_bundle: Bundle, make_image: Callable[..., Image.Image]) -> None:
     plain = StepScorer.open(fp16_bundle, "cpu")
     scorer = plain.with_engine(engine, max_block_tokens=64)
-    live = [scorer.session(picture(), "How high?")]
+    live = [scorer.session(make_image(), "How high?")]
     for number in range(6):
         grown = []
         for session in live:
@@ -73,6 +73,6 @@ def test_beams_on_every_engine(engine: Engine, fp16_bundle: Bundle, picture: Cal
                 grown.append(fork)
         live = grown[number % 2 :: 2][:2]
     for session in live:
-        whole = scorer.score(picture(), "How high?", [[step.text for step in session.steps]]).candidates[0]
+        whole = scorer.score(make_image(), "How high?", [[step.text for step in session.steps]]).candidates[0]
         found = [step.score for step in session.steps]
         np.testing.assert_allclose(found, [step.score for step in whole.steps], rtol=0, atol=5e-3)

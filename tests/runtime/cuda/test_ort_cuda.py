@@ -30,7 +30,7 @@ RESPONSES = ["One.\n\nTwo.", "Three.", "Four.\n\nFive.\n\nSix.", "Seven."]
 has_cuda = PROVIDER in onnxruntime.get_available_providers()
 
 
-def test_equals_the_cpu_engine(fp16_bundle: Bundle, picture: Callable[..., Image.Image]) -> None:
+def test_equals_the_cpu_engine(fp16_bundle: Bundle, make_image: Callable[..., Image.Image]) -> None:
     """With the sizes and the padding of ONNX Runtime on CUDA, behind prefixes of every length modulo the padding."""
     plain = StepScorer.open(fp16_bundle, "cpu")
     engine, llm = engine_over(fp16_bundle, FakeDevice(), *graph_profiles(fp16_bundle.manifest), TOTAL_MULTIPLE)
@@ -38,7 +38,7 @@ def test_equals_the_cpu_engine(fp16_bundle: Bundle, picture: Callable[..., Image
     assert padded.max_block_tokens == 2048
     for more in range(TOTAL_MULTIPLE):
         question = "How many?" + " Now" * more
-        results = [scorer.score([picture(200, 90)], question, RESPONSES) for scorer in (plain, padded)]
+        results = [scorer.score([make_image(200, 90)], question, RESPONSES) for scorer in (plain, padded)]
         expected, found = ([step.score for one in result.candidates for step in one.steps] for result in results)
         np.testing.assert_allclose(found, expected, atol=2e-3)
     totals = {shapes["attention_mask"][1] for _, shapes in llm.runs}

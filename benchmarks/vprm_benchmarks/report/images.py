@@ -1,4 +1,4 @@
-"""A picture as it goes into a page: small JPEG data URI, with the grid that tiling cuts it into."""
+"""An image as it goes into a page: small JPEG data URI, with the grid that tiling cuts it into."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import io
 
 from PIL import Image
 
-from vprm_benchmarks.report.page import Picture
+from vprm_benchmarks.report.page import PageImage
 from vprm_runtime.bundle.manifest import TilingInfo
 from vprm_runtime.images.load import ImageInput, load_image
 from vprm_runtime.images.tiling import tile_grid
@@ -16,8 +16,8 @@ MAX_SIDE_PX = 640
 JPEG_QUALITY = 82
 
 
-def picture_from_image(image: ImageInput, tiling: TilingInfo) -> Picture:
-    """The picture, scaled to at most MAX_SIDE_PX a side. Raises InputError if it cannot be read."""
+def page_image(image: ImageInput, tiling: TilingInfo) -> PageImage:
+    """The image, scaled to at most MAX_SIDE_PX a side. Raises InputError if it cannot be read."""
     opened = load_image(image)
     width_px, height_px = opened.size
     columns, rows = tile_grid(width_px, height_px, tiling)
@@ -28,4 +28,4 @@ def picture_from_image(image: ImageInput, tiling: TilingInfo) -> Picture:
     stream = io.BytesIO()
     shown.save(stream, "JPEG", quality=JPEG_QUALITY, optimize=True)
     uri = "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode()
-    return Picture(uri, *shown.size, columns, rows, f"{width_px} × {height_px} px, {tiles}")
+    return PageImage(uri, *shown.size, columns, rows, f"{width_px} × {height_px} px, {tiles}")
