@@ -93,13 +93,15 @@ def calibrate(
     kv_width = bundle.manifest.model.kv_width
     files = collect_statistics(layered, kv_width, work, progress)
     tensors: dict[str, NDArray[Any]] = {}
-    for site, file in files.items():
-        tensors |= read_statistics(file, site).tensors(site)
+    for linear, file in files.items():
+        tensors |= read_statistics(file, linear).tensors(linear)
     for recipe in recipes:
         errors = measure_sensitivity(layered, bundle, work, files, recipe, options.sensitivity_sequences, progress)
-        tensors[f"sensitivity.{recipe.precision}"] = np.array([errors[site] for site in layered.sites], np.float32)
+        tensors[f"sensitivity.{recipe.precision}"] = np.array(
+            [errors[linear] for linear in layered.linears], np.float32
+        )
     missing = json.loads((work / _LEFT_OUT_NAME).read_text("utf-8"))
-    _write(output, tensors, calibration_metadata(list(layered.sites), {**provenance, "left_out": missing}))
+    _write(output, tensors, calibration_metadata(list(layered.linears), {**provenance, "left_out": missing}))
     shutil.rmtree(work)
     return Calibration.open(output)
 

@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
             {
                 "file": str(args.output),
                 "sha256": calibration.sha256,
-                "sites": list(calibration.sites),
+                "sites": list(calibration.linears),
                 "sensitivity": {name: calibration.sensitivity(name) for name in args.sensitivity},
                 "provenance": dict(calibration.provenance),
             }

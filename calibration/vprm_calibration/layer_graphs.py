@@ -1,7 +1,7 @@
 """An LLM graph cut into one graph a layer, so that a model of any size runs with one layer in memory.
 
-A segment takes the residual stream before its layer and gives the one behind it, and the inputs of the layer's Linears.
-The cuts are found by the sites that the exporter noted on the nodes (vprm_export.graphs.builder.SITE_KEY).
+A segment takes the residual stream before its layer and gives the one after it, and the inputs of the layer's Linears.
+The cuts are found by the names of Linears that the exporter noted on the nodes (vprm_export.graphs.builder.LINEAR_KEY).
 """
 
 import shutil
@@ -15,8 +15,8 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from vprm_export.graphs.builder import SITE_KEY
-from vprm_export.precision.linears import site_names
+from vprm_export.graphs.builder import LINEAR_KEY
+from vprm_export.precision.linears import linear_names
 from vprm_runtime.bundle.bundle import Bundle
 from vprm_runtime.engines.select import device_and_index
 from vprm_runtime.errors import BundleError, InputError
@@ -27,9 +27,9 @@ _WEIGHTS_FILE = "segment.data"
 
 @dataclass(frozen=True)
 class Linear:
-    """One matrix product of a site, in a graph: input [tokens, in], weight [in, out], product [tokens, out]."""
+    """One matrix product of a Linear, in a graph: input [tokens, in], weight [in, out], product [tokens, out]."""
 
-    site: str
+    name: str
     value: ir.Value
     weight: ir.Value
     product: ir.Value
@@ -37,7 +37,7 @@ class Linear:
     def weight_values(self) -> NDArray[np.float32]:
         """float32 [out, in], as checkpoints have it."""
         if self.weight.const_value is None:
-            raise BundleError(f"the weight of {self.site} is not stored in the graph: export the bundle again")
+            raise BundleError(f"the weight of {self.name} is not stored in the graph: export the bundle again")
         return self.weight.const_value.numpy().astype(np.float32).T
 
 
@@ -53,31 +53,31 @@ class LayeredGraph:
             raise InputError(f"{bundle.path} is {info.precision}: calibrate a bundle exported as fp32 or fp16")
         self.graph = ir.load(bundle.llm_path).graph
         self.dtype = np.dtype(info.io_dtype)
-        self.sites: dict[str, list[Linear]] = {name: [] for name in site_names(self.layers)}
+        self.linears: dict[str, list[Linear]] = {name: [] for name in linear_names(self.layers)}
         for node in self.graph:
-            site = node.metadata_props.get(SITE_KEY)
-            if site in self.sites and node.inputs[0] is not None and node.inputs[1] is not None:
-                self.sites[site].append(Linear(site, node.inputs[0], node.inputs[1], node.outputs[0]))
-        if not all(self.sites.values()):
+            linear = node.metadata_props.get(LINEAR_KEY)
+            if linear in self.linears and node.inputs[0] is not None and node.inputs[1] is not None:
+                self.linears[linear].append(Linear(linear, node.inputs[0], node.inputs[1], node.outputs[0]))
+        if not all(self.linears.values()):
             raise BundleError(f"{bundle.llm_path} does not say where its Linears are: export the bundle again")
         self.starts = [self._residual(f"layers.{layer}.qkv") for layer in range(self.layers)]
 
-    def layer_sites(self, layer: int) -> list[str]:
-        """Names of a layer's sites."""
-        return [site for site in self.sites if site.startswith(f"layers.{layer}.")]
+    def layer_linears(self, layer: int) -> list[str]:
+        """Names of a layer's Linears."""
+        return [linear for linear in self.linears if linear.startswith(f"layers.{layer}.")]
 
     def end(self, layer: int) -> ir.Value:
-        """The residual stream behind a layer; logits behind the last."""
+        """The residual stream after a layer; logits after the last."""
         return self.starts[layer + 1] if layer + 1 < self.layers else self.graph.outputs[0]
 
-    def _residual(self, site: str) -> ir.Value:
-        """Input of the norm in front of a site: the residual stream."""
-        value = self.sites[site][0].value
+    def _residual(self, linear: str) -> ir.Value:
+        """Input of the norm in front of a Linear: the residual stream."""
+        value = self.linears[linear][0].value
         while (node := value.producer()) is not None and node.inputs[0] is not None:
             value = node.inputs[0]
             if node.op_type == "RMSNormalization":
                 return value
-        raise BundleError(f"no norm in front of {site}: export the bundle again")
+        raise BundleError(f"no norm in front of {linear}: export the bundle again")
 
 
 class Segment:

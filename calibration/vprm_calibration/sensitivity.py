@@ -1,9 +1,9 @@
-"""How much each Linear alone costs: step-score error with that site quantised and everything else in floating point.
+"""How much each Linear alone costs: step-score error with that Linear quantised and everything else in floating point.
 
-A site's product is made in NumPy under the recipe (its smoothing included) and put into its layer's segment; the
-disturbed residual stream then goes through the remaining layers untouched. All sites' streams go through a layer while
-it is open, so memory stays that of one layer; streams lie on disk. For L layers and R sequences this is about 2 L^2 R
-runs of one layer.
+A Linear's product is made in NumPy under the recipe (its smoothing included) and put into its layer's segment; the
+disturbed residual stream then goes through the remaining layers untouched. All streams go through a layer while it is
+open, so memory stays that of one layer; streams lie on disk. For L layers and R sequences this is about 2 L^2 R runs
+of one layer.
 """
 
 import shutil
@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from vprm_calibration.layer_graphs import LayeredGraph, Segment, opened_segment
 from vprm_calibration.sequences import stored_sequences, with_context
 from vprm_calibration.statistics import Progress, load_arrays, read_statistics
-from vprm_export.precision.linears import parse_site
-from vprm_export.precision.quantizers import fake_quantised_inputs, quantised_weight, static_scale
+from vprm_export.precision.linears import parse_linear_name
+from vprm_export.precision.quantizers import fake_quantized_inputs, quantized_weight, static_scale
 from vprm_export.precision.recipe import Recipe
-from vprm_export.precision.smoothing import SharedShape, TunedSite, divided_gram, tuned_site
+from vprm_export.precision.smoothing import SharedShape, SmoothedLinear, divided_hessian, smoothed_linear
 from vprm_export.weights import Weight
 from vprm_runtime.bundle.bundle import Bundle
 from vprm_runtime.execution.probabilities import probabilities
@@ -37,7 +37,7 @@ def measure_sensitivity(
     sequences: int,
     progress: Progress,
 ) -> dict[str, float]:
-    """Mean absolute step-score error by site, over the first `sequences` stored sequences."""
+    """Mean absolute step-score error by Linear, over the first `sequences` stored sequences."""
     directory = work / f"streams-{recipe.precision}"
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir()
@@ -46,10 +46,10 @@ def measure_sensitivity(
     runner.start()
     disturbed: list[str] = []
     for layer in range(layered.layers):
-        for site in layered.layer_sites(layer):
-            runner.disturb(layer, site, statistics[site], recipe)
+        for linear in layered.layer_linears(layer):
+            runner.disturb(layer, linear, statistics[linear], recipe)
         runner.advance(layer, ["clean", *disturbed])
-        disturbed += layered.layer_sites(layer)
+        disturbed += layered.layer_linears(layer)
         progress(f"sensitivity {recipe.precision}", layer + 1, layered.layers)
     errors = runner.errors(disturbed)
     shutil.rmtree(directory)
@@ -57,7 +57,7 @@ def measure_sensitivity(
 
 
 class _Runner:
-    """Residual streams on disk: `{stream}/{sequence}.npy`, where a stream is "clean" or a disturbed site."""
+    """Residual streams on disk: `{stream}/{sequence}.npy`, where a stream is "clean" or that of a disturbed Linear."""
 
     def __init__(self, layered: LayeredGraph, bundle: Bundle, work: Path, names: list[str], directory: Path) -> None:
         self._layered = layered
@@ -81,44 +81,46 @@ class _Runner:
                     feeds = {**self._feeds(name), str(start.name): self._load(stream, name)}
                     self._save(stream, name, segment.run(feeds)[0])
 
-    def disturb(self, layer: int, site: str, statistics: Path, recipe: Recipe) -> None:
-        """Begin a stream: the clean one through this layer, with one site's products made under the recipe."""
-        linears, recipe = self._layered.sites[site], recipe.of(parse_site(site)[1])
+    def disturb(self, layer: int, linear: str, statistics: Path, recipe: Recipe) -> None:
+        """Begin a stream: the clean one through this layer, with one Linear's products made under the recipe."""
+        linears, recipe = self._layered.linears[linear], recipe.of(parse_linear_name(linear)[1])
         start, end = self._layered.starts[layer], self._layered.end(layer)
         weights = [linear.weight_values() for linear in linears]
-        tuned = self._tuned(site, weights, statistics, recipe)
-        gram = divided_gram(read_statistics(statistics, site).gram, tuned.factors)
+        smoothed = self._smoothed(linear, weights, statistics, recipe)
+        hessian = divided_hessian(read_statistics(statistics, linear).hessian, smoothed.factors)
         products: dict[str, list[Array]] = {name: [] for name in self._names}
         taps = [linear.value for linear in linears]
         with opened_segment(self._layered, [start], taps, self._work) as segment:
             for name in self._names:
                 for values, weight in zip(self._run(segment, name, start.name), weights, strict=True):
-                    product = emulated_product(values.astype(np.float32), weight, tuned, recipe, gram)
+                    product = emulated_product(values.astype(np.float32), weight, smoothed, recipe, hessian)
                     products[name].append(product.astype(self._layered.dtype))
         made = [linear.product for linear in linears]
         with opened_segment(self._layered, [start, *made], [end], self._work) as segment:
             for name in self._names:
                 extra = {str(value.name): p for value, p in zip(made, products[name], strict=True)}
-                self._save(site, name, self._run(segment, name, start.name, extra)[0])
+                self._save(linear, name, self._run(segment, name, start.name, extra)[0])
 
-    def errors(self, sites: list[str]) -> dict[str, float]:
+    def errors(self, linears: list[str]) -> dict[str, float]:
         """Mean absolute difference of step scores, once all streams are logits [K, C]."""
         rule = self._bundle.manifest.score_rule
         clean = np.concatenate([probabilities(self._load("clean", name), rule) for name in self._names])
         return {
-            site: float(
-                np.abs(np.concatenate([probabilities(self._load(site, n), rule) for n in self._names]) - clean).mean()
+            linear: float(
+                np.abs(np.concatenate([probabilities(self._load(linear, n), rule) for n in self._names]) - clean).mean()
             )
-            for site in sites
+            for linear in linears
         }
 
-    def _tuned(self, site: str, weights: list[NDArray[np.float32]], statistics: Path, recipe: Recipe) -> TunedSite:
+    def _smoothed(
+        self, linear: str, weights: list[NDArray[np.float32]], statistics: Path, recipe: Recipe
+    ) -> SmoothedLinear:
         model = self._bundle.manifest.model
-        parts = [Weight(site, weight.shape, lambda weight=weight: weight) for weight in weights]  # type: ignore[misc]
+        parts = [Weight(linear, weight.shape, lambda weight=weight: weight) for weight in weights]  # type: ignore[misc]
         shared: SharedShape | None = None
-        if site.endswith(".o"):
+        if linear.endswith(".o"):
             shared = (model.kv_heads, weights[0].shape[1] // model.kv_width, model.head_dim)
-        return tuned_site(parts, read_statistics(statistics, site), recipe, shared)
+        return smoothed_linear(parts, read_statistics(statistics, linear), recipe, shared)
 
     def _run(
         self, segment: Segment, name: str, start: str | None, extra: Mapping[str, Array] | None = None
@@ -141,14 +143,14 @@ class _Runner:
 def emulated_product(
     inputs: NDArray[np.float32],
     weight: NDArray[np.float32],
-    tuned: TunedSite,
+    smoothed: SmoothedLinear,
     recipe: Recipe,
-    gram: NDArray[np.float32] | None,
+    hessian: NDArray[np.float32] | None,
 ) -> NDArray[np.float32]:
     """What a quantised Linear gives for inputs [tokens, in] and weight [out, in]; float32 [tokens, out]."""
     dtype = np.dtype(recipe.float_dtype)
-    scale = static_scale(tuned.input_absmax, recipe.activations, dtype)
-    rounded = fake_quantised_inputs(inputs / tuned.factors, recipe.activations, scale)
-    quantised = quantised_weight(weight * tuned.factors, recipe.weights, dtype, gram).dequantised()
-    product: NDArray[np.float32] = rounded @ quantised.T
+    scale = static_scale(smoothed.input_absmax, recipe.activations, dtype)
+    rounded = fake_quantized_inputs(inputs / smoothed.factors, recipe.activations, scale)
+    quantized = quantized_weight(weight * smoothed.factors, recipe.weights, dtype, hessian).dequantized()
+    product: NDArray[np.float32] = rounded @ quantized.T
     return product

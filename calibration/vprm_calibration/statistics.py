@@ -1,11 +1,11 @@
 """Statistics of every Linear's inputs, collected layer by layer.
 
 Between layers the residual stream of every sequence lies on disk. Memory is one layer (its weights as stored and as
-ONNX Runtime packs them), one sequence's activations and the statistics of four sites: about 6 GB for the layers of an
+ONNX Runtime packs them), one sequence's activations and the statistics of four Linears: about 6 GB for the layers of an
 8 B model in float32 and sequences of 4,000 tokens, most of it attention weights [heads, tokens, tokens]; second moments
 are 0.1 GB of that, and the finished file, 2.1 GB, is in memory once when it is written. Disk is the
 residual stream (tokens * hidden * 4 bytes a sequence, twice) and one layer's weights. A layer that is done is on disk
-too: an interrupted run goes on behind it.
+too: an interrupted run goes on after it.
 """
 
 import json
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from vprm_calibration.layer_graphs import LayeredGraph, opened_segment
 from vprm_calibration.sequences import stored_sequences, with_context
-from vprm_export.precision.calibration_file import TOKEN_PERCENTILES, SiteStatistics, gram_block
+from vprm_export.precision.calibration_file import TOKEN_PERCENTILES, LinearStatistics, hessian_block
 from vprm_export.precision.gptq import TINY
 from vprm_runtime.files import whole_file
 
@@ -31,12 +31,12 @@ _SAMPLES_A_SEQUENCE = 8
 
 
 @dataclass
-class SiteAccumulator:
-    """Statistics of one site, sequence by sequence."""
+class Accumulator:
+    """Statistics of one Linear, sequence by sequence."""
 
     absmax: NDArray[np.float32] | None = None
     square_sum: NDArray[np.float64] | None = None
-    gram_sum: NDArray[np.float64] | None = None  # [blocks, b, b]
+    hessian_sum: NDArray[np.float64] | None = None  # [blocks, b, b]
     tokens: int = 0
     token_absmax: list[NDArray[np.float32]] = field(default_factory=list)
     rows: list[NDArray[np.float32]] = field(default_factory=list)
@@ -48,8 +48,8 @@ class SiteAccumulator:
         channels, squares = absolute.max(axis=0), np.square(inputs, dtype=np.float64).sum(axis=0)
         self.absmax = channels if self.absmax is None else np.maximum(self.absmax, channels)
         self.square_sum = squares if self.square_sum is None else self.square_sum + squares
-        gram = gram_of(inputs).astype(np.float64) * len(inputs)
-        self.gram_sum = gram if self.gram_sum is None else self.gram_sum + gram
+        hessian = hessian_of(inputs).astype(np.float64) * len(inputs)
+        self.hessian_sum = hessian if self.hessian_sum is None else self.hessian_sum + hessian
         by_token = absolute.max(axis=1)
         self.token_absmax.append(by_token)
         rng = np.random.default_rng(self.tokens)
@@ -57,9 +57,9 @@ class SiteAccumulator:
         self.rows.append(inputs[np.union1d(chosen, by_token.argmax())])
         self.tokens += len(inputs)
 
-    def result(self) -> SiteStatistics:
+    def result(self) -> LinearStatistics:
         """Statistics of all sequences."""
-        if self.absmax is None or self.square_sum is None or self.gram_sum is None:
+        if self.absmax is None or self.square_sum is None or self.hessian_sum is None:
             raise ValueError("no sequence was added")
         rows = np.concatenate(self.rows)
         order = np.argsort(-np.abs(rows).max(axis=1), kind="stable")
@@ -67,22 +67,22 @@ class SiteAccumulator:
         step = max(1, len(others) // (SAMPLES - OUTLIER_SAMPLES))
         kept = np.concatenate([order[:OUTLIER_SAMPLES], others[::step]])[:SAMPLES]
         percentiles = np.percentile(np.concatenate(self.token_absmax), TOKEN_PERCENTILES)
-        return SiteStatistics(
+        return LinearStatistics(
             self.absmax,
             (self.square_sum / self.tokens).astype(np.float32),
             percentiles.astype(np.float32),
             rows[kept],
-            (self.gram_sum / self.tokens).astype(np.float32),
+            (self.hessian_sum / self.tokens).astype(np.float32),
         )
 
 
-def gram_of(inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+def hessian_of(inputs: NDArray[np.float32]) -> NDArray[np.float32]:
     """Second moments [blocks, b, b] of inputs [tokens, in], each token scaled to a mean square of 1."""
     size = np.sqrt(np.square(inputs).mean(axis=1, keepdims=True))
     unit = inputs / np.maximum(size, np.float32(TINY))
-    blocks = unit.T.reshape(-1, gram_block(inputs.shape[1]), len(inputs))  # [blocks, b, tokens]
-    gram: NDArray[np.float32] = blocks @ blocks.transpose(0, 2, 1) / np.float32(len(inputs))
-    return gram
+    blocks = unit.T.reshape(-1, hessian_block(inputs.shape[1]), len(inputs))  # [blocks, b, tokens]
+    hessian: NDArray[np.float32] = blocks @ blocks.transpose(0, 2, 1) / np.float32(len(inputs))
+    return hessian
 
 
 def collect_statistics(layered: LayeredGraph, kv_width: int, work: Path, progress: Progress) -> dict[str, Path]:
@@ -95,14 +95,14 @@ def collect_statistics(layered: LayeredGraph, kv_width: int, work: Path, progres
         if not file.exists():
             _layer(layered, kv_width, work, layer, file)
         progress("layers", layer + 1, layered.layers)
-        done |= dict.fromkeys(layered.layer_sites(layer), file)
+        done |= dict.fromkeys(layered.layer_linears(layer), file)
     return done
 
 
-def read_statistics(file: Path, site: str) -> SiteStatistics:
-    """One site's statistics from a layer's file."""
+def read_statistics(file: Path, linear: str) -> LinearStatistics:
+    """One Linear's statistics from a layer's file."""
     with np.load(file) as stored:
-        return SiteStatistics(**{name: stored[f"{site}.{name}"] for name in SiteStatistics.__dataclass_fields__})
+        return LinearStatistics.read(linear, stored.__getitem__)
 
 
 def hidden_directory(work: Path, layer: int) -> Path:
@@ -125,9 +125,9 @@ def _embed(layered: LayeredGraph, kv_width: int, work: Path, sequences: list[Pat
 
 
 def _layer(layered: LayeredGraph, kv_width: int, work: Path, layer: int, file: Path) -> None:
-    sites = layered.layer_sites(layer)
-    taps = [layered.sites[site][0].value for site in sites]
-    accumulators = {site: SiteAccumulator() for site in sites}
+    linears = layered.layer_linears(layer)
+    taps = [layered.linears[linear][0].value for linear in linears]
+    accumulators = {linear: Accumulator() for linear in linears}
     start, target = layered.starts[layer], hidden_directory(work, layer + 1)
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir()
@@ -137,11 +137,11 @@ def _layer(layered: LayeredGraph, kv_width: int, work: Path, layer: int, file: P
             feeds = {**_context(sequence, layered, kv_width), str(start.name): hidden}
             after, *inputs = segment.run(feeds)
             np.save(target / f"{sequence.stem}.npy", after)
-            for site, values in zip(sites, inputs, strict=True):
-                accumulators[site].add(values)
+            for linear, values in zip(linears, inputs, strict=True):
+                accumulators[linear].add(values)
     tensors: dict[str, NDArray[Any]] = {}
-    for site, accumulator in accumulators.items():
-        tensors |= accumulator.result().tensors(site)
+    for linear, accumulator in accumulators.items():
+        tensors |= accumulator.result().tensors(linear)
     _save_whole(file, tensors)
     shutil.rmtree(hidden_directory(work, layer))
 

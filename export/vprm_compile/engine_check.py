@@ -115,8 +115,8 @@ def products(model: onnx.ModelProto) -> list[Product]:
         maker = made_by.get(node.input[0])
         activation = None
         if maker is not None and maker.op_type == "DequantizeLinear":
-            quantiser = made_by.get(maker.input[0])
-            zero = quantiser.input[2] if quantiser is not None and len(quantiser.input) > 2 else ""
+            quantizer = made_by.get(maker.input[0])
+            zero = quantizer.input[2] if quantizer is not None and len(quantizer.input) > 2 else ""
             activation = _ONNX_TYPES.get(stored.get(zero, onnx.TensorProto.INT8))
         found.append(Product(node.name, activation or _computed_type(node.input[1], stored, made_by), weight))
     return found

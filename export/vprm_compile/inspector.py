@@ -1,7 +1,7 @@
-"""The same question as `plan_check`, asked of TensorRT's own engines, whose files hold no readable program.
+"""The same question as `engine_check`, asked of TensorRT's own engines, whose files hold no readable program.
 
 The engine inspector lists the compiled layers as JSON; a driver is needed, which is there if TensorRT builds. Its
-layers become the kernels that `plan_check.compare` takes. Source: NVIDIA, TensorRT 11.4, "Engine Inspector" and
+layers become the kernels that `engine_check.compare` takes. Source: NVIDIA, TensorRT 11.4, "Engine Inspector" and
 "Migrating IEngineInspector Usage from TensorRT 10.x to 11.x" (a tensor's type is in `Format/Datatype`, since 11 in
 `DataType`). The listing need not name every node, so a node that it leaves out is unknown, not wrong.
 """

@@ -16,10 +16,10 @@ from tests.support.fake_device import FakeDevice, fake_engine
 from vprm_calibration.calibrate import CalibrationOptions, calibrate
 from vprm_calibration.layer_graphs import LayeredGraph
 from vprm_calibration.sequences import SequenceLimits
-from vprm_calibration.statistics import collect_statistics, gram_of, hidden_directory, stored_sequences
+from vprm_calibration.statistics import collect_statistics, hessian_of, hidden_directory, stored_sequences
 from vprm_export import ExportOptions, export_bundle
-from vprm_export.precision.calibration_file import Calibration, gram_block
-from vprm_export.precision.linears import site_names
+from vprm_export.precision.calibration_file import Calibration, hessian_block
+from vprm_export.precision.linears import linear_names
 from vprm_runtime import StepScorer
 from vprm_runtime.bundle.bundle import Bundle
 from vprm_runtime.bundle.manifest import Precision
@@ -60,18 +60,20 @@ def calibration(bundle: Path, rows: Path, tmp_path_factory: pytest.TempPathFacto
 
 def test_every_site_has_statistics_of_its_inputs(calibration: Calibration, bundle: Path) -> None:
     model = Bundle.open(bundle).manifest.model
-    assert list(calibration.sites) == site_names(model.layers)
+    assert list(calibration.linears) == linear_names(model.layers)
     assert set(load_file(calibration.path)) == set(calibration.tensors)  # the format's own library reads the file
-    for site in calibration.sites:
-        statistics = calibration.statistics(site)
+    for linear in calibration.linears:
+        statistics = calibration.statistics(linear)
         width = len(statistics.absmax)
         assert statistics.mean_square.shape == (width,) and statistics.samples.shape[1] == width
         assert (statistics.absmax >= np.sqrt(statistics.mean_square) * 0.999).all()
         assert (np.abs(statistics.samples).max(axis=0) <= statistics.absmax).all()
-        block = gram_block(width)
-        assert statistics.gram.shape == (width // block, block, block)
-        np.testing.assert_allclose(np.einsum("kii->", statistics.gram) / width, 1, rtol=1e-4)  # of tokens of one size
-        assert (np.linalg.eigvalsh(statistics.gram) > -1e-4).all()
+        block = hessian_block(width)
+        assert statistics.hessian.shape == (width // block, block, block)
+        np.testing.assert_allclose(
+            np.einsum("kii->", statistics.hessian) / width, 1, rtol=1e-4
+        )  # of tokens of one size
+        assert (np.linalg.eigvalsh(statistics.hessian) > -1e-4).all()
         assert statistics.token_absmax[-1] == statistics.absmax.max() == np.abs(statistics.samples).max()
 
 
@@ -122,13 +124,13 @@ def test_sensitive_linears_stay_in_floating_point(
     calibration: Calibration, random_checkpoint: Callable[[str], Path], tmp_path: Path
 ) -> None:
     errors = calibration.sensitivity("int8")
-    assert set(errors) == set(calibration.sites) and all(0 < error < 0.2 for error in errors.values())
+    assert set(errors) == set(calibration.linears) and all(0 < error < 0.2 for error in errors.values())
     checkpoint = random_checkpoint("qwen2")
     options = ExportOptions("int8", calibration=calibration.path, keep_high=2)
     manifest = export_bundle(checkpoint, tmp_path / "kept", options)
     quantisation = manifest.graphs.llm.quantisation
     assert quantisation is not None and quantisation.calibration_sha256 == calibration.sha256
-    assert quantisation.kept_high == tuple(sorted(errors, key=lambda site: -errors[site])[:2])
+    assert quantisation.kept_high == tuple(sorted(errors, key=lambda linear: -errors[linear])[:2])
     assert Bundle.open(tmp_path / "kept").manifest == manifest
     assert manifest.graphs.vision.precision == "fp32"
 
@@ -162,14 +164,14 @@ def test_what_does_not_fit_together_is_refused(
 def test_second_moments_are_of_tokens_scaled_to_one_size() -> None:
     rng = np.random.default_rng(0)
     inputs = rng.standard_normal((50, 1536)).astype(np.float32)
-    gram = gram_of(inputs * 10.0 ** rng.integers(-3, 4, (50, 1)).astype(np.float32))
-    assert gram.shape == (3, 512, 512)
+    hessian = hessian_of(inputs * 10.0 ** rng.integers(-3, 4, (50, 1)).astype(np.float32))
+    assert hessian.shape == (3, 512, 512)
     unit = inputs / np.sqrt(np.square(inputs).mean(axis=1, keepdims=True))
-    np.testing.assert_allclose(gram[1], unit[:, 512:1024].T @ unit[:, 512:1024] / 50, atol=1e-4)
+    np.testing.assert_allclose(hessian[1], unit[:, 512:1024].T @ unit[:, 512:1024] / 50, atol=1e-4)
 
 
 def test_blocks_of_second_moments_hold_whole_groups() -> None:
-    assert [gram_block(width) for width in (4096, 14336, 192, 1000, 11008, 48)] == [512, 512, 192, 200, 256, 48]
+    assert [hessian_block(width) for width in (4096, 14336, 192, 1000, 11008, 48)] == [512, 512, 192, 200, 256, 48]
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])

@@ -75,7 +75,7 @@ def test_a_bundle_against_its_own_emulation(fp32: Path, rows: Path, capsys: pyte
     assert 0 < report["step_score_error"]["max"] < 1e-5  # two implementations, not one twice
 
 
-def test_a_quantised_vision_encoder_is_judged_as_such(
+def test_a_quantized_vision_encoder_is_judged_as_such(
     fp32: Path, random_checkpoint: Callable[[str], Path], rows: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     bundle = tmp_path / "vision"

@@ -14,8 +14,8 @@ from tests.export.test_quantizers import INPUTS, OUTPUTS, representable
 
 from vprm_export.external_data import ExternalData
 from vprm_export.graphs.builder import GraphBuilder, LinearFormat
-from vprm_export.precision.linear_formats import Dequantised, HalfStored, StaticQdq, TokenInt8, TokenQdq
-from vprm_export.precision.quantizers import fake_quantised_inputs, quantised_weight, static_scale
+from vprm_export.precision.linear_formats import Dequantized, HalfStored, StaticQdq, TokenInt8, TokenQdq
+from vprm_export.precision.quantizers import fake_quantized_inputs, quantized_weight, static_scale
 from vprm_export.precision.recipe import Recipe, WeightKind, recipe_for
 from vprm_export.weights import Weight
 from vprm_runtime.bundle.graph_io import GraphIO, TensorSpec
@@ -40,7 +40,7 @@ def run(
     out = ("S", OUTPUTS) if rank == 2 else ("B", "S", OUTPUTS)
     io = GraphIO((TensorSpec("x", "float32", shape),), (TensorSpec("y", "float32", out),))
     data = ExternalData("linear.data")
-    graph = GraphBuilder("linear", io, FP32, data, lambda site: linear_format)
+    graph = GraphBuilder("linear", io, FP32, data, lambda linear: linear_format)
     offset = None if bias is None else Weight("b", bias.shape, lambda: bias)
     product = graph.linear(graph.inputs["x"], Weight("w", weight.shape, lambda: weight), offset, "layers.0.o")
     model = graph.finish([product])
@@ -74,8 +74,8 @@ def test_token_int8_is_exact_on_representable_values(tmp_path: Path, rank: int) 
         (HalfStored(), "int8_channel"),
         (TokenInt8(), "int8_channel"),
         (TokenQdq(recipe("int8")), "int8_channel"),
-        (Dequantised(recipe("w8")), "int8_group"),
-        (Dequantised(recipe("w4")), "int4_group"),
+        (Dequantized(recipe("w8")), "int8_group"),
+        (Dequantized(recipe("w4")), "int4_group"),
     ],
     ids=["half", "token_int8", "token_qdq", "w8", "w4"],
 )
@@ -97,7 +97,7 @@ def test_token_int8_rounds_as_numpy_does(linear_format: LinearFormat, tmp_path: 
     weight = rng.standard_normal((OUTPUTS, INPUTS)).astype(np.float32)
     inputs = (rng.standard_normal((TOKENS, INPUTS)) * 10.0 ** np.arange(-3, 4)[:, None]).astype(np.float32)
     expected = (
-        fake_quantised_inputs(inputs, "int8_token") @ quantised_weight(weight, "int8_channel", FP32).dequantised().T
+        fake_quantized_inputs(inputs, "int8_token") @ quantized_weight(weight, "int8_channel", FP32).dequantized().T
     )
     actual = run(linear_format, weight, inputs, tmp_path)
     size = np.abs(expected).max(axis=1, keepdims=True)
@@ -118,7 +118,7 @@ def test_token_qdq_is_exact_on_representable_values(tmp_path: Path) -> None:
 def test_weight_only_is_exact_on_representable_values(tmp_path: Path, precision: Precision) -> None:
     chosen = recipe(precision)
     weight = representable(chosen.weights)
-    actual = run(Dequantised(chosen), weight, representable_inputs(), tmp_path)
+    actual = run(Dequantized(chosen), weight, representable_inputs(), tmp_path)
     np.testing.assert_allclose(actual, representable_inputs() @ weight.T, rtol=1e-5, atol=1e-3)
 
 
@@ -138,8 +138,8 @@ def test_fp8_rounds_as_ml_dtypes_does(tmp_path: Path) -> None:
     inputs = rng.standard_normal((TOKENS, INPUTS)).astype(np.float32) * 3
     absmax = float(np.abs(inputs).max()) * 0.5  # some inputs saturate
     scale = static_scale(absmax, "fp8_static", FP32)
-    rounded = fake_quantised_inputs(inputs, "fp8_static", scale)
-    expected = rounded @ quantised_weight(weight, "fp8_tensor", FP32).dequantised().T
+    rounded = fake_quantized_inputs(inputs, "fp8_static", scale)
+    expected = rounded @ quantized_weight(weight, "fp8_tensor", FP32).dequantized().T
     actual = run(StaticQdq(recipe("fp8"), absmax), weight, inputs, tmp_path)
     np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-4)
 

@@ -8,10 +8,10 @@ import pytest
 from numpy.typing import NDArray
 
 from vprm_export.precision.quantizers import (
-    fake_quantised_inputs,
+    fake_quantized_inputs,
     fp8_codes,
     packed_int4,
-    quantised_weight,
+    quantized_weight,
     static_scale,
 )
 from vprm_export.precision.recipe import WeightKind, group_size, recipe_for
@@ -43,47 +43,47 @@ def representable(kind: WeightKind, seed: int = 0) -> NDArray[np.float32]:
 @pytest.mark.parametrize("scale_dtype", [np.float32, np.float16])
 def test_representable_weights_come_back_exactly(kind: WeightKind, scale_dtype: type) -> None:
     weight = representable(kind)
-    quantised = quantised_weight(weight, kind, np.dtype(scale_dtype))
-    np.testing.assert_array_equal(quantised.dequantised(), weight)
+    quantized = quantized_weight(weight, kind, np.dtype(scale_dtype))
+    np.testing.assert_array_equal(quantized.dequantized(), weight)
 
 
 @pytest.mark.parametrize("kind", ["int8_channel", "int8_group", "int4_group"])
 def test_error_is_at_most_half_a_step(kind: WeightKind) -> None:
     weight = np.random.default_rng(1).standard_normal((OUTPUTS, INPUTS)).astype(np.float32)
-    quantised = quantised_weight(weight, kind, FP32)
+    quantized = quantized_weight(weight, kind, FP32)
     # int4 is clipped on purpose: bounded by the clipping, not by half a step.
     bound = np.abs(weight).max() * (0.3 if kind == "int4_group" else 1.001 / 127 / 2)
-    assert np.abs(quantised.dequantised() - weight).max() <= bound
+    assert np.abs(quantized.dequantized() - weight).max() <= bound
 
 
-def test_large_weights_are_quantised_in_parts_as_in_one() -> None:
+def test_large_weights_are_quantized_in_parts_as_in_one() -> None:
     weight = np.random.default_rng(2).standard_normal((2500, 32)).astype(np.float32)
-    whole = quantised_weight(weight, "int8_channel", FP32)
+    whole = quantized_weight(weight, "int8_channel", FP32)
     for row in (0, 1023, 1024, 2499):
-        alone = quantised_weight(weight[row : row + 1], "int8_channel", FP32)
+        alone = quantized_weight(weight[row : row + 1], "int8_channel", FP32)
         np.testing.assert_array_equal(whole.codes[row], alone.codes[0])
         assert whole.scales[row] == alone.scales[0]
 
 
 def test_zero_weights_stay_zero() -> None:
     for kind in ("int8_channel", "int8_group", "int4_group", "fp8_tensor"):
-        quantised = quantised_weight(np.zeros((4, 32), np.float32), kind, np.dtype(np.float16))  # type: ignore[arg-type]
-        assert (quantised.dequantised() == 0).all() and (quantised.scales > 0).all()
+        quantized = quantized_weight(np.zeros((4, 32), np.float32), kind, np.dtype(np.float16))  # type: ignore[arg-type]
+        assert (quantized.dequantized() == 0).all() and (quantized.scales > 0).all()
 
 
-def gram_of(inputs: NDArray[np.float32], block: int) -> NDArray[np.float32]:
+def hessian_of(inputs: NDArray[np.float32], block: int) -> NDArray[np.float32]:
     """Second moments [in/block, block, block] of inputs [tokens, in]."""
     blocks = inputs.T.reshape(-1, block, len(inputs))
-    gram: NDArray[np.float32] = blocks @ blocks.transpose(0, 2, 1) / np.float32(len(inputs))
-    return gram
+    hessian: NDArray[np.float32] = blocks @ blocks.transpose(0, 2, 1) / np.float32(len(inputs))
+    return hessian
 
 
 def test_second_moments_decide_which_weights_a_clipped_group_serves() -> None:
     weight = np.full((1, 128), 0.5, np.float32)
     weight[0, :32] = 1.0
-    plain = quantised_weight(weight, "int4_group", FP32).dequantised()
-    gram = np.diag(np.where(np.arange(128) < 32, 1e-6, 1).astype(np.float32))[None]
-    weighted = quantised_weight(weight, "int4_group", FP32, gram).dequantised()
+    plain = quantized_weight(weight, "int4_group", FP32).dequantized()
+    hessian = np.diag(np.where(np.arange(128) < 32, 1e-6, 1).astype(np.float32))[None]
+    weighted = quantized_weight(weight, "int4_group", FP32, hessian).dequantized()
     assert np.abs(weighted[0, 32:] - 0.5).max() < np.abs(plain[0, 32:] - 0.5).max()
 
 
@@ -97,11 +97,11 @@ def test_errors_are_made_up_for_where_inputs_are_correlated(kind: WeightKind, ga
     weight = rng.standard_normal((32, INPUTS)).astype(np.float32)
     seen, unseen = inputs[:1000], inputs[1000:]
 
-    def error(gram: NDArray[np.float32] | None) -> float:
-        rounded = quantised_weight(weight, kind, FP32, gram).dequantised()
+    def error(hessian: NDArray[np.float32] | None) -> float:
+        rounded = quantized_weight(weight, kind, FP32, hessian).dequantized()
         return float(np.square(unseen @ (rounded - weight).T).mean())
 
-    assert error(gram_of(seen, block)) * gain < error(None)
+    assert error(hessian_of(seen, block)) * gain < error(None)
 
 
 def test_int4_is_packed_low_half_first() -> None:
@@ -114,14 +114,14 @@ def test_inputs_get_a_scale_a_token() -> None:
     codes = np.random.default_rng(3).integers(-127, 128, (5, 64)).astype(np.float32)
     codes[:, 0] = 127
     inputs = codes * np.exp2([[-9], [0], [3], [-2], [10]]).astype(np.float32)
-    np.testing.assert_allclose(fake_quantised_inputs(inputs, "int8_token"), inputs, rtol=1e-6)
-    assert (fake_quantised_inputs(np.zeros((2, 64), np.float32), "int8_token") == 0).all()
+    np.testing.assert_allclose(fake_quantized_inputs(inputs, "int8_token"), inputs, rtol=1e-6)
+    assert (fake_quantized_inputs(np.zeros((2, 64), np.float32), "int8_token") == 0).all()
 
 
 def test_static_inputs_saturate() -> None:
     scale = static_scale(127.0, "int8_static", FP32)
     inputs = np.array([[-500.0, -3.4, 0.5, 1.5, 500.0]], np.float32)
-    assert fake_quantised_inputs(inputs, "int8_static", scale).tolist() == [[-128, -3, 0, 2, 127]]
+    assert fake_quantized_inputs(inputs, "int8_static", scale).tolist() == [[-128, -3, 0, 2, 127]]
     assert fp8_codes(np.array([1e6], np.float32), np.float32(1)).astype(np.float32).tolist() == [448]  # type: ignore[arg-type]
 
 
@@ -130,7 +130,7 @@ def test_groups_divide_the_inputs(inputs: int, group: int) -> None:
     assert group_size(inputs) == group
 
 
-def test_what_cannot_be_quantised_is_refused() -> None:
+def test_what_cannot_be_quantized_is_refused() -> None:
     with pytest.raises(UnsupportedError, match="24 inputs cannot be quantised in groups"):
         group_size(24)
     with pytest.raises(UnsupportedError, match="int8 for cpu"):

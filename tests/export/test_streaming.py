@@ -18,7 +18,7 @@ from vprm_export import checkpoint as checkpoint_module
 from vprm_export import external_data
 from vprm_export.checkpoint import Checkpoint
 from vprm_export.external_data import ExternalData
-from vprm_export.precision.quantizers import quantised_blocks, quantised_weight
+from vprm_export.precision.quantizers import quantized_blocks, quantized_weight
 from vprm_export.weights import Weight, converted, scaled, stacked, transpose_into
 from vprm_runtime import BundleError, UnsupportedError
 
@@ -82,10 +82,10 @@ def test_every_bfloat16_becomes_the_float16_that_float32_gives() -> None:
 
 
 @pytest.mark.parametrize("kind", ["int8_channel", "int8_group", "int4_group", "fp8_tensor"])
-def test_quantised_blocks_are_the_quantised_weight(kind: str) -> None:
+def test_quantized_blocks_are_the_quantized_weight(kind: str) -> None:
     weight = random((300, 64), BFLOAT16)
-    parts = list(quantised_blocks(in_blocks(weight, 70).blocks, 64, kind, FP32))  # type: ignore[arg-type]
-    whole = quantised_weight(weight, kind, FP32)  # type: ignore[arg-type]
+    parts = list(quantized_blocks(in_blocks(weight, 70).blocks, 64, kind, FP32))  # type: ignore[arg-type]
+    whole = quantized_weight(weight, kind, FP32)  # type: ignore[arg-type]
     np.testing.assert_array_equal(np.concatenate([part.codes for part in parts]), whole.codes)
     scales = [part.scales for part in parts]
     np.testing.assert_array_equal(scales[0] if kind == "fp8_tensor" else np.concatenate(scales), whole.scales)

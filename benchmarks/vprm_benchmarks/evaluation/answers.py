@@ -105,7 +105,7 @@ def _letters(text: str) -> str:
 
 
 def _labelled(text: str, other: str) -> list[tuple[str, str, str]]:
-    """(label, text behind it, other) if a text is an option with its label, such as "(c) 14" or "a. 55"."""
+    """(label, text after it, other) if a text is an option with its label, such as "(c) 14" or "a. 55"."""
     found = _LABELLED.fullmatch(text)
     return [(found[1], found[2].strip(), other)] if found else []
 

@@ -9,11 +9,11 @@ from vprm_benchmarks.evaluation.page_parts import (
     FOOTER,
     PageContext,
     answer_of,
+    images_of,
     interval_note,
     left_out_table,
     most_telling,
     percent,
-    images_of,
     steps_of,
 )
 from vprm_benchmarks.evaluation.published import PUBLISHED_BEST_OF_N

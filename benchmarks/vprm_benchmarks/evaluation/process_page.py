@@ -8,12 +8,12 @@ from vprm_benchmarks.evaluation.page_parts import (
     FOOTER,
     PageContext,
     answer_of,
+    images_of,
     interval_note,
     left_out_table,
     most_telling,
     number,
     percent,
-    images_of,
     steps_of,
 )
 from vprm_benchmarks.evaluation.processbench import Group, ProcessBench, Sample

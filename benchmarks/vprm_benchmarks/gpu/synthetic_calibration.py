@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from vprm_export.precision.calibration_file import TOKEN_PERCENTILES, calibration_metadata
-from vprm_export.precision.linears import site_names
+from vprm_export.precision.linears import linear_names
 from vprm_export.precision.recipe import GROUP_SIZE
 
 _ABSMAX = 4.0  # of a few thousand normal values
@@ -27,16 +27,16 @@ def write_synthetic_calibration(path: Path, checkpoint: Path) -> Path:
     llm = json.loads((checkpoint / "config.json").read_text("utf-8"))["llm_config"]
     hidden, mlp = int(llm["hidden_size"]), int(llm["intermediate_size"])
     inputs = {"qkv": hidden, "o": hidden, "gate_up": hidden, "down": mlp}
-    sites = site_names(int(llm["num_hidden_layers"]))
+    linears = linear_names(int(llm["num_hidden_layers"]))
     random = np.random.default_rng(0)
     tensors: dict[str, NDArray[np.float32]] = {}
-    for site in sites:
-        width = inputs[site.rsplit(".", 1)[1]]
-        tensors[f"{site}.absmax"] = np.full(width, _ABSMAX, np.float32)
-        tensors[f"{site}.mean_square"] = np.ones(width, np.float32)
-        tensors[f"{site}.token_absmax"] = np.full(len(TOKEN_PERCENTILES), _ABSMAX, np.float32)
+    for linear in linears:
+        width = inputs[linear.rsplit(".", 1)[1]]
+        tensors[f"{linear}.absmax"] = np.full(width, _ABSMAX, np.float32)
+        tensors[f"{linear}.mean_square"] = np.ones(width, np.float32)
+        tensors[f"{linear}.token_absmax"] = np.full(len(TOKEN_PERCENTILES), _ABSMAX, np.float32)
         block = math.gcd(width, GROUP_SIZE)  # channels that have nothing to do with each other: the smallest blocks
-        tensors[f"{site}.gram"] = np.tile(np.eye(block, dtype=np.float32), (width // block, 1, 1))
-        tensors[f"{site}.samples"] = random.standard_normal((_SAMPLES, width)).astype(np.float32)
-    save_file(tensors, path, calibration_metadata(sites, {"synthetic": True}))
+        tensors[f"{linear}.gram"] = np.tile(np.eye(block, dtype=np.float32), (width // block, 1, 1))
+        tensors[f"{linear}.samples"] = random.standard_normal((_SAMPLES, width)).astype(np.float32)
+    save_file(tensors, path, calibration_metadata(linears, {"synthetic": True}))
     return path

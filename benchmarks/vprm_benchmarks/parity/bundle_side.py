@@ -49,7 +49,7 @@ class RecordingEngine(EngineProxy):
 
 
 class BundleObserver:
-    """A bundle behind a scorer whose engine is watched."""
+    """A bundle, opened with an engine that is watched."""
 
     def __init__(self, scorer: StepScorer) -> None:
         self._recorder = RecordingEngine(scorer.engine)

@@ -30,7 +30,7 @@ from vprm_runtime.datasets import RowSource
 from vprm_runtime.scorer import StepScorer
 
 Feeds = Mapping[str, NDArray[Any]]  # an LLM graph's inputs, by name
-Quantise = Callable[[Path, Path, Sequence[Feeds]], None]  # (float model, where to write, inputs to calibrate with)
+Quantize = Callable[[Path, Path, Sequence[Feeds]], None]  # (float model, where to write, inputs to calibrate with)
 
 
 def calibration_feeds(bundle: Bundle, rows: RowSource, limits: SequenceLimits) -> list[Feeds]:
@@ -48,7 +48,7 @@ class FeedsReader:
     done: int = 0
 
     def get_next(self) -> Feeds | None:
-        """The next inputs, None behind the last."""
+        """The next inputs, None after the last."""
         self.done += 1
         return next(islice(self.feeds, self.done - 1, None), None)
 
@@ -129,8 +129,8 @@ def modelopt_int8(source: Path, target: Path, feeds: Sequence[Feeds]) -> None:
         )
 
 
-def peer_bundle(source: Path, target: Path, quantise: Quantise, feeds: Sequence[Feeds] = ()) -> Path:
-    """A copy of an fp32 bundle whose LLM graph went through `quantise`."""
+def peer_bundle(source: Path, target: Path, quantize: Quantize, feeds: Sequence[Feeds] = ()) -> Path:
+    """A copy of an fp32 bundle whose LLM graph went through `quantize`."""
     bundle = Bundle.open(source)
     graph = bundle.manifest.graphs.llm
     target.mkdir(parents=True)
@@ -142,7 +142,7 @@ def peer_bundle(source: Path, target: Path, quantise: Quantise, feeds: Sequence[
         (work / "made").mkdir()
         for name in bundle.manifest.files.keys() - kept.keys():
             shutil.copyfile(source / name, work / name)
-        quantise(work / graph.file, work / "made" / graph.file, feeds)
+        quantize(work / graph.file, work / "made" / graph.file, feeds)
         _save_with_data_beside(work / "made" / graph.file, target / graph.file)
     files = {**kept, **{name: file_info(target / name) for name in graph.files}}
     graphs = replace(bundle.manifest.graphs, llm=replace(graph, precision="int8"))

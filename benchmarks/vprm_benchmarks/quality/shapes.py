@@ -27,9 +27,9 @@ from vprm_calibration.sequences import SequenceLimits
 from vprm_export.architecture import Architecture
 from vprm_export.checkpoint import Checkpoint
 from vprm_export.precision.calibration_file import Calibration
-from vprm_export.precision.linears import ROLES, parse_site
+from vprm_export.precision.linears import ROLES, parse_linear_name
 from vprm_export.precision.recipe import Recipe, recipe_for
-from vprm_export.precision.smoothed_weights import SiteTuner
+from vprm_export.precision.smoothed_weights import Smoother
 from vprm_export.weights import TensorReader
 from vprm_runtime.bundle.bundle import Bundle
 from vprm_runtime.bundle.manifest import Precision, Target
@@ -111,21 +111,21 @@ def exported(checkpoint: Path, bundle: Path, flags: Sequence[str], full_layers: 
 def linear_errors(
     checkpoint_path: Path, recipe: Recipe, calibration: Calibration, unseen: Calibration
 ) -> dict[str, float]:
-    """Relative error of outputs by site, on the sampled tokens of another calibration than the one that tuned it."""
+    """Relative error of outputs by Linear, on the sampled tokens of a calibration that it was not smoothed with."""
     checkpoint = Checkpoint.open(checkpoint_path)
     llm = Architecture.from_config(checkpoint.config, checkpoint.path).llm
-    tuner = SiteTuner(llm, TensorReader(checkpoint), calibration, recipe)
+    smoother = Smoother(llm, TensorReader(checkpoint), calibration, recipe)
     errors = {}
-    for site in calibration.sites:
-        layer, role = parse_site(site)
-        inputs, squares = unseen.statistics(site).samples, []
-        for weight in tuner.linears(layer, role):
+    for linear in calibration.linears:
+        layer, role = parse_linear_name(linear)
+        inputs, squares = unseen.statistics(linear).samples, []
+        for weight in smoother.linears(layer, role):
             rows = weight.load()[:: max(1, weight.shape[0] // _OUTPUTS)].astype(np.float32)
             wanted = inputs @ rows.T
-            tuned, gram = tuner.site(layer, role), tuner.gram(layer, role)
-            difference = emulated_product(inputs, rows, tuned, recipe.of(role), gram) - wanted
+            smoothed, hessian = smoother.linear(layer, role), smoother.hessian(layer, role)
+            difference = emulated_product(inputs, rows, smoothed, recipe.of(role), hessian) - wanted
             squares.append(np.square(difference).sum(axis=1) / np.square(wanted).sum(axis=1))
-        errors[site] = float(np.sqrt(np.mean(squares)))
+        errors[linear] = float(np.sqrt(np.mean(squares)))
     return errors
 
 
@@ -145,10 +145,10 @@ def markdown(exports: Sequence[ExportFigures], errors: dict[str, dict[str, float
             f"| `{e.name}` | {e.seconds:.0f} | {e.processor_seconds:.0f} | {e.peak_bytes / 1e9:.2f} | {sizes} |"
         )
     lines += ["", f"| recipe | {' | '.join(ROLES)} |", "|---" * (len(ROLES) + 1) + "|"]
-    for name, by_site in errors.items():
+    for name, by_linear in errors.items():
         cells = []
         for role in ROLES:
-            squares = [error**2 for site, error in by_site.items() if parse_site(site)[1] == role]
+            squares = [error**2 for linear, error in by_linear.items() if parse_linear_name(linear)[1] == role]
             cells.append(f"{np.sqrt(np.mean(squares)):.4f}")
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)

@@ -20,8 +20,8 @@ from vprm_benchmarks.report.charts import (
     percent_axis,
     reliability_chart,
 )
-from vprm_benchmarks.report.page import Candidate, Card, Chart, Page, PageImage, RowView, Step, Table, html_from_page
 from vprm_benchmarks.report.images import page_image
+from vprm_benchmarks.report.page import Candidate, Card, Chart, Page, PageImage, RowView, Step, Table, html_from_page
 
 __all__ = [
     "COLOURS",
@@ -40,7 +40,7 @@ __all__ = [
     "column_chart",
     "html_from_page",
     "line_chart",
-    "percent_axis",
     "page_image",
+    "percent_axis",
     "reliability_chart",
 ]

@@ -101,7 +101,7 @@ def _shape(text: str) -> tuple[int, int]:
 
 
 def _formats() -> dict[str, LinearFormat]:
-    from vprm_export.precision.linear_formats import Dequantised, TokenInt8
+    from vprm_export.precision.linear_formats import Dequantized, TokenInt8
     from vprm_export.precision.native_linear import NativeLinear
     from vprm_export.precision.recipe import recipe_for
 
@@ -109,7 +109,7 @@ def _formats() -> dict[str, LinearFormat]:
     if w8 is None or w4 is None:
         raise RuntimeError("w8 and w4 are quantised precisions")
     found: dict[str, LinearFormat] = {
-        "onnxruntime_int8": TokenInt8(), "onnxruntime_w8": Dequantised(w8), "onnxruntime_w4": Dequantised(w4),
+        "onnxruntime_int8": TokenInt8(), "onnxruntime_w8": Dequantized(w8), "onnxruntime_w4": Dequantized(w4),
     }  # fmt: skip
     if native.level() is not None:
         kinds = {"native_int8": "int8_channel", "native_w8": "int8_group", "native_w4": "int4_group"}
@@ -132,8 +132,8 @@ def _session(path: Path, weight: NDArray[np.float32], linear_format: LinearForma
         (TensorSpec("y", "float32", ("tokens", weight.shape[0])),),
     )
     data = ExternalData(f"{path.name}.data")
-    graph = GraphBuilder("linear", io, np.dtype(np.float32), data, lambda site: linear_format)
-    result = graph.linear(graph.inputs["x"], Weight("w", weight.shape, lambda: weight), site="linear")
+    graph = GraphBuilder("linear", io, np.dtype(np.float32), data, lambda linear: linear_format)
+    result = graph.linear(graph.inputs["x"], Weight("w", weight.shape, lambda: weight), linear="linear")
     ir.save(graph.finish([result]), path)
     data.write(path.parent, lambda count: None)
     options = onnxruntime.SessionOptions()

@@ -15,7 +15,7 @@ from vprm_runtime.native import Activation
 
 OPSET = 24
 IR_VERSION = 11
-SITE_KEY = "vprm.site"
+LINEAR_KEY = "vprm.site"
 _DTYPES = {
     "uint8": ir.DataType.UINT8,
     "int64": ir.DataType.INT64,
@@ -71,7 +71,7 @@ class FloatingPoint(LinearFormat):
         return graph.op("MatMul", value, graph.weight(weight.transposed()))
 
 
-LinearFormats = Callable[[str], LinearFormat | None]  # by the Linear's site; None: floating point
+LinearFormats = Callable[[str], LinearFormat | None]  # by the Linear's name; None: floating point
 
 
 class GraphBuilder:
@@ -87,7 +87,7 @@ class GraphBuilder:
         io: GraphIO,
         dtype: np.dtype[Any],
         data: ExternalData,
-        linear_formats: LinearFormats = lambda site: None,
+        linear_formats: LinearFormats = lambda linear: None,
     ) -> None:
         self._name = name
         self._io = io
@@ -165,46 +165,46 @@ class GraphBuilder:
         value: ir.Value,
         weight: Weight,
         bias: Weight | None = None,
-        site: str | None = None,
+        linear: str | None = None,
         residual: ir.Value | None = None,
         gelu: bool = False,
     ) -> ir.Value:
         """`value` [N, in] in the graph's dtype times a checkpoint's Linear [out, in], plus its bias; [N, out].
 
-        `site` names the Linear for quantisation; without one it stays in floating point. `gelu`: GELU follows. With a
+        `linear` names the Linear for quantisation; without one it stays in floating point. `gelu`: GELU follows. With a
         `residual`, float32 [N, out], the result is float32 and has that added.
         """
-        linear_format = self._format(site)
+        linear_format = self._format(linear)
         if isinstance(linear_format, FusedLinear):
             activation = Activation.GELU if gelu else Activation.IDENTITY
             result = linear_format.fused(self, value, weight, bias, residual, activation)
-            _mark_site(result, site)
+            _mark_linear(result, linear)
             return result
         result = linear_format.product(self, value, weight)
-        _mark_site(result, site)
+        _mark_linear(result, linear)
         if bias is not None:
             result = linear_format.plus_bias(self, result, self.weight(bias))
         if gelu:
             result = self.op("Gelu", result)
         return result if residual is None else self.op("Add", residual, self.to_float32(result))
 
-    def gated(self, value: ir.Value, gate: Weight, up: Weight, name: str, site: str) -> ir.Value:
+    def gated(self, value: ir.Value, gate: Weight, up: Weight, name: str, linear: str) -> ir.Value:
         """silu(X G^T) * X U^T for Linears [out, in] of the same input, stored as `name`."""
-        linear_format = self._format(site)
+        linear_format = self._format(linear)
         if isinstance(linear_format, FusedLinear):
             result = linear_format.gated(self, value, gate, up)
-            _mark_site(result, site)
+            _mark_linear(result, linear)
             return result
-        joined = self.linear(value, stacked([gate, up], name), site=site)
+        joined = self.linear(value, stacked([gate, up], name), linear=linear)
         gates, values = self.split(joined, [gate.shape[0], up.shape[0]])
         return self.op("Mul", self.op("Mul", gates, self.op("Sigmoid", gates)), values)
 
-    def is_fused(self, site: str) -> bool:
-        """Whether a site's Linears are one node with what follows them."""
-        return isinstance(self._format(site), FusedLinear)
+    def is_fused(self, linear: str) -> bool:
+        """Whether a Linear is one node with what follows them."""
+        return isinstance(self._format(linear), FusedLinear)
 
-    def _format(self, site: str | None) -> LinearFormat:
-        return (None if site is None else self._linear_formats(site)) or FloatingPoint()
+    def _format(self, linear: str | None) -> LinearFormat:
+        return (None if linear is None else self._linear_formats(linear)) or FloatingPoint()
 
     def finish(self, outputs: Sequence[ir.Value]) -> ir.Model:
         """The model; `outputs` in the order of the declared ones, whose names, types and shapes they take."""
@@ -223,11 +223,11 @@ class GraphBuilder:
         return ir.Model(graph, ir_version=IR_VERSION, producer_name="vprm")
 
 
-def _mark_site(product: ir.Value, site: str | None) -> None:
-    """Note a Linear's site on the node that makes its product, for calibration to find it in a stored graph."""
+def _mark_linear(product: ir.Value, linear: str | None) -> None:
+    """Note a Linear's name on the node that makes its product, for calibration to find it in a stored graph."""
     node = product.producer()
-    if node is not None and site is not None:
-        node.metadata_props[SITE_KEY] = site
+    if node is not None and linear is not None:
+        node.metadata_props[LINEAR_KEY] = linear
 
 
 def _value(spec: TensorSpec) -> ir.Value:

@@ -18,7 +18,7 @@ from vprm_export.architecture import LlmArchitecture
 from vprm_export.external_data import ExternalData
 from vprm_export.graphs.builder import FLOAT32, GraphBuilder, LinearFormats
 from vprm_export.graphs.llm_weights import LlmWeights
-from vprm_export.precision.linears import site_name
+from vprm_export.precision.linears import linear_name
 from vprm_export.weights import Weight, stacked
 from vprm_runtime.bundle.graph_io import GraphIO, layer_cache_names
 
@@ -30,7 +30,7 @@ class LlmDtypes:
 
     dtype: np.dtype[Any]
     table_dtype: np.dtype[Any]
-    linear_formats: LinearFormats = lambda site: None
+    linear_formats: LinearFormats = lambda linear: None
     native_attention: bool = False
 
 
@@ -115,7 +115,7 @@ class _LlmGraph:
         q = self._rotated(q, self._llm.heads, cos, sin)
         attended = self._attend(q, k, v, mask, layer)
         output = self._weights.attention_output(layer)
-        hidden = graph.linear(attended, output, site=site_name(layer, "o"), residual=hidden)
+        hidden = graph.linear(attended, output, linear=linear_name(layer, "o"), residual=hidden)
         inner = graph.to_weights(self._norm(hidden, self._weights.mlp_norm(layer)))
         return self._mlp(inner, hidden, layer), k, v
 
@@ -125,25 +125,25 @@ class _LlmGraph:
         q_weight, k_weight, v_weight = self._weights.q_k_v(layer)
         q_bias, k_bias, v_bias = self._weights.q_k_v_biases(layer) or (None, None, None)
         q_width, kv_width = llm.heads * llm.head_dim, llm.kv_heads * llm.head_dim
-        site = site_name(layer, "qkv")
+        linear = linear_name(layer, "qkv")
         if not last:
-            joined = self._joined(normed, [q_weight, k_weight, v_weight], [q_bias, k_bias, v_bias], site)
+            joined = self._joined(normed, [q_weight, k_weight, v_weight], [q_bias, k_bias, v_bias], linear)
             q, k, v = self._graph.split(joined, [q_width, kv_width, kv_width])
             return q, k, v
         k, v = self._graph.split(
-            self._joined(normed, [k_weight, v_weight], [k_bias, v_bias], site, "_kv"), [kv_width, kv_width]
+            self._joined(normed, [k_weight, v_weight], [k_bias, v_bias], linear, "_kv"), [kv_width, kv_width]
         )
         scored = self._graph.op("Gather", normed, self._graph.inputs["score_positions"])
-        return self._joined(scored, [q_weight], [q_bias], site, "_q"), k, v
+        return self._joined(scored, [q_weight], [q_bias], linear, "_q"), k, v
 
     def _joined(
-        self, value: ir.Value, weights: Sequence[Weight], biases: Sequence[Weight | None], site: str, part: str = ""
+        self, value: ir.Value, weights: Sequence[Weight], biases: Sequence[Weight | None], linear: str, part: str = ""
     ) -> ir.Value:
         """One matrix product for several Linears of the same input."""
-        name = f"language_model.{site}{part}"
+        name = f"language_model.{linear}{part}"
         there = [bias for bias in biases if bias is not None]
         bias = stacked(there, f"{name}.bias") if there else None
-        return self._graph.linear(value, stacked(weights, f"{name}.weight"), bias, site)
+        return self._graph.linear(value, stacked(weights, f"{name}.weight"), bias, linear)
 
     def _rotated(self, rows: ir.Value, heads: int, cos: ir.Value, sin: ir.Value) -> ir.Value:
         """Half-split rotary embedding of [rows, heads*head_dim], in float32."""
@@ -171,11 +171,11 @@ class _LlmGraph:
 
     def _mlp(self, value: ir.Value, hidden: ir.Value, layer: int) -> ir.Value:
         """SwiGLU and its residual: hidden + down(silu(gate) * up)."""
-        site = site_name(layer, "gate_up")
+        linear = linear_name(layer, "gate_up")
         inner = self._graph.gated(
-            value, *self._weights.gate_and_up(layer), name=f"language_model.{site}.weight", site=site
+            value, *self._weights.gate_and_up(layer), name=f"language_model.{linear}.weight", linear=linear
         )
-        return self._graph.linear(inner, self._weights.down(layer), site=site_name(layer, "down"), residual=hidden)
+        return self._graph.linear(inner, self._weights.down(layer), linear=linear_name(layer, "down"), residual=hidden)
 
     def _norm(self, value: ir.Value, weight: Weight) -> ir.Value:
         return self._graph.op(

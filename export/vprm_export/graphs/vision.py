@@ -32,7 +32,7 @@ def build_vision_graph(
     io: GraphIO,
     dtype: np.dtype[Any],
     data: ExternalData,
-    linear_formats: LinearFormats = lambda site: None,
+    linear_formats: LinearFormats = lambda linear: None,
     native_attention: bool = False,
 ) -> ir.Model:
     """Build the graph; weights are taken from `reader` and given their place in `data`.
@@ -118,11 +118,11 @@ class _VisionGraph:
         """hidden + layer scale * Linear(value), in float32."""
         graph, width = self._graph, self._vision.hidden_size
         weight, bias = self._weight(f"{name}.weight", width, inputs), self._weight(f"{name}.bias", width)
-        site, scale = name.replace(".mlp", ""), self._weight(scale_name, width)
-        if graph.is_fused(site):
+        linear, scale = name.replace(".mlp", ""), self._weight(scale_name, width)
+        if graph.is_fused(linear):
             weight, bias = scaled(weight, rows=scale.load), scaled(bias, rows=scale.load)
-            return graph.linear(value, weight, bias, site, residual=hidden)
-        product = graph.to_float32(graph.linear(value, weight, bias, site))
+            return graph.linear(value, weight, bias, linear, residual=hidden)
+        product = graph.to_float32(graph.linear(value, weight, bias, linear))
         return graph.op("Add", hidden, graph.op("Mul", product, graph.weight(scale, FLOAT32)))
 
     def _attention(self, value: ir.Value, name: str) -> ir.Value:

@@ -1,4 +1,4 @@
-"""Weights whose rounding errors make up for each other, as far as the Linear's inputs allow.
+"""GPTQ: quantise columns one by one and spread each column's rounding error over the columns still to come.
 
 With inputs X, rounding W to Q costs |X (Q - W)^T|^2 = sum over rows of (q - w) G (q - w)^T, where G = X^T X. Columns
 are rounded in turn, and what rounding one of them adds to the output is taken off by those still to come: GPTQ (arXiv
@@ -21,7 +21,7 @@ Array = NDArray[Any]
 INT4_MAX = 7  # codes go from -8, but a scale is taken so that the largest weight of a group has 7
 TINY = 1e-20  # smallest absmax that a scale is made of, so that rows of zeros divide by something
 _CLIP_RATIOS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7)
-_DAMPING = 0.01  # of the mean diagonal: inputs that calibration hardly saw are not leant on
+_DAMPING = 0.01  # of the mean diagonal: keeps inputs that calibration hardly saw from dominating
 
 
 @dataclass(frozen=True)
@@ -33,10 +33,10 @@ class Rounding:
     codes: Callable[[FloatArray, FloatArray], Array]  # of values [.., out] with scales [out]
 
 
-def feedback_factors(gram: FloatArray) -> FloatArray:
+def gptq_factors(hessian: FloatArray) -> FloatArray:
     """U [blocks, b, b] of G [blocks, b, b]: upper triangular, U^T U = (G + damping)^-1; the identity if G is 0."""
-    factors = np.empty_like(gram)
-    for block, values in enumerate(gram):
+    factors = np.empty_like(hessian)
+    for block, values in enumerate(hessian):
         g = values.astype(np.float64)
         mean = np.trace(g) / len(g)
         g[np.diag_indices_from(g)] += _DAMPING * mean if mean > 0 else 1.0

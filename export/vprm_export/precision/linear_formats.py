@@ -17,7 +17,7 @@ from vprm_export.graphs.builder import FLOAT32, GraphBuilder, LinearFormat
 from vprm_export.precision.gptq import TINY
 from vprm_export.precision.quantizers import INT8_MAX, FloatArray, static_scale
 from vprm_export.precision.recipe import Recipe, group_size
-from vprm_export.precision.stored import Layout, QuantisedWeight
+from vprm_export.precision.stored import Layout, QuantizedWeight
 from vprm_export.weights import Weight
 
 _ZERO_POINT = 128
@@ -45,7 +45,7 @@ class TokenInt8(LinearFormat):
 
     def product(self, graph: GraphBuilder, value: ir.Value, weight: Weight) -> ir.Value:
         """X W^T; X float32."""
-        stored = QuantisedWeight(weight, Layout("int8_channel", FLOAT32))
+        stored = QuantizedWeight(weight, Layout("int8_channel", FLOAT32))
         codes = graph.stored(stored.codes, ir.DataType.INT8)
         channel_scales = graph.weight(stored.scales, FLOAT32)  # [out]
         axis = graph.ints(-1)
@@ -67,15 +67,15 @@ class TokenInt8(LinearFormat):
 
 
 @dataclass(frozen=True)
-class Dequantised(LinearFormat):
+class Dequantized(LinearFormat):
     """Weight-only: codes and DequantizeLinear in front of the product; engines fold it into their kernels."""
 
     recipe: Recipe
-    gram: Callable[[], FloatArray | None] = lambda: None  # [blocks, b, b], see `quantised_weight`
+    hessian: Callable[[], FloatArray | None] = lambda: None  # [blocks, b, b], see `quantized_weight`
 
     def product(self, graph: GraphBuilder, value: ir.Value, weight: Weight) -> ir.Value:
         """X W^T."""
-        return graph.op("MatMul", value, _dequantised(graph, self.recipe, weight, self.gram))
+        return graph.op("MatMul", value, _dequantized(graph, self.recipe, weight, self.hessian))
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class StaticQdq(LinearFormat):
 
     recipe: Recipe
     input_absmax: float
-    gram: Callable[[], FloatArray | None] = lambda: None  # as in Dequantised
+    hessian: Callable[[], FloatArray | None] = lambda: None  # as in Dequantised
 
     def product(self, graph: GraphBuilder, value: ir.Value, weight: Weight) -> ir.Value:
         """X W^T."""
@@ -94,7 +94,7 @@ class StaticQdq(LinearFormat):
         zero = graph.constant(np.zeros((), code_type.numpy()))
         codes = graph.op("QuantizeLinear", value, scale, zero)
         inputs = graph.op("DequantizeLinear", codes, scale, zero)
-        return graph.op("MatMul", inputs, _dequantised(graph, self.recipe, weight, self.gram))
+        return graph.op("MatMul", inputs, _dequantized(graph, self.recipe, weight, self.hessian))
 
 
 @dataclass(frozen=True)
@@ -115,15 +115,15 @@ class TokenQdq(LinearFormat):
         zero = graph.constant(np.zeros((), np.int8))
         codes = graph.op("QuantizeLinear", graph.op("Div", value, absmax), scale, zero)
         inputs = graph.op("DequantizeLinear", codes, scale, zero)
-        product = graph.op("MatMul", inputs, _dequantised(graph, self.recipe, weight, lambda: None))
+        product = graph.op("MatMul", inputs, _dequantized(graph, self.recipe, weight, lambda: None))
         return graph.op("Mul", product, absmax)
 
 
-def _dequantised(
-    graph: GraphBuilder, recipe: Recipe, weight: Weight, gram: Callable[[], FloatArray | None]
+def _dequantized(
+    graph: GraphBuilder, recipe: Recipe, weight: Weight, hessian: Callable[[], FloatArray | None]
 ) -> ir.Value:
     """W^T [in, out] in the graph's dtype, from stored codes and scales."""
-    stored = QuantisedWeight(weight, Layout(recipe.weights, graph.dtype, gram))
+    stored = QuantizedWeight(weight, Layout(recipe.weights, graph.dtype, hessian))
     codes = graph.stored(stored.codes, _CODE_TYPES[recipe.weights])
     scales = graph.weight(stored.scales)
     if recipe.weights == "fp8_tensor":

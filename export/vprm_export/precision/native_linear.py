@@ -13,8 +13,8 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from vprm_export.graphs.builder import FLOAT32, FusedLinear, GraphBuilder
-from vprm_export.precision.quantizers import FloatArray, quantised_blocks
-from vprm_export.precision.recipe import FEEDBACK_KINDS, WeightKind, group_size
+from vprm_export.precision.quantizers import FloatArray, quantized_blocks
+from vprm_export.precision.recipe import GPTQ_KINDS, WeightKind, group_size
 from vprm_export.weights import Weight
 from vprm_runtime import native
 from vprm_runtime.native import Activation
@@ -29,7 +29,7 @@ class NativeLinear(FusedLinear):
     """The operator vprm::Linear; its product, bias, activation and residual are one node."""
 
     kind: WeightKind
-    gram: Callable[[], FloatArray | None] = lambda: None  # [blocks, b, b], see `quantised_weight`
+    hessian: Callable[[], FloatArray | None] = lambda: None  # [blocks, b, b], see `quantized_weight`
 
     def fused(
         self,
@@ -58,7 +58,7 @@ class NativeLinear(FusedLinear):
         residual: ir.Value | None,
         activation: Activation,
     ) -> ir.Value:
-        packed = PackedWeight(weight, self.kind, self.gram)
+        packed = PackedWeight(weight, self.kind, self.hessian)
         codes = graph.stored(packed.codes, ir.DataType.UINT8)
         scales = graph.weight(packed.scales, FLOAT32)
         biases = None if bias is None else graph.weight(_padded(bias), FLOAT32)
@@ -72,13 +72,13 @@ class NativeLinear(FusedLinear):
 class PackedWeight:
     """Codes and scales of a Linear [out, in] in the kernels' order, made when the codes are written."""
 
-    def __init__(self, weight: Weight, kind: WeightKind, gram: Callable[[], FloatArray | None]) -> None:
+    def __init__(self, weight: Weight, kind: WeightKind, hessian: Callable[[], FloatArray | None]) -> None:
         outputs, inputs = weight.shape
         self.bits = 4 if kind == "int4_group" else 8
         self.group = 0 if kind == "int8_channel" else group_size(inputs)
         self._weight = weight
         self._kind: WeightKind = kind
-        self._gram = gram
+        self._hessian = hessian
         self._chunk = min(self.group or native.CHUNK_INPUTS, native.CHUNK_INPUTS)
         self._chunks = -(-inputs // self._chunk)
         self._panels = -(-outputs // PANEL)
@@ -99,10 +99,10 @@ class PackedWeight:
     def _blocks(self) -> Iterator[NDArray[np.uint8]]:
         """Some panels at a time."""
         outputs, inputs = self._weight.shape
-        gram = self._gram() if self._kind in FEEDBACK_KINDS else None
+        hessian = self._hessian() if self._kind in GPTQ_KINDS else None
         scales: list[FloatArray] = []
         waiting = np.zeros((0, inputs), np.int8)
-        for part in quantised_blocks(self._weight.blocks, inputs, self._kind, FLOAT32, gram):
+        for part in quantized_blocks(self._weight.blocks, inputs, self._kind, FLOAT32, hessian):
             scales.append(part.scales.reshape(len(part.codes), -1))
             waiting = np.concatenate([waiting, part.codes])
             if len(waiting) >= PANEL * _PANELS_AT_A_TIME:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from vprm_export.precision.gptq import (
     TINY,
     Rounding,
-    feedback_factors,
+    gptq_factors,
     int4_rounding,
     rounded_rows,
     stored_scale,
@@ -34,7 +34,7 @@ _FEEDBACK_ROWS = 1024  # errors are fed back column by column: rows enough to ma
 
 
 @dataclass(frozen=True)
-class Quantised:
+class Quantized:
     """Codes [out, in] (int8; int4 as int8 in -8..7; float8_e4m3fn) and float32 scales.
 
     Scales are [out] a channel, [out, in/group] a group, or [1] for the whole tensor.
@@ -43,7 +43,7 @@ class Quantised:
     codes: Array
     scales: FloatArray
 
-    def dequantised(self) -> FloatArray:
+    def dequantized(self) -> FloatArray:
         """float32 [out, in]."""
         values = self.codes.astype(np.float32)
         if self.scales.shape == (1,):
@@ -55,28 +55,28 @@ class Quantised:
         return result
 
 
-def quantised_weight(
-    weight: Array, kind: WeightKind, scale_dtype: np.dtype[Any], gram: FloatArray | None = None
-) -> Quantised:
+def quantized_weight(
+    weight: Array, kind: WeightKind, scale_dtype: np.dtype[Any], hessian: FloatArray | None = None
+) -> Quantized:
     """Quantise W [out, in] (any floating dtype).
 
-    Scales are rounded to `scale_dtype` before codes are made, so codes fit the scale that is stored. With `gram`
-    [blocks, b, b], second moments of the Linear's inputs, int4 and fp8 errors are fed back (see error_feedback).
+    Scales are rounded to `scale_dtype` before codes are made, so codes fit the scale that is stored. With `hessian`
+    [blocks, b, b], second moments of the Linear's inputs, int4 and fp8 errors are spread (see gptq).
     """
-    parts = list(quantised_blocks(lambda: iter([weight]), weight.shape[1], kind, scale_dtype, gram))
+    parts = list(quantized_blocks(lambda: iter([weight]), weight.shape[1], kind, scale_dtype, hessian))
     scales = [part.scales for part in parts]
     codes = np.concatenate([part.codes for part in parts])
-    return Quantised(codes, scales[0] if kind == "fp8_tensor" else np.concatenate(scales))
+    return Quantized(codes, scales[0] if kind == "fp8_tensor" else np.concatenate(scales))
 
 
-def quantised_blocks(
+def quantized_blocks(
     blocks: Callable[[], Iterator[Array]],
     inputs: int,
     kind: WeightKind,
     scale_dtype: np.dtype[Any],
-    gram: FloatArray | None = None,
-) -> Iterator[Quantised]:
-    """As `quantised_weight`, some rows at a time, for a weight that comes in blocks of rows; fp8 reads them twice."""
+    hessian: FloatArray | None = None,
+) -> Iterator[Quantized]:
+    """As `quantized_weight`, some rows at a time, for a weight that comes in blocks of rows; fp8 reads them twice."""
     small = max(1, _CHUNK_ELEMENTS // inputs)
     if kind in ("int8_channel", "int8_group"):
         for rows in _chunks(blocks(), small):
@@ -89,10 +89,10 @@ def quantised_blocks(
         rounding = Rounding(group, lambda columns, weights: np.full(columns.shape[1], scale), fp8_codes)
     else:
         rounding = int4_rounding(group_size(inputs), scale_dtype)
-    factors = None if gram is None else feedback_factors(gram)
+    factors = None if hessian is None else gptq_factors(hessian)
     for rows in _chunks(_joined(blocks(), _FEEDBACK_ROWS), _FEEDBACK_ROWS):
         codes, scales = rounded_rows(rows, factors, rounding)
-        yield Quantised(codes, scales[0, :1] if kind == "fp8_tensor" else scales)
+        yield Quantized(codes, scales[0, :1] if kind == "fp8_tensor" else scales)
 
 
 def _chunks(blocks: Iterator[Array], rows: int) -> Iterator[FloatArray]:
@@ -120,14 +120,14 @@ def _absmax(values: FloatArray) -> FloatArray:
     return result
 
 
-def _int8_rows(rows: FloatArray, kind: WeightKind, scale_dtype: np.dtype[Any]) -> Quantised:
+def _int8_rows(rows: FloatArray, kind: WeightKind, scale_dtype: np.dtype[Any]) -> Quantized:
     outputs, inputs = rows.shape
     grouped = rows.reshape(outputs, -1, inputs if kind == "int8_channel" else group_size(inputs))
     scales = stored_scale(_absmax(grouped), INT8_MAX, scale_dtype)
     quotients = grouped / scales[:, :, None]
     np.rint(quotients, out=quotients)
     codes = np.clip(quotients, -INT8_MAX, INT8_MAX, out=quotients).astype(np.int8).reshape(rows.shape)
-    return Quantised(codes, scales[:, 0] if kind == "int8_channel" else scales)
+    return Quantized(codes, scales[:, 0] if kind == "int8_channel" else scales)
 
 
 def fp8_codes(values: FloatArray, scale: FloatArray) -> Array:
@@ -142,7 +142,7 @@ def static_scale(absmax: float, kind: ActivationKind, scale_dtype: np.dtype[Any]
     return np.float32(stored_scale(np.array([absmax], np.float32), largest, scale_dtype)[0])
 
 
-def fake_quantised_inputs(inputs: FloatArray, kind: ActivationKind, scale: np.float32 | None = None) -> FloatArray:
+def fake_quantized_inputs(inputs: FloatArray, kind: ActivationKind, scale: np.float32 | None = None) -> FloatArray:
     """X [tokens, in] after quantising and dequantising; `scale` for the static kinds."""
     if kind == "float":
         return inputs
@@ -155,8 +155,8 @@ def fake_quantised_inputs(inputs: FloatArray, kind: ActivationKind, scale: np.fl
     if scale is None:
         raise ValueError(f"activations {kind} need a scale")
     if kind == "fp8_static":
-        dequantised: FloatArray = fp8_codes(inputs, np.asarray(scale, np.float32)).astype(np.float32) * scale
-        return dequantised
+        dequantized: FloatArray = fp8_codes(inputs, np.asarray(scale, np.float32)).astype(np.float32) * scale
+        return dequantized
     clipped: FloatArray = np.clip(np.rint(inputs / scale), -128, 127).astype(np.float32) * scale
     return clipped
 

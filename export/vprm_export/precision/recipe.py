@@ -9,12 +9,12 @@
 | w4        | both     | int4, a scale per 128 inputs | float32 (cpu), float16 (tensorrt)      |            |
 | fp8       | both     | E4M3, one scale              | E4M3, one calibrated scale             |            |
 
-Channel means output channel. Some roles have a milder recipe (`Recipe.of`): w4's queries, keys and values are as w8's,
-and int8 for TensorRT divides the inputs of `down` by their token's absmax before the constant scale. If 128 does not
-divide the number of inputs, the group is the largest power of two that does. The default target is the CPU; there ONNX
-Runtime turns the weight-only recipes' DequantizeLinear + MatMul into its MatMulNBits, which rounds activations to int8
-per token and group of inputs. Target cpu-native has cpu's recipes by the package's own operators (vprm_runtime.native),
-and attention in bfloat16.
+Channel means output channel. Some roles have a recipe of higher precision (`Recipe.of`): w4's queries, keys and values
+are as w8's, and int8 for TensorRT divides the inputs of `down` by their token's absmax before the constant scale. If
+128 does not divide the number of inputs, the group is the largest power of two that does. The default target is the
+CPU; there ONNX Runtime turns the weight-only recipes' DequantizeLinear + MatMul into its MatMulNBits, which rounds
+activations to int8 per token and group of inputs. Target cpu-native has cpu's recipes by the package's own operators
+(vprm_runtime.native), and attention in bfloat16.
 """
 
 from dataclasses import dataclass, replace
@@ -26,7 +26,7 @@ from vprm_runtime.bundle.manifest import Precision, Target
 from vprm_runtime.errors import UnsupportedError
 
 WeightKind = Literal["int8_channel", "int8_group", "int4_group", "fp8_tensor"]
-FEEDBACK_KINDS: tuple[WeightKind, ...] = ("int4_group", "fp8_tensor")  # rounding errors are fed back
+GPTQ_KINDS: tuple[WeightKind, ...] = ("int4_group", "fp8_tensor")  # rounded by gptq.py
 ActivationKind = Literal["float", "int8_token", "int8_token_group", "int8_static", "fp8_static"]
 
 _W8_IN_W4: tuple[Role, ...] = ("qkv",)
@@ -67,10 +67,10 @@ class Recipe:
         )
 
     def of(self, role: Role) -> "Recipe":
-        """The recipe of the Linears in this role: if a precision would cost too much, a milder one."""
+        """The recipe of the Linears in this role: if a precision would cost too much, a higher one."""
         if self.weights == "int4_group" and role in _W8_IN_W4:
-            milder = next(recipe for recipe in _RECIPES if (recipe.precision, recipe.target) == ("w8", self.target))
-            return replace(milder, native=self.native)
+            higher = next(recipe for recipe in _RECIPES if (recipe.precision, recipe.target) == ("w8", self.target))
+            return replace(higher, native=self.native)
         if self.activations == "int8_static" and role in _TOKEN_SCALES_IN_STATIC:
             return replace(self, activations="int8_token")
         return self

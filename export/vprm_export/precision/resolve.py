@@ -10,14 +10,14 @@ from vprm_export.graphs.builder import LinearFormat, LinearFormats
 from vprm_export.graphs.llm import LlmDtypes
 from vprm_export.graphs.llm_weights import LlmWeights
 from vprm_export.precision.calibration_file import Calibration
-from vprm_export.precision.linear_formats import Dequantised, HalfStored, StaticQdq, TokenInt8, TokenQdq
-from vprm_export.precision.linears import parse_site, site_inputs, site_names
+from vprm_export.precision.linear_formats import Dequantized, HalfStored, StaticQdq, TokenInt8, TokenQdq
+from vprm_export.precision.linears import linear_inputs, linear_names, parse_linear_name
 from vprm_export.precision.native_linear import NativeLinear
 from vprm_export.precision.quantizers import FloatArray
 from vprm_export.precision.recipe import FLOAT_DTYPES, Recipe, recipe_for
-from vprm_export.precision.smoothed_weights import SiteTuner, SmoothedLlmWeights
+from vprm_export.precision.smoothed_weights import SmoothedLlmWeights, Smoother
 from vprm_export.weights import TensorReader
-from vprm_runtime.bundle.manifest import GraphInfo, Precision, Quantisation, Target
+from vprm_runtime.bundle.manifest import GraphInfo, Precision, Quantization, Target
 from vprm_runtime.errors import InputError, UnsupportedError
 
 FLOAT16 = np.dtype(np.float16)
@@ -51,7 +51,7 @@ class VisionPlan:
     """How the vision graph is built."""
 
     info: GraphInfo
-    linear_formats: LinearFormats = lambda site: None
+    linear_formats: LinearFormats = lambda linear: None
     native_attention: bool = False
 
 
@@ -71,17 +71,17 @@ def plan_llm(options: PrecisionOptions, llm: LlmArchitecture, reader: TensorRead
         return LlmPlan(info, LlmWeights(llm, reader), LlmDtypes(dtype, dtype))
     calibration = None if options.calibration is None else Calibration.open(options.calibration)
     if calibration is not None:
-        calibration.check_model(site_inputs(llm))
+        calibration.check_model(linear_inputs(llm))
     elif recipe.needs_calibration:
         raise InputError(
             f"{recipe.precision} for {recipe.target} needs --calibration FILE: make one with  vprm calibrate BUNDLE"
         )
-    kept = _kept_high(options, llm, calibration, recipe)
-    tuner = None if calibration is None else SiteTuner(llm, reader, calibration, recipe, frozenset(kept))
-    weights = LlmWeights(llm, reader) if tuner is None else SmoothedLlmWeights(llm, reader, tuner)
-    formats = _Formats(recipe, tuner, frozenset(kept))
-    quantisation = Quantisation(
-        options.target, recipe.description, None if calibration is None else calibration.sha256, kept
+    excluded = _excluded(options, llm, calibration, recipe)
+    smoother = None if calibration is None else Smoother(llm, reader, calibration, recipe, frozenset(excluded))
+    weights = LlmWeights(llm, reader) if smoother is None else SmoothedLlmWeights(llm, reader, smoother)
+    formats = _Formats(recipe, smoother, frozenset(excluded))
+    quantisation = Quantization(
+        options.target, recipe.description, None if calibration is None else calibration.sha256, excluded
     )
     info = GraphInfo("llm.onnx", recipe.precision, recipe.float_dtype, quantisation)
     return LlmPlan(info, weights, LlmDtypes(np.dtype(recipe.float_dtype), FLOAT16, formats, recipe.native))
@@ -103,25 +103,25 @@ def plan_vision(options: PrecisionOptions) -> VisionPlan:
     elif recipe.weights == "int8_channel" and recipe.activations == "int8_token":
         linear_format = TokenInt8()
     elif precision == "w8":
-        linear_format = Dequantised(recipe)
+        linear_format = Dequantized(recipe)
     else:
         raise UnsupportedError(
             f"the vision graph cannot be {precision} for {options.target}: "
             "use fp32, fp16 or w8 (any target) or int8 (cpu)"
         )
-    quantisation = Quantisation(options.target, recipe.description, None, ())
+    quantisation = Quantization(options.target, recipe.description, None, ())
     return VisionPlan(
         GraphInfo("vision.onnx", precision, recipe.float_dtype, quantisation),
-        lambda site: linear_format,
+        lambda linear: linear_format,
         recipe.native,
     )
 
 
-def _kept_high(
+def _excluded(
     options: PrecisionOptions, llm: LlmArchitecture, calibration: Calibration | None, recipe: Recipe
 ) -> tuple[str, ...]:
     if isinstance(options.keep_high, tuple):
-        unknown = sorted(set(options.keep_high) - set(site_names(llm.layers)))
+        unknown = sorted(set(options.keep_high) - set(linear_names(llm.layers)))
         if unknown:
             raise InputError(
                 f"no Linear {unknown[0]!r} to keep in floating point: names are layers.N.qkv, o, gate_up, down"
@@ -139,24 +139,24 @@ def _kept_high(
 
 @dataclass(frozen=True)
 class _Formats:
-    """The format of each site's Linears under one recipe."""
+    """The format of each Linear under one recipe."""
 
     recipe: Recipe
-    tuner: SiteTuner | None
-    kept_high: frozenset[str]
+    smoother: Smoother | None
+    excluded: frozenset[str]
 
-    def __call__(self, site: str) -> LinearFormat | None:
-        if site in self.kept_high:
+    def __call__(self, linear: str) -> LinearFormat | None:
+        if linear in self.excluded:
             return HalfStored()
-        recipe = self.recipe.of(parse_site(site)[1])
+        recipe = self.recipe.of(parse_linear_name(linear)[1])
         if recipe.native and recipe.activations in ("int8_token", "int8_token_group"):
-            return NativeLinear(recipe.weights, lambda: self._gram(site))
+            return NativeLinear(recipe.weights, lambda: self._hessian(linear))
         if recipe.activations == "int8_token":
             return TokenInt8() if recipe.target == "cpu" else TokenQdq(recipe)
-        if recipe.needs_calibration and self.tuner is not None:
-            absmax = self.tuner.site(*parse_site(site)).input_absmax
-            return StaticQdq(recipe, absmax, lambda: self._gram(site))
-        return Dequantised(recipe, lambda: self._gram(site))
+        if recipe.needs_calibration and self.smoother is not None:
+            absmax = self.smoother.linear(*parse_linear_name(linear)).input_absmax
+            return StaticQdq(recipe, absmax, lambda: self._hessian(linear))
+        return Dequantized(recipe, lambda: self._hessian(linear))
 
-    def _gram(self, site: str) -> FloatArray | None:
-        return None if self.tuner is None else self.tuner.gram(*parse_site(site))
+    def _hessian(self, linear: str) -> FloatArray | None:
+        return None if self.smoother is None else self.smoother.hessian(*parse_linear_name(linear))

@@ -1,6 +1,6 @@
 """LLM weights with smoothing factors folded in: the graph is the same, the numbers in it are easier to round.
 
-| site    | its inputs come from | where 1/s goes                                  |
+| Linear  | its inputs come from | where 1/s goes                                  |
 |---------|----------------------|-------------------------------------------------|
 | qkv     | the attention norm   | the norm's weight                               |
 | o       | attention's values   | rows of the value projection (and its bias)     |
@@ -17,14 +17,14 @@ import numpy as np
 from vprm_export.architecture import LlmArchitecture
 from vprm_export.graphs.llm_weights import LlmWeights
 from vprm_export.precision.calibration_file import Calibration, FloatArray
-from vprm_export.precision.linears import Role, site_name
+from vprm_export.precision.linears import Role, linear_name
 from vprm_export.precision.recipe import Recipe
-from vprm_export.precision.smoothing import TunedSite, divided_gram, tuned_site
+from vprm_export.precision.smoothing import SmoothedLinear, divided_hessian, smoothed_linear
 from vprm_export.weights import TensorReader, Weight, scaled
 
 
-class SiteTuner:
-    """Tunes each site once, when it is first asked for; sites in `kept_high` are left as they are."""
+class Smoother:
+    """Chooses each Linear's factors once, when they are first asked for; `excluded` ones are left as they are."""
 
     def __init__(
         self,
@@ -32,34 +32,34 @@ class SiteTuner:
         reader: TensorReader,
         calibration: Calibration,
         recipe: Recipe,
-        kept_high: frozenset[str] = frozenset(),
+        excluded: frozenset[str] = frozenset(),
     ) -> None:
         self._llm = llm
         self._weights = LlmWeights(llm, reader)
         self._calibration = calibration
         self._recipe = recipe
-        self._kept_high = kept_high
-        self._tuned: dict[str, TunedSite] = {}
+        self._excluded = excluded
+        self._smoothed: dict[str, SmoothedLinear] = {}
 
-    def site(self, layer: int, role: Role) -> TunedSite:
-        """Factors and ranges of one site. Raises InputError if the calibration is of another model."""
-        name = site_name(layer, role)
-        if name not in self._tuned:
+    def linear(self, layer: int, role: Role) -> SmoothedLinear:
+        """Factors and ranges of one Linear. Raises InputError if the calibration is of another model."""
+        name = linear_name(layer, role)
+        if name not in self._smoothed:
             shared = None
             if role == "o":
                 kv_heads = self._llm.kv_heads
                 shared = (kv_heads, self._llm.heads // kv_heads, self._llm.head_dim)
             statistics = self._calibration.statistics(name)
-            self._tuned[name] = tuned_site(self.linears(layer, role), statistics, self._recipe.of(role), shared)
-        return self._tuned[name]
+            self._smoothed[name] = smoothed_linear(self.linears(layer, role), statistics, self._recipe.of(role), shared)
+        return self._smoothed[name]
 
-    def gram(self, layer: int, role: Role) -> FloatArray:
-        """Second moments [blocks, b, b] of a site's inputs divided by its factors; read anew, since they are large."""
-        gram = self._calibration.statistics(site_name(layer, role)).gram
-        return divided_gram(gram, self.factors(layer, role))
+    def hessian(self, layer: int, role: Role) -> FloatArray:
+        """Second moments [blocks, b, b] of a Linear's inputs divided by its factors; large, so read anew."""
+        hessian = self._calibration.statistics(linear_name(layer, role)).hessian
+        return divided_hessian(hessian, self.factors(layer, role))
 
     def linears(self, layer: int, role: Role) -> tuple[Weight, ...]:
-        """The Linears of a site, as in the checkpoint."""
+        """The weights of a Linear, as in the checkpoint."""
         weights = self._weights
         if role == "qkv":
             return weights.q_k_v(layer)
@@ -68,9 +68,9 @@ class SiteTuner:
         return weights.gate_and_up(layer) if role == "gate_up" else (weights.down(layer),)
 
     def factors(self, layer: int, role: Role) -> FloatArray:
-        """s [in] of one site."""
-        site = self.site(layer, role)
-        return np.ones_like(site.factors) if site_name(layer, role) in self._kept_high else site.factors
+        """s [in] of one Linear."""
+        linear = self.linear(layer, role)
+        return np.ones_like(linear.factors) if linear_name(layer, role) in self._excluded else linear.factors
 
     def value_factors(self, layer: int) -> FloatArray:
         """s of the value projection's rows [kv_heads*head_dim]."""
@@ -79,11 +79,11 @@ class SiteTuner:
 
 
 class SmoothedLlmWeights(LlmWeights):
-    """An LLM's weights by role, with each site's factors multiplied in and divided out before it."""
+    """An LLM's weights by role, with each Linear's factors multiplied in and divided out before it."""
 
-    def __init__(self, llm: LlmArchitecture, reader: TensorReader, tuner: SiteTuner) -> None:
+    def __init__(self, llm: LlmArchitecture, reader: TensorReader, smoother: Smoother) -> None:
         super().__init__(llm, reader)
-        self._tuner = tuner
+        self._smoother = smoother
 
     def attention_norm(self, layer: int) -> Weight:
         """Norm before attention [hidden], divided by qkv's factors."""
@@ -120,10 +120,10 @@ class SmoothedLlmWeights(LlmWeights):
         return scaled(super().down(layer), columns=self._factors(layer, "down"))
 
     def _factors(self, layer: int, role: Role) -> Callable[[], FloatArray]:
-        return lambda: self._tuner.factors(layer, role)
+        return lambda: self._smoother.factors(layer, role)
 
     def _inverse(self, layer: int, role: Role) -> Callable[[], FloatArray]:
-        return lambda: np.float32(1) / self._tuner.factors(layer, role)
+        return lambda: np.float32(1) / self._smoother.factors(layer, role)
 
     def _inverse_values(self, layer: int) -> Callable[[], FloatArray]:
-        return lambda: np.float32(1) / self._tuner.value_factors(layer)
+        return lambda: np.float32(1) / self._smoother.value_factors(layer)

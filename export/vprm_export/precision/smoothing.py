@@ -12,15 +12,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vprm_export.precision.calibration_file import FloatArray, SiteStatistics
-from vprm_export.precision.quantizers import Array, fake_quantised_inputs, quantised_weight, static_scale
-from vprm_export.precision.recipe import FEEDBACK_KINDS, Recipe
+from vprm_export.precision.calibration_file import FloatArray, LinearStatistics
+from vprm_export.precision.quantizers import Array, fake_quantized_inputs, quantized_weight, static_scale
+from vprm_export.precision.recipe import GPTQ_KINDS, Recipe
 from vprm_export.weights import Weight
 
 _SMOOTHQUANT_POWERS = (0.35, 0.5, 0.6, 0.7, 0.8, 0.9)
 _AWQ_POWERS = (0.25, 0.5, 0.75, 1.0)
 _RANGE_RATIOS = (1.0, 0.85, 0.7, 0.55, 0.4, 0.3, 0.2)
-_TUNING_ROWS = 256  # of W, evenly spaced: enough to tell candidates apart
+_SEARCH_ROWS = 256  # of W, evenly spaced: enough to tell candidates apart
 _LARGEST_FACTOR = 1e4
 
 SharedShape = tuple[int, int, int]
@@ -28,17 +28,17 @@ SharedShape = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
-class TunedSite:
-    """What calibration decides for one site."""
+class SmoothedLinear:
+    """What calibration decides for one Linear."""
 
     factors: FloatArray  # [in] s
     input_absmax: float  # range of X / s that a static scale covers
     relative_error: float  # mean over samples of |difference of outputs|^2 / |outputs|^2
 
 
-def tuned_site(
-    weights: Sequence[Weight], statistics: SiteStatistics, recipe: Recipe, shared: SharedShape | None = None
-) -> TunedSite:
+def smoothed_linear(
+    weights: Sequence[Weight], statistics: LinearStatistics, recipe: Recipe, shared: SharedShape | None = None
+) -> SmoothedLinear:
     """Choose factors for the Linears `weights` [out_n, in] that share one input."""
     absmax, rows = _absmax_and_rows(weights)
     candidates = _candidates(
@@ -49,21 +49,21 @@ def tuned_site(
     return min((_measured(factors, rows, statistics, recipe) for factors in candidates), key=_relative_error)
 
 
-def divided_gram(gram: FloatArray, factors: FloatArray) -> FloatArray:
+def divided_hessian(hessian: FloatArray, factors: FloatArray) -> FloatArray:
     """Second moments [blocks, b, b] of X / s."""
-    inverse = (np.float32(1) / factors).reshape(len(gram), -1)
-    divided: FloatArray = gram * inverse[:, :, None] * inverse[:, None, :]
+    inverse = (np.float32(1) / factors).reshape(len(hessian), -1)
+    divided: FloatArray = hessian * inverse[:, :, None] * inverse[:, None, :]
     return divided
 
 
-def _relative_error(site: TunedSite) -> float:
-    return site.relative_error
+def _relative_error(linear: SmoothedLinear) -> float:
+    return linear.relative_error
 
 
 def _absmax_and_rows(weights: Sequence[Weight]) -> tuple[FloatArray, FloatArray]:
-    """max|W| of each input channel [in], and some rows of W [<= _TUNING_ROWS, in]."""
+    """max|W| of each input channel [in], and some rows of W [<= _SEARCH_ROWS, in]."""
     outputs = sum(weight.shape[0] for weight in weights)
-    step = max(1, outputs // _TUNING_ROWS)
+    step = max(1, outputs // _SEARCH_ROWS)
     maxima, rows = [], []
     for weight in weights:
         values: Array = weight.load()
@@ -91,20 +91,20 @@ def _candidates(absmax: FloatArray, rms: FloatArray, weight_absmax: FloatArray) 
         yield np.where(live, np.clip(centred, 1 / _LARGEST_FACTOR, _LARGEST_FACTOR), 1).astype(np.float32)
 
 
-def _measured(factors: FloatArray, rows: FloatArray, statistics: SiteStatistics, recipe: Recipe) -> TunedSite:
+def _measured(factors: FloatArray, rows: FloatArray, statistics: LinearStatistics, recipe: Recipe) -> SmoothedLinear:
     """The error that `factors` leave on the samples, with the best static range if the recipe has one."""
     dtype = np.dtype(recipe.float_dtype)
-    gram = divided_gram(statistics.gram, factors) if recipe.weights in FEEDBACK_KINDS else None
-    weight = quantised_weight(rows * factors, recipe.weights, dtype, gram).dequantised()
+    hessian = divided_hessian(statistics.hessian, factors) if recipe.weights in GPTQ_KINDS else None
+    weight = quantized_weight(rows * factors, recipe.weights, dtype, hessian).dequantized()
     wanted = statistics.samples @ rows.T  # [R, rows]
     size = np.maximum((wanted * wanted).sum(axis=1), np.float32(1e-20))
     inputs = statistics.samples / factors
     absmax = float((statistics.absmax / factors).max())
-    best = TunedSite(factors, absmax, np.inf)
+    best = SmoothedLinear(factors, absmax, np.inf)
     for ratio in _RANGE_RATIOS if recipe.activations == "int8_static" else (1.0,):
         scale = static_scale(absmax * ratio, recipe.activations, dtype)
-        difference = fake_quantised_inputs(inputs, recipe.activations, scale) @ weight.T - wanted
+        difference = fake_quantized_inputs(inputs, recipe.activations, scale) @ weight.T - wanted
         error = float(((difference * difference).sum(axis=1) / size).mean())
         if error < best.relative_error:
-            best = TunedSite(factors, absmax * ratio, error)
+            best = SmoothedLinear(factors, absmax * ratio, error)
     return best

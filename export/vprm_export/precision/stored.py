@@ -7,21 +7,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vprm_export.precision.quantizers import FP8, FloatArray, packed_int4, quantised_blocks
-from vprm_export.precision.recipe import FEEDBACK_KINDS, WeightKind, group_size
+from vprm_export.precision.quantizers import FP8, FloatArray, packed_int4, quantized_blocks
+from vprm_export.precision.recipe import GPTQ_KINDS, WeightKind, group_size
 from vprm_export.weights import Weight, transpose_into
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How a Linear's weight is stored, and the second moments of its inputs (see `quantised_weight`)."""
+    """How a Linear's weight is stored, and the second moments of its inputs (see `quantized_weight`)."""
 
     kind: WeightKind
     scale_dtype: np.dtype[Any]
-    gram: Callable[[], FloatArray | None] = lambda: None
+    hessian: Callable[[], FloatArray | None] = lambda: None
 
 
-class QuantisedWeight:
+class QuantizedWeight:
     """Codes [in, out] and scales of a Linear [out, in], made when the codes are written and then forgotten."""
 
     def __init__(self, weight: Weight, layout: Layout) -> None:
@@ -45,12 +45,12 @@ class QuantisedWeight:
 
     def _load_codes(self) -> NDArray[Any]:
         kind, scale_dtype = self._layout.kind, self._layout.scale_dtype
-        gram = self._layout.gram() if kind in FEEDBACK_KINDS else None
+        hessian = self._layout.hessian() if kind in GPTQ_KINDS else None
         outputs, inputs = self._weight.shape
         codes = np.empty((inputs, outputs), FP8 if kind == "fp8_tensor" else np.int8)
         scales: list[FloatArray] = []
         start = 0
-        for part in quantised_blocks(self._weight.blocks, inputs, kind, scale_dtype, gram):
+        for part in quantized_blocks(self._weight.blocks, inputs, kind, scale_dtype, hessian):
             transpose_into(codes[:, start : start + len(part.codes)], part.codes)
             start += len(part.codes)
             scales.append(part.scales)

@@ -84,7 +84,7 @@ class TilingInfo:
 
 
 @dataclass(frozen=True)
-class Quantisation:
+class Quantization:
     """How a graph's Linears are quantised, for which engines, and which of them are not."""
 
     target: Target
@@ -100,7 +100,7 @@ class GraphInfo:
     file: str
     precision: Precision
     io_dtype: FloatDType
-    quantisation: Quantisation | None = None
+    quantisation: Quantization | None = None
 
     @property
     def files(self) -> tuple[str, str]:

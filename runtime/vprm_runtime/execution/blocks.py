@@ -57,7 +57,7 @@ def groups(candidates: Sequence[Candidate], max_block_tokens: int) -> Iterator[l
 def packed_block(
     group: Sequence[Candidate], past_tokens: int, no_embeds: ImageRows, past_rows: Int64Array | None = None
 ) -> Block:
-    """One block for a whole group behind `past_tokens` cached rows; score positions in group and step order.
+    """One block for a whole group after `past_tokens` cached rows; score positions in group and step order.
 
     `past_rows` are the cached rows of the group's common past, in order of its ids; None: all of them.
     """
@@ -91,7 +91,7 @@ def causal_block(
     score_positions: Sequence[int] = (),
     past_rows: Int64Array | None = None,
 ) -> Block:
-    """A block of consecutive tokens behind `past_tokens` cached rows, each seeing its past, those before it and itself.
+    """A block of consecutive tokens after `past_tokens` cached rows, each seeing its past, those before it and itself.
 
     `past_rows` are the cached rows of that past, in order; None: all of them. `score_positions` are rows of this block.
     """

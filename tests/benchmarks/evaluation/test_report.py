@@ -27,8 +27,8 @@ from vprm_benchmarks.report import (
     column_chart,
     html_from_page,
     line_chart,
-    percent_axis,
     page_image,
+    percent_axis,
     reliability_chart,
 )
 from vprm_runtime.bundle.manifest import TilingInfo

@@ -56,7 +56,7 @@ def test_fp32_scores_equal_their_emulation(bundles: dict[str, Path]) -> None:
 
 def test_fp8_scores_equal_their_emulation(bundles: dict[str, Path]) -> None:
     """Sums differ in their last bits, so some inputs at the edge between two codes get the other one, 6% away in E4M3,
-    and layers behind carry that on: as large an error as one code can make, in few steps. Node by node all is equal.
+    and layers after it carry that on: as large an error as one code can make, in few steps. Node by node all is equal.
     """
     errors = emulation_error(bundles["fp8"]).errors
     assert errors.mean < MEAN and errors.max < MAX

@@ -27,7 +27,7 @@ def test_errors_sizes_and_memory_of_a_random_checkpoint(
     errors = document["relative_errors"]
     assert set(errors["int8"]) == set(errors["w4"]) and len(errors["int8"]) == 12
     assert all(0 < error < 0.03 for error in errors["int8"].values())
-    assert all(error > errors["int8"][site] for site, error in errors["w4"].items() if not site.endswith("qkv"))
+    assert all(error > errors["int8"][linear] for linear, error in errors["w4"].items() if not linear.endswith("qkv"))
     exports = {export["name"]: export for export in document["exports"]}
     assert list(exports) == ["fp32", "fp16", "int8", "w4"]
     files = Bundle.open(work / "fp16").manifest.files

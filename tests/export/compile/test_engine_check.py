@@ -73,7 +73,7 @@ def test_products_of_an_fp16_graph(fp16_bundle: Bundle) -> None:
 
 
 @pytest.mark.parametrize("zero_point", [onnx.TensorProto.INT8, onnx.TensorProto.FLOAT8E4M3FN])
-def test_products_of_a_quantised_graph(zero_point: int) -> None:
+def test_products_of_a_quantized_graph(zero_point: int) -> None:
     helper = onnx.helper
     stored = [
         helper.make_tensor("codes", zero_point, [2, 2], b"\0\0\0\0", raw=True),

@@ -87,7 +87,7 @@ def test_sessions_equal_the_cpu_engine(
     found = told(engine)
     assert found == told(opened.engine)
     assert len(set(found)) > len(RESPONSES)
-    if block_tokens == 48:  # several blocks of the prefix: later ones run behind cached rows that bear image tokens
+    if block_tokens == 48:  # several blocks of the prefix: later ones run after cached rows that bear image tokens
         assert sum(shapes["image_embeds"][0] > 0 for _, shapes in llm.runs) > 1
 
 

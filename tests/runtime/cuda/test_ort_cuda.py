@@ -31,7 +31,7 @@ has_cuda = PROVIDER in onnxruntime.get_available_providers()
 
 
 def test_equals_the_cpu_engine(fp16_bundle: Bundle, make_image: Callable[..., Image.Image]) -> None:
-    """With the sizes and the padding of ONNX Runtime on CUDA, behind prefixes of every length modulo the padding."""
+    """With the sizes and the padding of ONNX Runtime on CUDA, after prefixes of every length modulo the padding."""
     plain = StepScorer.open(fp16_bundle, "cpu")
     engine, llm = engine_over(fp16_bundle, FakeDevice(), *graph_profiles(fp16_bundle.manifest), TOTAL_MULTIPLE)
     padded = plain.with_engine(engine)

@@ -13,7 +13,7 @@ from tests.support.native_child import NativeChild
 from tests.support.native_library import LIBRARY, SOURCE, LinearCase, Rows, build_hook, linear
 
 from vprm_export.precision.native_linear import PackedWeight, alternating
-from vprm_export.precision.quantizers import fake_quantised_inputs, quantised_weight
+from vprm_export.precision.quantizers import fake_quantized_inputs, quantized_weight
 from vprm_export.precision.recipe import ActivationKind, WeightKind
 from vprm_export.weights import Weight
 from vprm_runtime.native import Activation, Level, level
@@ -82,8 +82,8 @@ def case(shape: tuple[int, int, int], kind: WeightKind, seed: int = 0) -> tuple[
 
 def expected(inputs: LinearCase, values: Rows, kind: WeightKind, activations: ActivationKind) -> NDArray[np.float64]:
     """The rounding of the recipe, multiplied in float64."""
-    tokens = fake_quantised_inputs(inputs.input, activations)
-    weight = quantised_weight(values, kind, np.dtype(np.float32)).dequantised()
+    tokens = fake_quantized_inputs(inputs.input, activations)
+    weight = quantized_weight(values, kind, np.dtype(np.float32)).dequantized()
     return tokens.astype(np.float64) @ weight.T.astype(np.float64)
 
 

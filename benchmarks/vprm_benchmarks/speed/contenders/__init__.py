@@ -1,4 +1,4 @@
-"""Who takes part in speed benchmarks, on a CPU as on a GPU, behind one small face.
+"""Who takes part in speed benchmarks, on a CPU as on a GPU: one small protocol.
 
 torch     PyTorch on transformers' model, in several ways
 openvino  PyTorch's networks converted to OpenVINO

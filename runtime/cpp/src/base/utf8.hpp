@@ -10,7 +10,7 @@ namespace vprm::internal {
 // Offset of the first byte that is not valid UTF-8; the text's size if all is valid.
 std::size_t valid_utf8_prefix(std::string_view text);
 
-// The character at `offset` of valid UTF-8; moves `offset` behind it.
+// The character at `offset` of valid UTF-8; moves `offset` past it.
 char32_t next_character(std::string_view text, std::size_t &offset);
 
 void append_utf8(std::string &text, char32_t character);

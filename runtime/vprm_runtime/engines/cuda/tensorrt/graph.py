@@ -1,4 +1,4 @@
-"""Both TensorRT packages behind one face: loading, deserialising, contexts, runs.
+"""Both TensorRT packages by one interface: loading, deserialising, contexts, runs.
 
 What differs: TensorRT-RTX compiles its kernels when a context first meets a shape and keeps them in a runtime cache,
 and captures CUDA graphs by itself (IRuntimeConfig). Source: NVIDIA's Python API reference of both packages.
