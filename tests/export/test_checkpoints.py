@@ -15,13 +15,13 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
+from tests.support.checkpoints import refused
 
 from vprm_benchmarks.random_checkpoint import tiny_spec, write_random_checkpoint
-from vprm_benchmarks.reference import ReferenceScorer
 from vprm_export import ExportOptions, export_bundle
 from vprm_export.checkpoint import INDEX_NAME, SINGLE_NAME, Checkpoint
 from vprm_export.external_data import ExternalData
-from vprm_runtime import BundleError, CheckpointError, StepScorer, UnsupportedError
+from vprm_runtime import BundleError, CheckpointError, UnsupportedError
 from vprm_runtime.bundle.bundle import Bundle
 from vprm_runtime.cli.main import main
 
@@ -30,16 +30,6 @@ from vprm_runtime.cli.main import main
 def checkpoint(random_checkpoint: Callable[[str], Path], tmp_path: Path) -> Path:
     """A copy that a test may damage: one file, float32."""
     return Path(shutil.copytree(random_checkpoint("internlm2"), tmp_path / "checkpoint"))
-
-
-def refused(checkpoint: Path, error: type[Exception], *words: str, **options: Any) -> None:
-    """Exporting raises `error` with all of `words`, and leaves nothing behind."""
-    target = checkpoint.parent / "out" / "bundle"
-    with pytest.raises(error) as caught:
-        export_bundle(checkpoint, target, ExportOptions(**options))
-    for word in words:
-        assert word in str(caught.value), str(caught.value)
-    assert not target.parent.exists() or list(target.parent.iterdir()) == []
 
 
 def edit_config(checkpoint: Path, section: str | None, **values: object) -> None:
@@ -147,117 +137,6 @@ def test_configuration_of_another_size(checkpoint: Path) -> None:
     refused(checkpoint, CheckpointError, "feed_forward", "config.json and weights are not of the same model")
 
 
-@pytest.fixture
-def shards(tmp_path: Path) -> Path:
-    """A checkpoint in several shards with an index."""
-    return write_random_checkpoint(tmp_path / "sharded", tiny_spec().__class__(max_shard_bytes=200_000))
-
-
-def index_of(checkpoint: Path) -> dict[str, str]:
-    return dict(json.loads((checkpoint / INDEX_NAME).read_text())["weight_map"])
-
-
-def write_index(checkpoint: Path, weight_map: dict[str, str]) -> None:
-    (checkpoint / INDEX_NAME).write_text(json.dumps({"weight_map": weight_map}))
-
-
-def score_of(checkpoint: Path, name: str) -> float | None:
-    export_bundle(checkpoint, checkpoint.parent / name)
-    return StepScorer.open(checkpoint.parent / name).score([], "Q?", ["One.\n\nTwo."]).candidates[0].score
-
-
-@pytest.mark.parametrize("overlay", ["overlay.safetensors", "a-overlay.safetensors", "model-00009.safetensors"])
-def test_an_overlay_file_wins_over_the_stale_copy(shards: Path, overlay: str) -> None:
-    """Whatever its name sorts to: the index says which file has the tensor."""
-    weight_map, head = index_of(shards), "language_model.output.weight"
-    tensors = load_file(shards / weight_map[head])
-    before = score_of(shards, "before")
-    save_file({head: tensors[head][:, ::-1].copy()}, shards / overlay)
-    write_index(shards, {**weight_map, head: overlay})
-    expected = score_of(shards, "overlaid")
-    assert expected != before
-    reference = ReferenceScorer.load(shards).score([], "Q?", [["One.", "Two."]])[0]
-    assert expected == pytest.approx(reference.mean, abs=1e-5)
-    tensors[head] = tensors[head][:, ::-1].copy()
-    save_file(tensors, shards / weight_map[head])
-    write_index(shards, weight_map)
-    assert score_of(shards, "in place") == expected
-
-
-def test_an_overlay_over_a_single_file(checkpoint: Path) -> None:
-    """An index that names model.safetensors and another file is about both."""
-    head = "language_model.output.weight"
-    tensors = load_file(checkpoint / SINGLE_NAME)
-    save_file({head: tensors[head][:, ::-1].copy()}, checkpoint / "overlay.safetensors")
-    write_index(checkpoint, {**dict.fromkeys(tensors, SINGLE_NAME), head: "overlay.safetensors"})
-    overlaid = score_of(checkpoint, "overlaid")
-    reference = ReferenceScorer.load(checkpoint).score([], "Q?", [["One.", "Two."]])[0]
-    assert overlaid == pytest.approx(reference.mean, abs=1e-5)
-    (checkpoint / INDEX_NAME).unlink()
-    (checkpoint / "overlay.safetensors").unlink()
-    assert score_of(checkpoint, "plain") != overlaid
-
-
-def test_a_tensor_in_two_files_that_the_index_does_not_settle(shards: Path) -> None:
-    weight_map = index_of(shards)
-    name = "mlp1.0.bias"
-    first = weight_map.pop(name)
-    write_index(shards, weight_map)
-    manifest = export_bundle(shards, shards.parent / "one")
-    assert [r.value for r in manifest.provenance.readings if r.assumed] == [first]
-    second = next(file for file in sorted(set(weight_map.values())) if file != first)
-    save_file({**load_file(shards / second), name: load_file(shards / first)[name] + 1}, shards / second)
-    shutil.rmtree(shards.parent / "one")
-    refused(shards, CheckpointError, name, first, second)
-
-
-def test_a_single_file_is_taken_before_an_index(checkpoint: Path, shards: Path, capsys: Any) -> None:
-    """transformers' order; the shards that are left are named."""
-    expected = score_of(checkpoint, "single")
-    for file in (INDEX_NAME, *set(index_of(shards).values())):
-        shutil.copy(shards / file, checkpoint)
-    first = min(set(index_of(shards).values()))
-    assert main(["export", str(checkpoint), str(checkpoint.parent / "both")]) == 0
-    message = capsys.readouterr().err
-    assert "ASSUMED" in message
-    assert SINGLE_NAME in message
-    assert first in message
-    assert score_of(checkpoint, "again") == expected
-
-
-@pytest.mark.parametrize(
-    ("file", "content", "words"),
-    [
-        ("adapter_config.json", b"{}", ("adapter", "merge_and_unload")),
-        ("adapter_model.safetensors", b"", ("adapter", "merge_and_unload")),
-        (SINGLE_NAME, b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", ("git-lfs", "lfs pull")),
-        ("config.json", b"version https://git-lfs.github.com/spec/v1\n", ("config.json", "git-lfs")),
-        ("tokenizer.model", b"version https://git-lfs.github.com/spec/v1\n", ("tokenizer.model", "git-lfs")),
-    ],
-)
-def test_folders_that_hold_something_else(checkpoint: Path, file: str, content: bytes, words: tuple[str, ...]) -> None:
-    (checkpoint / file).write_bytes(content)
-    refused(checkpoint, CheckpointError, *words)
-
-
-@pytest.mark.parametrize(
-    ("name", "words"),
-    [
-        ("model-00001-of-00002.safetensors", ("index", "hf download")),
-        ("consolidated.safetensors", ("index", "hf download")),
-        ("pytorch_model.bin", ("pickled", "safetensors.torch", "weights_only=True")),
-        ("consolidated.00.pth", ("pickled", "safetensors.torch")),
-        (None, ("neither", "hf download")),
-    ],
-)
-def test_folders_without_readable_weights(checkpoint: Path, name: str | None, words: tuple[str, ...]) -> None:
-    if name is None:
-        (checkpoint / SINGLE_NAME).unlink()
-    else:
-        (checkpoint / SINGLE_NAME).rename(checkpoint / name)
-    refused(checkpoint, CheckpointError, *words)
-
-
 def test_a_system_message_from_a_file_loses_what_editors_add(checkpoint: Path, tmp_path: Path, capsys: Any) -> None:
     """A byte order mark and one final newline; other blanks are the user's."""
     file = tmp_path / "system.txt"
@@ -343,57 +222,6 @@ def test_tensor_dtypes_read_exactly(tmp_path: Path, dtype: str) -> None:
             values = ours.read(name)
             assert values.dtype == (ml_dtypes.bfloat16 if dtype == "bfloat16" else np.dtype(dtype))
             np.testing.assert_array_equal(values.astype(np.float32), theirs.get_tensor(name).astype(np.float32))
-
-
-def test_bundles_that_are_damaged(demo_bundle: Path, tmp_path: Path) -> None:
-    bundle = Path(shutil.copytree(demo_bundle, tmp_path / "bundle"))
-    Bundle.open(bundle).verify()
-    data = bundle / "llm.onnx.data"
-    content = bytearray(data.read_bytes())
-    content[len(content) // 2] ^= 1
-    data.write_bytes(content)
-    with pytest.raises(BundleError, match=r"llm\.onnx\.data"):
-        Bundle.open(bundle).verify()
-    data.write_bytes(content[:-1])
-    with pytest.raises(BundleError, match="incomplete or damaged"):
-        StepScorer.open(bundle)
-    data.unlink()
-    with pytest.raises(BundleError, match="missing"):
-        StepScorer.open(bundle)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda manifest: manifest.update(schema_version=99), "schema_version 99"),
-        (lambda manifest: manifest.pop("tiling"), "tiling"),
-        (lambda manifest: manifest.update(extra=1), "extra"),
-        (lambda manifest: manifest["model"].update(layers="3"), "layers is '3'"),
-        (lambda manifest: manifest["tiling"].update(use_thumbnail=1), "use_thumbnail"),
-        (lambda manifest: manifest["files"].update({"../secret": {"size_bytes": 1, "sha256": ""}}), "outside"),
-    ],
-)
-def test_manifests_that_are_wrong(
-    demo_bundle: Path, tmp_path: Path, change: Callable[[dict[str, Any]], Any], message: str
-) -> None:
-    bundle = Path(shutil.copytree(demo_bundle, tmp_path / "bundle"))
-    manifest = json.loads((bundle / "manifest.json").read_text("utf-8"))
-    change(manifest)
-    (bundle / "manifest.json").write_text(json.dumps(manifest), "utf-8")
-    with pytest.raises(BundleError, match=message):
-        Bundle.open(bundle)
-
-
-def test_directories_that_are_no_bundle(random_checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match="make one with  vprm "):
-        Bundle.open(tmp_path / "nowhere")
-    with pytest.raises(BundleError, match="not a bundle"):
-        Bundle.open(tmp_path)
-    with pytest.raises(BundleError, match="is a checkpoint, not a bundle"):
-        Bundle.open(random_checkpoint("internlm2"))
-    (tmp_path / "manifest.json").write_text("{")
-    with pytest.raises(BundleError, match="not JSON"):
-        Bundle.open(tmp_path)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
