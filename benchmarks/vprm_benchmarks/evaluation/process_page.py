@@ -16,7 +16,8 @@ from vprm_benchmarks.evaluation.page_parts import (
     percent,
     steps_of,
 )
-from vprm_benchmarks.evaluation.processbench import Group, ProcessBench, Sample
+from vprm_benchmarks.evaluation.process_result import Group, ProcessBench
+from vprm_benchmarks.evaluation.processbench import Sample
 from vprm_benchmarks.report import (
     COLOURS,
     Candidate,

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import torch
 
-from vprm_benchmarks.gpu.roofline import synchronize
+from vprm_benchmarks.speed.roofline import synchronize
 from vprm_runtime.engines.cuda.device import is_device_present
 from vprm_runtime.engines.cuda.onnxruntime import is_cuda_installed
 from vprm_runtime.engines.cuda.tensorrt.graph import is_installed

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from vprm_benchmarks.speed.report import Goal
+
 _KINDS = ("tensorrt", "tensorrt-rtx", "cuda")  # whose figures count first
 
 
@@ -12,8 +14,16 @@ def own_name(kind: str, precision: str) -> str:
     return f"vprm, {kind}, {precision}"
 
 
-def goals(report: dict[str, Any]) -> list[dict[str, Any]]:
-    """One row a goal; `measured` is None if it was not, `by` names what measured it."""
+GOALS = {  # of 8b, 13 tiles
+    "fp16_prefill_fraction_of_bf16_peak": Goal(0.65, better="higher"),
+    "eight_bit_prefill_over_fp16": Goal(1.6, better="higher"),
+    "best_of_8_ms": Goal(250),
+    "torch_one_pass_over_fp16_best_of_8": Goal(4.0, better="higher"),
+}
+
+
+def goals(report: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Each goal by name, as all benchmarks report them: `value` is None if it was not measured; `by` says by what."""
     results = {entry["name"]: entry for entry in report["results"] if entry.get("ms")}
     kind = next((kind for kind in _KINDS if own_name(kind, "fp16") in results), None)
     fp16 = results.get(own_name(kind, "fp16"), {}) if kind else {}
@@ -22,23 +32,14 @@ def goals(report: dict[str, Any]) -> list[dict[str, Any]]:
     best_of, torch_ms = (entry.get("ms", {}).get("best of 8") for entry in (fp16, first))
     base, fastest = _fastest(fp16), max((_fastest(entry) for entry in eight_bit), default=0.0)
     fraction = max((one["fraction_of_peak"] for one in fp16.get("prefill", {}).values()), default=None)
+    values = (
+        fraction,
+        fastest / base if base and fastest else None,
+        best_of,
+        torch_ms / best_of if torch_ms and best_of else None,
+    )
     by = fp16.get("name")
-    return [
-        {"goal": "fp16 prefill, fraction of the bf16 peak", "at_least": 0.65, "measured": fraction, "by": by},
-        {
-            "goal": "fp8 or int8 prefill over fp16",
-            "at_least": 1.6,
-            "measured": fastest / base if base and fastest else None,
-            "by": by,
-        },
-        {"goal": "best of 8, ms (8B, 13 tiles)", "at_most": 250, "measured": best_of, "by": by},
-        {
-            "goal": "best of 8 over PyTorch, one pass a candidate",
-            "at_least": 4.0,
-            "measured": torch_ms / best_of if torch_ms and best_of else None,
-            "by": by,
-        },
-    ]
+    return {name: {**goal.to_json(value), "by": by} for (name, goal), value in zip(GOALS.items(), values, strict=True)}
 
 
 def what_was_measured(report: dict[str, Any]) -> str:

@@ -1,18 +1,20 @@
-"""Interleaved rounds, and what becomes of their times: medians, rates, differences from the reference's scores."""
+"""What the suite measures of each contender, by the speed harness's rounds: medians, rates, score differences."""
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vprm_benchmarks.gpu.roofline import median_s
 from vprm_benchmarks.speed.arithmetic import LlmArithmetic
 from vprm_benchmarks.speed.contenders import Contender
+from vprm_benchmarks.speed.roofline import synchronize
+from vprm_benchmarks.speed.stopwatch import interleaved
 from vprm_benchmarks.speed.workload import Workload
 from vprm_runtime import VprmError
 
@@ -31,44 +33,50 @@ class Measurements:
     pruned: dict[str, bool] = field(default_factory=dict)
 
     def rounds(self, contenders: Sequence[Contender], count: int, out_of_time: Callable[[], bool]) -> None:
-        """`count` rounds in which every contender takes its turn, after one that warms up and whose scores are kept.
+        """`count` rounds in which every contender takes its turn, after one that warms up.
 
         Once out of time, rounds after the first measured one are left out.
         """
-        for number in range(count + 1):
-            if number > 1 and out_of_time():
-                return
-            for one in contenders:
-                if one.name not in self.failed:
-                    self._turn(one, number)
+        self.pruned |= {one.name: one.pruned for one in contenders}
+        calls: dict[tuple[str, str], Callable[[], object]] = {}
+        for one in contenders:
+            if one.name not in self.failed:
+                try:
+                    calls |= {(one.name, what): call for what, call in self._calls(one)}
+                except FAILURES as error:
+                    self._failed((one.name, "opening"), error)
+        times = interleaved(calls, count, synchronize=synchronize, failed=self._failed, enough=out_of_time)
+        for key, seconds in times.items():
+            self.times.setdefault(key, []).extend(seconds)
 
-    def _turn(self, one: Contender, number: int) -> None:
-        self.pruned[one.name] = one.pruned
-        try:
-            if number == 0 and one.name not in self.scores:
-                self.scores[one.name] = one.scores(self.works[min(self.works)])
-            for what, call in self._calls(one):
-                seconds = median_s(call, repeats=1, warmups=0)
-                if number:
-                    self.times.setdefault((one.name, what), []).append(seconds)
-        except FAILURES as error:
-            self.failed[one.name] = f"{type(error).__name__}: {error}"
+    def _failed(self, key: tuple[str, str], error: Exception) -> bool:
+        if not isinstance(error, FAILURES):
+            return False
+        self.failed.setdefault(key[0], f"{type(error).__name__}: {error}")
+        return True
 
-    def _calls(self, one: Contender) -> list[tuple[str, Callable[[], object]]]:
-        first = self.works[min(self.works)]
-        found: list[tuple[str, Callable[[], object]]] = [("vision", lambda: one.vision(first))]
-        found += [(f"prefill {tokens}", one.prefill(tokens)) for tokens in self.prefill_tokens]
-        found += [(f"best of {count}", lambda work=work: one.scores(work)) for count, work in self.works.items()]  # type: ignore[misc]
-        return found
+    def _calls(self, one: Contender) -> Iterator[tuple[str, Callable[[], object]]]:
+        first = min(self.works)
+        yield "vision", lambda: one.vision(self.works[first])
+        for tokens in self.prefill_tokens:
+            yield f"prefill {tokens}", one.prefill(tokens)
+        for count in self.works:
+            yield f"best of {count}", partial(self._score, one, count)
+
+    def _score(self, one: Contender, count: int) -> None:
+        scores = one.scores(self.works[count])
+        if count == min(self.works):
+            self.scores.setdefault(one.name, scores)
 
     def enter(self, entry: dict[str, Any], arithmetic: LlmArithmetic, peak_tflops: float) -> None:
         """Write a contender's medians, rates and differences into its result."""
         name = entry["name"]
         if name in self.failed:
             entry["failed"] = self.failed[name]
-        medians = {what: statistics.median(values) for (who, what), values in self.times.items() if who == name}
+        times = {what: values for (who, what), values in self.times.items() if who == name and values}
+        medians = {what: statistics.median(values) for what, values in times.items()}
         entry["ms"] = {what: round(seconds * 1e3, 3) for what, seconds in medians.items()}
-        entry["rounds"] = max((len(values) for (who, _), values in self.times.items() if who == name), default=0)
+        entry["rounds"] = max(map(len, times.values()), default=0)
         for tokens in self.prefill_tokens:
             if (seconds := medians.get(f"prefill {tokens}")) is not None:
                 tflops = arithmetic.prefill_flops(tokens, pruned=self.pruned[name]) / seconds / 1e12

@@ -2,14 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
-
-from vprm_benchmarks.speed.roofline import ProductType, copy_gb_per_s, synchronize, torch_tflops
-from vprm_benchmarks.speed.stopwatch import median_s as _median_s
-
-__all__ = ["median_s", "roofline", "synchronize"]
-
-median_s = partial(_median_s, synchronize=synchronize)
+from vprm_benchmarks.speed.roofline import ProductType, copy_gb_per_s, torch_tflops
 
 
 def roofline(device: str) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""The suite's stages: device, roofline, random weights, PyTorch, then this package's engines one after the other.
+"""What the suite's stages are: device, roofline, random weights, PyTorch, then this package's engines in turn.
 
 Each engine is exported, built, opened, measured in rounds in which PyTorch with prefix reuse takes its turns too, and
 closed again, so that memory and disk need to hold one at a time. What cannot take part is reported with the reason;
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import functools
 import shutil
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,7 +26,8 @@ from vprm_benchmarks.gpu.environment import (
 )
 from vprm_benchmarks.gpu.goals import goals, own_name, what_was_measured
 from vprm_benchmarks.gpu.measurements import FAILURES, Measurements
-from vprm_benchmarks.gpu.roofline import median_s, roofline
+from vprm_benchmarks.gpu.roofline import roofline
+from vprm_benchmarks.gpu.stages import Stages
 from vprm_benchmarks.gpu.synthetic_calibration import write_synthetic_calibration
 from vprm_benchmarks.random_checkpoint import CheckpointSpec, tiny_spec, visualprm_8b_spec, write_random_checkpoint
 from vprm_benchmarks.speed.arithmetic import LlmArithmetic
@@ -36,6 +36,8 @@ from vprm_benchmarks.speed.contenders.bundle import BundleContender
 from vprm_benchmarks.speed.contenders.torch import TorchContender, compiled_contender, torch_contenders
 from vprm_benchmarks.speed.machine import versions
 from vprm_benchmarks.speed.models import Model
+from vprm_benchmarks.speed.roofline import synchronize
+from vprm_benchmarks.speed.stopwatch import median_s
 from vprm_benchmarks.speed.workload import WorkloadSize, workload
 from vprm_compile.build import BuildOptions, build_engines
 from vprm_export import ExportOptions, export_bundle
@@ -71,15 +73,16 @@ class SuiteOptions:
 
 @dataclass
 class Suite:
-    """One run. `report` is the JSON document in the making."""
+    """One run: what the stages are. `report` is the JSON document in the making."""
 
     options: SuiteOptions
     say: Callable[[str], None] = lambda text: None
     save: Callable[[dict[str, Any]], None] = lambda report: None
     device: str = field(default_factory=lambda: "cuda" if torch.cuda.is_available() else "cpu")
-    report: dict[str, Any] = field(default_factory=dict)
-    _started: float = field(default_factory=time.monotonic)
-    _longest: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.stages = Stages(self.options.budget_s, self.say, self._save)
+        self.report = self.stages.report
 
     def run(self) -> dict[str, Any]:
         """All stages; returns the JSON document."""
@@ -91,11 +94,9 @@ class Suite:
             "versions": versions(PACKAGES),
             "model": options.model,
             "layers": [options.spec.llm.layers, options.spec.vision.layers],
-            "stages_s": {},
-            "results": [],
         }
-        self.report["roofline"] = self._stage("roofline", lambda: roofline(self.device))
-        checkpoint = self._stage("random weights", self._checkpoint)
+        self.report["roofline"] = self.stages.run("roofline", lambda: roofline(self.device))
+        checkpoint = self.stages.run("random weights", self._checkpoint)
         model = Model(checkpoint, options.work)
         sizes = {count: WorkloadSize(_TILES, count, _STEPS, _STEP_TOKENS) for count in options.best_of}
         works = {count: workload(size, model.tile_px, model.count_tokens) for count, size in sizes.items()}
@@ -105,43 +106,13 @@ class Suite:
         self._engines(checkpoint, torch_ones[-1] if torch_ones else None)
         self._compiled(torch_ones)
         self.report["finished"] = True
-        self._save()
+        self.stages.saved()
         return self.report
 
-    def _elapsed(self) -> float:
-        return time.monotonic() - self._started
-
-    def _out_of_time(self) -> bool:
-        return self._elapsed() > self.options.budget_s
-
-    def _save(self) -> None:
-        self.report["goals"] = goals(self.report)
-        self.report["measured_with"] = what_was_measured(self.report)
-        self.report["elapsed_s"] = round(self._elapsed(), 1)
-        self.save(self.report)
-
-    def _stage(self, name: str, call: Callable[[], Any], kind: str = "") -> Any:
-        """Run a stage and note its time; stages of one `kind` take about as long as each other."""
-        started = self._elapsed()
-        expected = self._longest.get(kind, 0.0)
-        if started + expected > self.options.budget_s:
-            raise TimeoutError(
-                f"the time budget of {self.options.budget_s:.0f} s: {started:.0f} s are gone"
-                + (f", and this took {expected:.0f} s before" if expected else "")
-            )
-        self.say(f"{started:6.1f} s  {name}")
-        result = call()
-        seconds = self._elapsed() - started
-        self.report["stages_s"][name] = round(seconds, 2)
-        if kind:
-            self._longest[kind] = max(expected, seconds)
-        self._save()
-        return result
-
-    def _skip(self, name: str, error: Exception) -> None:
-        why = str(error) if isinstance(error, TimeoutError) else f"{type(error).__name__}: {error}"
-        self.report["results"].append({"name": name, "skipped": why})
-        self._save()
+    def _save(self, report: dict[str, Any]) -> None:
+        report["goals"] = goals(report)
+        report["measured_with"] = what_was_measured(report)
+        self.save(report)
 
     def _checkpoint(self) -> Path:
         path = self.options.work / f"checkpoint-{self.options.model}"
@@ -151,9 +122,9 @@ class Suite:
         """PyTorch's contenders, opened and measured."""
         before = used_bytes()
         try:
-            opened = self._stage("open PyTorch", lambda: list(torch_contenders(checkpoint, self.device)))
+            opened = self.stages.run("open PyTorch", lambda: list(torch_contenders(checkpoint, self.device)))
         except FAILURES as error:
-            self._skip("PyTorch", error)
+            self.stages.skip("PyTorch", error)
             return []
         for one in opened:
             self._result(one, before)  # both share these weights
@@ -173,11 +144,11 @@ class Suite:
                 continue
             path = self.options.work / f"bundle-{self.options.model}-{precision}"
             try:
-                bundle = self._stage(
+                bundle = self.stages.run(
                     f"export {precision}", functools.partial(self._bundle, checkpoint, path, precision), "export"
                 )
             except FAILURES as error:
-                self._skip(f"export {precision}", error)
+                self.stages.skip(f"export {precision}", error)
                 continue
             for kind in wanted:
                 self._engine(own_name(kind, precision), bundle, kind, baseline)
@@ -198,17 +169,18 @@ class Suite:
         before = used_bytes()
         try:
             if kind == "tensorrt" or kind == "tensorrt-rtx":
-                info = self._stage(f"build {name}", lambda: build_engines(bundle, BuildOptions(kind)), f"build {kind}")
+                build = functools.partial(build_engines, bundle, BuildOptions(kind))
+                info = self.stages.run(f"build {name}", build, f"build {kind}")
                 self.report.setdefault("builds", {})[name] = {
                     "build_s": info.vision.build_s + info.llm.build_s,
                     "size_bytes": info.vision.size_bytes + info.llm.size_bytes,
                     "problems": [*info.vision.check.problems, *info.llm.check.problems],
                 }
-            one = self._stage(
+            one = self.stages.run(
                 f"open {name}", lambda: BundleContender(name, StepScorer.open(bundle, kind)), f"open {kind}"
             )
         except FAILURES as error:
-            self._skip(name, error)
+            self.stages.skip(name, error)
             return
         self._result(one, before)
         self._rounds(f"measure {name}", [one] if baseline is None else [baseline, one], before)
@@ -223,7 +195,7 @@ class Suite:
         """Measure contenders; `before` is the device memory in use before the last of them was opened."""
         measure = self._measured.rounds
         try:
-            self._stage(name, lambda: measure(contenders, self.options.rounds, self._out_of_time))
+            self.stages.run(name, lambda: measure(contenders, self.options.rounds, self.stages.out_of_time))
         except TimeoutError as error:
             self._entry(contenders[-1].name)["skipped"] = str(error)
         peaks = self.report["roofline"]
@@ -232,7 +204,7 @@ class Suite:
             self._measured.enter(self._entry(one.name), self._arithmetic, peak)
         if self.device == "cuda":
             self._entry(contenders[-1].name)["memory_after_bytes"] = used_bytes() - before
-        self._save()
+        self.stages.saved()
 
     def _entry(self, name: str) -> dict[str, Any]:
         return next(entry for entry in self.report["results"] if entry["name"] == name)
@@ -246,17 +218,14 @@ class Suite:
         one, count = compiled_contender(plain), min(self._measured.works)
         work = self._measured.works[count]
         try:
-            seconds = self._stage(one.name, lambda: median_s(lambda: one.scores(work), repeats=3))
+            call = functools.partial(median_s, lambda: one.scores(work), repeats=3, synchronize=synchronize)
+            seconds = self.stages.run(one.name, call)
             milliseconds = {f"best of {count}": round(seconds * 1e3, 3)}
             self.report["results"].append({"name": one.name, "skipped": None, "ms": milliseconds})
         except FAILURES as error:
-            self._skip(one.name, error)
+            self.stages.skip(one.name, error)
 
 
 def _takes(kind: EngineKind, precision: Precision) -> bool:
     """Whether an engine runs bundles of this precision as the suite exports them."""
     return precision not in _QUANTISED or kind.startswith("tensorrt")
-
-
-def _opened(name: str, bundle: Bundle, kind: EngineKind) -> BundleContender:
-    return BundleContender(name, StepScorer.open(bundle, kind))

@@ -13,20 +13,22 @@ from rich.table import Column, Table
 
 @dataclass(frozen=True)
 class Goal:
-    """What a ratio is held to. `better` says in which direction."""
+    """Target for a figure: `bar` must be met, `stretch` is the ambition, if there is one."""
 
     bar: float
-    stretch: float
+    stretch: float | None = None
     better: Literal["lower", "higher"] = "lower"
 
-    def met(self, value: float) -> Literal["stretch", "bar"] | None:
-        """The harder of the two marks that a value reaches."""
+    def met(self, value: float | None) -> Literal["stretch", "bar"] | None:
+        """The harder of the two marks that a value reaches; None too if it was not measured."""
+        if value is None:
+            return None
         for name, mark in (("stretch", self.stretch), ("bar", self.bar)):
-            if value <= mark if self.better == "lower" else value >= mark:
+            if mark is not None and (value <= mark if self.better == "lower" else value >= mark):
                 return name  # type: ignore[return-value]
         return None
 
-    def to_json(self, value: float) -> dict[str, Any]:
+    def to_json(self, value: float | None) -> dict[str, Any]:
         """The value, the marks, their direction and which one is met."""
         return {"value": value, "bar": self.bar, "stretch": self.stretch, "better": self.better, "met": self.met(value)}
 
@@ -110,7 +112,8 @@ class Report:
             if name in self.goals:
                 goal = self.goals[name][1]
                 sign = "≤" if goal.better == "lower" else "≥"
-                marks = [f"{sign} {goal.bar:g}", f"{sign} {goal.stretch:g}", goal.met(value) or "no"]
+                stretch = "" if goal.stretch is None else f"{sign} {goal.stretch:g}"
+                marks = [f"{sign} {goal.bar:g}", stretch, goal.met(value) or "no"]
             table.add_row(name, f"{value:.3g}", *marks)
         return [table]
 

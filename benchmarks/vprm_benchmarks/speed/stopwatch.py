@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
+from typing import TypeVar
 
 Call = Callable[[], object]
+Name = TypeVar("Name", bound=Hashable)
 
 
 def seconds(call: Call, synchronize: Callable[[], None] = lambda: None) -> float:
@@ -26,23 +28,35 @@ def median_s(call: Call, repeats: int, warmups: int = 1, synchronize: Callable[[
 
 
 def interleaved(
-    contenders: Mapping[str, Call],
+    contenders: Mapping[Name, Call],
     rounds: int,
     warmups: int = 1,
     say: Callable[[str], None] = lambda text: None,
     after: Callable[[], None] = lambda: None,
-) -> dict[str, list[float]]:
+    synchronize: Callable[[], None] = lambda: None,
+    failed: Callable[[Name, Exception], bool] = lambda name, error: False,
+    enough: Callable[[], bool] = lambda: False,
+) -> dict[Name, list[float]]:
     """Seconds of every contender in every round, by name; each round runs all of them, in turns of order.
 
     Rounds let a slow minute of a shared machine fall on all alike. `warmups` rounds come first and do not count;
-    `after` clears up after every call, off the clock.
+    `after` clears up after every call, off the clock. A contender that raises is handed to `failed`, which says whether
+    the others go on without it; otherwise the error is raised. `enough` may leave out rounds after the first.
     """
-    times: dict[str, list[float]] = {name: [] for name in contenders}
+    times: dict[Name, list[float]] = {name: [] for name in contenders}
+    taking_part = list(contenders)
     for number in range(-warmups, rounds):
-        names = list(contenders)
-        for name in names if number % 2 == 0 else reversed(names):
+        if number > 0 and enough():
+            break
+        for name in list(taking_part if number % 2 == 0 else reversed(taking_part)):
             say(f"{'warm-up' if number < 0 else f'round {number + 1} of {rounds}'}: {name}")
-            taken = seconds(contenders[name])
+            try:
+                taken = seconds(contenders[name], synchronize)
+            except Exception as error:
+                if not failed(name, error):
+                    raise
+                taking_part.remove(name)
+                continue
             after()
             if number >= 0:
                 times[name].append(taken)

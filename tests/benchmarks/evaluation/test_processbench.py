@@ -24,7 +24,8 @@ from vprm_benchmarks.evaluation.metrics import (
     first_errors,
     macro_f1_curve,
 )
-from vprm_benchmarks.evaluation.processbench import ProcessBench, ProcessBenchOptions, evaluate_process
+from vprm_benchmarks.evaluation.process_result import ProcessBench
+from vprm_benchmarks.evaluation.processbench import ProcessBenchOptions, evaluate_process
 from vprm_benchmarks.evaluation.scored import DataFile, ScoredRows, read_scored
 from vprm_runtime import InputError
 

@@ -54,7 +54,7 @@ def test_suite_on_a_cpu(report_and_folder: tuple[dict[str, Any], Path]) -> None:
     assert results["PyTorch fp32, prefix reuse"]["rounds"] == 2  # takes its turn beside every engine
     for engine in ("cuda", "tensorrt", "tensorrt-rtx"):
         assert results[engine]["skipped"] == "there is no CUDA device"
-    assert all(goal["measured"] is None for goal in report["goals"])
+    assert all(goal["value"] is None and goal["met"] is None for goal in report["goals"].values())
     assert report["measured_with"] == "Engines of this package that were measured: vprm, cpu, fp32."
     prompts = report["workload"]["prompt_tokens"]["2"]
     assert len(prompts) == 2
@@ -68,18 +68,18 @@ def test_what_does_not_fit_the_time_is_left_out_and_said(tmp_path: Path) -> None
     saved: list[str] = []
     options = SuiteOptions(tmp_path, "tiny", best_of=(2,), prefill_tokens=(16,), rounds=1)
     suite = Suite(options, save=lambda report: saved.append(json.dumps(report)))
-    real, spent = suite._elapsed, 0.0
+    real, spent = suite.stages.elapsed_s, 0.0
 
     def elapsed() -> float:
         return real() + spent
 
-    suite._elapsed = elapsed  # type: ignore[method-assign]
+    suite.stages.elapsed_s = elapsed  # type: ignore[method-assign]
 
     def say(text: str) -> None:
         nonlocal spent
         spent = 1000.0 if "export" in text else spent  # as if the export took this long
 
-    suite.say = say
+    suite.stages.say = say
     report = suite.run()
     results = {entry["name"]: entry for entry in report["results"]}
     assert results["PyTorch fp32, prefix reuse"]["ms"]["best of 2"] > 0
@@ -113,12 +113,12 @@ def test_goals_are_taken_from_measurements() -> None:
     cuda = [engine("cuda", "fp16", 90.0, 0.6)]
     tensorrt = [engine("tensorrt", "fp16", 100.0, 0.7), engine("tensorrt", "int8", 180.0, 0.5)]
     found = goals({"results": [torch, *cuda, *tensorrt, rtx]})
-    assert [goal["measured"] for goal in found] == [0.7, 1.8, 200.0, 5.0]
-    assert {goal["by"] for goal in found} == {"vprm, tensorrt, fp16"}
+    assert [goal["value"] for goal in found.values()] == [0.7, 1.8, 200.0, 5.0]
+    assert {goal["by"] for goal in found.values()} == {"vprm, tensorrt, fp16"}
     report = {"results": [torch, *cuda, rtx]}
     found = goals(report)
-    assert [goal["measured"] for goal in found] == [0.6, None, 200.0, 5.0]
-    assert {goal["by"] for goal in found} == {"vprm, cuda, fp16"}
+    assert [goal["value"] for goal in found.values()] == [0.6, None, 200.0, 5.0]
+    assert {goal["by"] for goal in found.values()} == {"vprm, cuda, fp16"}
     assert what_was_measured(report) == "Engines of this package that were measured: vprm, cuda, fp16."
     assert what_was_measured({"results": [torch, rtx]}) == (
         "No engine that this package deploys was measured on this device (tensorrt-rtx: not installed)."
