@@ -11,6 +11,7 @@ from rich.text import Text
 from vprm_export.command import print_readings
 from vprm_runtime.bundle.bundle import Bundle
 from vprm_runtime.bundle.manifest import SCHEMA_VERSION
+from vprm_runtime.cli.arguments import add_image_root, add_json, add_threads
 from vprm_runtime.cli.common import (
     Subparsers,
     phase_progress,
@@ -48,7 +49,7 @@ def register(subparsers: Subparsers) -> None:
         "--data", nargs="+", type=Path, default=[], metavar="FILE",
         help="rows to calibrate and judge on, split by question (default: the demo PRM's stand in)",
     )  # fmt: skip
-    parser.add_argument("--image-root", type=Path, metavar="DIR", help="where rows' relative image paths start")
+    add_image_root(parser)
     parser.add_argument("--goal", choices=_GOALS, default="latency", help="what the best bundle is (default: latency)")
     parser.add_argument(
         "--budget", default="int8", metavar="P|FILE",
@@ -62,11 +63,11 @@ def register(subparsers: Subparsers) -> None:
     )
     parser.add_argument("--max-rows", type=positive_int, metavar="N", help="rows to judge on (default: by their time)")
     parser.add_argument("--time-limit", type=positive_int, metavar="MIN", help="minutes to plan for")
-    parser.add_argument("--threads", type=positive_int, metavar="N", help="CPU threads (default: all cores)")
+    add_threads(parser)
     parser.add_argument("--keep-all", action="store_true", help="keep the other bundles that hold the budget too")
     parser.add_argument("--dry-run", action="store_true", help="print the plan with estimates and stop")
     parser.add_argument("--html", action="store_true", help="write report.html into the bundle (extra: eval)")
-    parser.add_argument("--json", action="store_true", help="print one JSON document on stdout")
+    add_json(parser)
     parser.set_defaults(run=run, extra="optimize")
 
 

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from vprm_runtime.bundle.manifest import TARGETS
+from vprm_runtime.cli.arguments import add_image_root, add_json
 from vprm_runtime.cli.common import Subparsers, phase_progress, positive_int, print_json, resolve_bundle, stderr_console
 
 _QUANTISED = ("int8", "w8", "w4", "fp8")
@@ -20,7 +21,7 @@ def register(subparsers: Subparsers) -> None:
         "model", nargs="?", type=Path, metavar="BUNDLE|CHECKPOINT", help="bundle or checkpoint (default: demo PRM)"
     )
     parser.add_argument("--data", type=Path, metavar="FILE", help="rows, jsonl or parquet (default: the demo's)")
-    parser.add_argument("--image-root", type=Path, metavar="DIR", help="where rows' relative image paths start")
+    add_image_root(parser)
     parser.add_argument(
         "--device",
         default="auto",
@@ -39,7 +40,7 @@ def register(subparsers: Subparsers) -> None:
     parser.add_argument(
         "--sensitivity-rows", type=positive_int, default=8, metavar="N", help="responses used for that (default: 8)"
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON document on stdout")
+    add_json(parser)
     parser.set_defaults(run=run, extra="calibration")
 
 

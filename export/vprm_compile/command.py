@@ -2,9 +2,9 @@
 
 import argparse
 from dataclasses import asdict
-from pathlib import Path
 
 from vprm_runtime.bundle.bundle import Bundle
+from vprm_runtime.cli.arguments import add_bundle, add_json
 from vprm_runtime.cli.common import (
     Subparsers,
     byte_progress,
@@ -25,7 +25,7 @@ def register(subparsers: Subparsers) -> None:
         help="compile a bundle into TensorRT engines",
         description="Compile a bundle's graphs into TensorRT engines, inside the bundle. TensorRT-RTX needs no device.",
     )
-    parser.add_argument("bundle", nargs="?", type=Path, metavar="BUNDLE", help="bundle directory (default: demo PRM)")
+    add_bundle(parser)
     parser.add_argument("--engine", choices=LIBRARIES, required=True, help="library to build with")
     parser.add_argument(
         "--sm", type=positive_int, nargs="+", metavar="NN",
@@ -39,7 +39,7 @@ def register(subparsers: Subparsers) -> None:
         "--weights", choices=("full", "stripped"), default="full",
         help="stripped: a small engine that takes the bundle's weights when it is opened; needs a device to build",
     )  # fmt: skip
-    parser.add_argument("--json", action="store_true", help="print one JSON document on stdout")
+    add_json(parser)
     parser.set_defaults(run=run, extra="export,tensorrt-rtx")
 
 

@@ -178,3 +178,30 @@ def _json(answer: httpx.Response) -> Any:
         if answer.is_success:
             raise ServerError("the server's answer is not JSON: is it a vprm server?") from error
         return {}
+
+
+class SessionFacts:
+    """What both sessions say of themselves without a request."""
+
+    def __init__(self, calls: SessionCalls) -> None:
+        self._calls = calls
+
+    @property
+    def tiles(self) -> tuple[int, ...]:
+        """Number of tiles of each image, thumbnail included."""
+        return self._calls.tiles
+
+    @property
+    def prefix_tokens(self) -> int:
+        """Number of tokens before the first step."""
+        return self._calls.prefix_tokens
+
+    @property
+    def steps(self) -> tuple[StepScore, ...]:
+        """The committed steps and their scores."""
+        return self._calls.steps
+
+
+def key_header(api_key: str | None) -> dict[str, str]:
+    """The header that shows a key."""
+    return {} if api_key is None else {"authorization": f"Bearer {api_key}"}

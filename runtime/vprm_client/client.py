@@ -8,7 +8,7 @@ from typing import Any, Self, TypeVar
 
 import httpx
 
-from vprm_client.calls import Call, Calls, Reply, SessionCalls, Wait
+from vprm_client.calls import Call, Calls, Reply, SessionCalls, SessionFacts, Wait, key_header
 from vprm_client.protocol import Images, Response
 from vprm_runtime.errors import InputError
 from vprm_runtime.results import ScoreResult, StepScore, all_failed
@@ -136,26 +136,12 @@ class Client:
                 reply = error
 
 
-class RemoteSession:
+class RemoteSession(SessionFacts):
     """A session on the server; methods as of `vprm_runtime.Session`. Not for several threads at once."""
 
     def __init__(self, client: Client, calls: SessionCalls) -> None:
-        self._client, self._calls = client, calls
-
-    @property
-    def tiles(self) -> tuple[int, ...]:
-        """Number of tiles of each image, thumbnail included."""
-        return self._calls.tiles
-
-    @property
-    def prefix_tokens(self) -> int:
-        """Number of tokens before the first step."""
-        return self._calls.prefix_tokens
-
-    @property
-    def steps(self) -> tuple[StepScore, ...]:
-        """The committed steps and their scores."""
-        return self._calls.steps
+        super().__init__(calls)
+        self._client = client
 
     def append(self, step: str) -> StepScore:
         """Commit a step."""
@@ -184,8 +170,3 @@ class RemoteSession:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def key_header(api_key: str | None) -> dict[str, str]:
-    """The header that shows a key."""
-    return {} if api_key is None else {"authorization": f"Bearer {api_key}"}

@@ -5,6 +5,7 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
+from vprm_runtime.cli.arguments import add_bundle
 from vprm_runtime.cli.common import Subparsers, positive_int, resolve_bundle
 from vprm_runtime.errors import InputError, MissingExtraError
 from vprm_serving.settings import Limits, Settings
@@ -17,7 +18,7 @@ def register(subparsers: Subparsers) -> None:
         help="serve scores over HTTP",
         description="Serve step scores over HTTP, with a page at /. SIGTERM drains, a second one aborts.",
     )
-    parser.add_argument("bundle", nargs="?", type=Path, metavar="BUNDLE", help="bundle directory (default: demo PRM)")
+    add_bundle(parser)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
     parser.add_argument("--port", type=int, default=8000, metavar="N", help="port (default: 8000)")
     parser.add_argument("--uds", type=Path, metavar="PATH", help="listen on a Unix socket instead")

@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vprm_runtime.cli.arguments import add_bundle, add_device, add_image_root, add_json, add_threads
 from vprm_runtime.cli.common import (
-    DEVICE_HELP,
     RowBar,
     Subparsers,
     check_output_file,
@@ -82,9 +82,9 @@ def _register_best_of_n(kinds: Subparsers) -> None:
 
 
 def _add_common(parser: argparse.ArgumentParser, demo_rows: int) -> None:
-    parser.add_argument("bundle", nargs="?", type=Path, metavar="BUNDLE", help="bundle directory (default: demo PRM)")
+    add_bundle(parser)
     parser.add_argument("--data", type=Path, metavar="FILE", help="rows, jsonl or parquet (default: the demo's)")
-    parser.add_argument("--image-root", type=Path, metavar="DIR", help="where relative image paths start")
+    add_image_root(parser)
     parser.add_argument("--scores", type=Path, metavar="FILE", help="keep the scores (jsonl) and go on from them")
     parser.add_argument("--max-tiles", type=positive_int, metavar="N", help="tiles an image at most")
     parser.add_argument(
@@ -93,11 +93,11 @@ def _add_common(parser: argparse.ArgumentParser, demo_rows: int) -> None:
     parser.add_argument(
         "--demo-rows", type=positive_int, default=demo_rows, metavar="N", help=f"built-in rows (default: {demo_rows})"
     )
-    parser.add_argument("--device", default="auto", help=DEVICE_HELP)
-    parser.add_argument("--threads", type=positive_int, metavar="N", help="CPU threads (default: all cores)")
+    add_device(parser)
+    add_threads(parser)
     parser.add_argument("--html", type=Path, metavar="FILE", help="also write a self-contained page")
     parser.add_argument("--html-rows", type=positive_int, default=200, metavar="N", help="rows on it (default: 200)")
-    parser.add_argument("--json", action="store_true", help="print one JSON document on stdout")
+    add_json(parser)
 
 
 def run_process(args: argparse.Namespace) -> int:

@@ -12,8 +12,8 @@ from rich.markup import escape
 from rich.text import Text
 
 from vprm_runtime import InputError
+from vprm_runtime.cli.arguments import add_bundle, add_device, add_image_root, add_json, add_threads
 from vprm_runtime.cli.common import (
-    DEVICE_HELP,
     Subparsers,
     check_output_file,
     positive_int,
@@ -37,18 +37,18 @@ def register(subparsers: Subparsers) -> None:
         "exported from, and compare tiles, token ids, score positions, image embeddings, logits, scores and ranking. "
         "Exit code 1 when a stage is out of tolerance. Without arguments: the demo PRM.",
     )
-    parser.add_argument("bundle", nargs="?", type=Path, metavar="BUNDLE", help="bundle directory (default: demo PRM)")
+    add_bundle(parser)
     parser.add_argument("--checkpoint", type=Path, metavar="DIR", help="what it was exported from (needed with BUNDLE)")
     parser.add_argument("--data", type=Path, metavar="FILE", help="rows, jsonl or parquet (default: built-in cases)")
-    parser.add_argument("--image-root", type=Path, metavar="DIR", help="where rows' relative image paths start")
+    add_image_root(parser)
     parser.add_argument("--limit", type=positive_int, metavar="N", help="take only the first N cases or rows")
     parser.add_argument("--system-message", metavar="TEXT|@FILE", help="the reference's (default: the model's)")
     parser.add_argument("--score-rule", metavar="RULE", help="visualprm, mm-prm or FILE.json (default: by name)")
     parser.add_argument("--reference-device", default="cpu", metavar="DEVICE", help="PyTorch device (default: cpu)")
-    parser.add_argument("--device", default="auto", help=DEVICE_HELP)
-    parser.add_argument("--threads", type=positive_int, metavar="N", help="CPU threads of the engine (default: all)")
+    add_device(parser)
+    add_threads(parser)
     parser.add_argument("--html", type=Path, metavar="FILE", help="also write a page with plots")
-    parser.add_argument("--json", action="store_true", help="print one JSON document on stdout")
+    add_json(parser)
     parser.set_defaults(run=run, extra="cpu,export,reference")
 
 

@@ -4,8 +4,9 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vprm_benchmarks.evaluation.command import DEMO_BEST_OF_N, DEMO_HELD_OUT
+from vprm_runtime.cli.arguments import add_bundle, add_device, add_image_root, add_json, add_threads
 from vprm_runtime.cli.common import (
-    DEVICE_HELP,
     RowBar,
     Subparsers,
     check_output_file,
@@ -19,9 +20,6 @@ from vprm_runtime.cli.common import (
 if TYPE_CHECKING:
     from vprm_benchmarks.quality.budget import Budget
 
-_DEMO_ROWS = 1000
-_DEMO_BEST_OF_N_ROWS = 200
-
 
 def register(subparsers: Subparsers) -> None:
     """Add the `quality` parser."""
@@ -31,7 +29,7 @@ def register(subparsers: Subparsers) -> None:
         description="Step-score error, F1 and AUC before and after, best-of-N choices that flip, error by layer. "
         "Exit code 1 beyond the budget of the bundle's precision.",
     )
-    parser.add_argument("bundle", nargs="?", type=Path, metavar="BUNDLE", help="bundle directory (default: demo PRM)")
+    add_bundle(parser)
     parser.add_argument("--against", type=Path, required=True, metavar="BUNDLE|CHECKPOINT", help="the reference")
     parser.add_argument(
         "--data",
@@ -39,9 +37,9 @@ def register(subparsers: Subparsers) -> None:
         type=Path,
         default=[],
         metavar="FILE",
-        help=f"rows, jsonl or parquet (default: {_DEMO_ROWS:,} and {_DEMO_BEST_OF_N_ROWS} of the demo's, for minutes)",
+        help=f"rows, jsonl or parquet (default: {DEMO_HELD_OUT:,} and {DEMO_BEST_OF_N} of the demo's, for minutes)",
     )
-    parser.add_argument("--image-root", type=Path, metavar="DIR", help="where rows' relative image paths start")
+    add_image_root(parser)
     parser.add_argument("--max-rows", type=positive_int, metavar="N", help="of each file at most")
     parser.add_argument("--max-mean-error", type=_share, metavar="X", help="budget: mean step-score error")
     parser.add_argument("--max-f1-change", type=_share, metavar="X", help="budget: change of macro F1")
@@ -53,11 +51,11 @@ def register(subparsers: Subparsers) -> None:
         action="store_true",
         help="run the reference's LLM graph in NumPy: checks how an engine runs a graph",
     )
-    parser.add_argument("--device", default="auto", help=DEVICE_HELP)
+    add_device(parser)
     parser.add_argument("--against-device", default="auto", help="device of the reference's engine (default: auto)")
-    parser.add_argument("--threads", type=positive_int, metavar="N", help="CPU threads (default: all cores)")
+    add_threads(parser)
     parser.add_argument("--html", type=Path, metavar="FILE", help="write a page")
-    parser.add_argument("--json", action="store_true", help="print one JSON document on stdout")
+    add_json(parser)
     parser.set_defaults(run=run, extra="calibration")
 
 
@@ -116,7 +114,7 @@ def _share(text: str) -> float:
 def _demo_rows(max_rows: int | None) -> tuple[Path, ...]:
     from vprm_demo import best_of_n_rows, held_out_rows
 
-    held_out, best_of_n = _DEMO_ROWS, _DEMO_BEST_OF_N_ROWS
+    held_out, best_of_n = DEMO_HELD_OUT, DEMO_BEST_OF_N
     if max_rows is not None:
         held_out, best_of_n = min(held_out, max_rows), min(best_of_n, max_rows)
     return held_out_rows(held_out), best_of_n_rows(best_of_n)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
+from vprm_runtime.cli.arguments import add_bundle, add_json
 from vprm_runtime.cli.common import Subparsers, positive_int, print_json, resolve_bundle, stderr_console
 
 _DEFAULT = "throughput,latency,connections,overload,fairness"
@@ -21,7 +21,7 @@ def register(benchmarks: Subparsers) -> None:
         "closed loop for throughput, open loop for overload and fairness. Answers are compared with scoring in this "
         "process.",
     )
-    parser.add_argument("bundle", nargs="?", type=Path, metavar="BUNDLE", help="bundle directory (default: demo PRM)")
+    add_bundle(parser)
     parser.add_argument("--parts", default=_DEFAULT, metavar="NAMES", help=f"also: soak (default: {_DEFAULT})")
     parser.add_argument("--seconds", type=float, default=10.0, metavar="S", help="of one measurement (default: 10)")
     parser.add_argument("--rounds", type=positive_int, default=3, metavar="N", help="measured rounds (default: 3)")
@@ -29,7 +29,7 @@ def register(benchmarks: Subparsers) -> None:
     parser.add_argument(
         "--overload-seconds", type=float, default=60.0, metavar="S", help="of the overload (default: 60)"
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON document on stdout")
+    add_json(parser)
     parser.set_defaults(run=run, extra="bench,serve")
 
 

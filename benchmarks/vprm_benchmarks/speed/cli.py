@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from rich.markup import escape
 
+from vprm_runtime.cli.arguments import add_json, add_threads
 from vprm_runtime.cli.common import (
     Subparsers,
     check_output_file,
@@ -40,11 +41,11 @@ def add_benchmark(
     command.
     """
     parser: argparse.ArgumentParser = benchmarks.add_parser(name, help=help_text, description=description)
-    parser.add_argument("--threads", type=positive_int, metavar="N", help="CPU threads (default: all cores)")
+    add_threads(parser)
     parser.add_argument(
         "--roofline-size", type=positive_int, default=2048, metavar="N", help="side of its matrices (default: 2048)"
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON document on stdout")
+    add_json(parser)
     parser.add_argument("--plot", type=Path, metavar="FILE.png", help="also draw the medians")
     parser.set_defaults(run=lambda args: _run(args, run))
     return parser

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vprm_benchmarks.speed.cli import add_number
+from vprm_runtime.cli.arguments import add_json, add_threads
 from vprm_runtime.cli.common import Subparsers, positive_int
 
 
@@ -61,7 +62,7 @@ def _builds(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--precision", nargs="+", choices=precisions, default=list(precisions), metavar="P")
     parser.add_argument("--profile", default="latency", metavar="P", help="as for vprm build (default: latency)")
     parser.add_argument("--work", type=Path, metavar="DIR", help="for weights and bundles (default: temporary)")
-    parser.add_argument("--json", action="store_true", help="print one JSON document on stdout")
+    add_json(parser)
 
 
 def _table(parser: argparse.ArgumentParser) -> None:
@@ -71,7 +72,7 @@ def _table(parser: argparse.ArgumentParser) -> None:
     add_number(parser, "--calibration-rows", 32, "rows to calibrate on")
     parser.add_argument("--plant", action="store_true", help="plant outlier channels first")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="rows of the table (default: all)")
-    parser.add_argument("--threads", type=positive_int, metavar="N", help="CPU threads (default: all cores)")
+    add_threads(parser)
     parser.add_argument("--json", action="store_true", help="print every report as one JSON document instead")
 
 
@@ -88,7 +89,7 @@ def _demo_quality(parser: argparse.ArgumentParser) -> None:
     add_number(parser, "--rows", 1000, "held-out rows")
     add_number(parser, "--questions", 200, "best-of-8 questions")
     add_number(parser, "--variants", 100, "variants of the model card's example")
-    parser.add_argument("--json", action="store_true", help="print one JSON document on stdout")
+    add_json(parser)
 
 
 def _random_checkpoint(parser: argparse.ArgumentParser) -> None:

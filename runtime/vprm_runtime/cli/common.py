@@ -20,7 +20,6 @@ from vprm_runtime.errors import InputError, MissingExtraError, quoted
 NOTHING_SCORED = 3  # exit code: rows or responses were read and not one could be scored
 _MAX_INT = (1 << 31) - 1
 Subparsers = Any  # argparse's own type is private
-DEVICE_HELP = "auto, cpu, openvino, cuda, tensorrt or tensorrt-rtx; cuda:1 is the second GPU (default: auto)"
 
 
 def resolve_bundle(bundle: Path | None) -> Path:

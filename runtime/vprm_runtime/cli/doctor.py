@@ -6,6 +6,7 @@ from dataclasses import asdict
 from rich.table import Table
 from rich.text import Text
 
+from vprm_runtime.cli.arguments import add_json
 from vprm_runtime.cli.common import Subparsers, print_json, stdout_console
 from vprm_runtime.diagnosis import Diagnosis, diagnose
 
@@ -20,7 +21,7 @@ def register(subparsers: Subparsers) -> None:
         description="Show what this machine can run, what is missing, and the command that mends it. "
         "Exit code 1 if nothing can score here.",
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON document on stdout")
+    add_json(parser)
     parser.set_defaults(run=run, extra="")
 
 

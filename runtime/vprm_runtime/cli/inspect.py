@@ -3,7 +3,6 @@
 import argparse
 import json
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from rich.table import Table
@@ -12,6 +11,7 @@ from rich.text import Text
 from vprm_runtime import native
 from vprm_runtime.bundle.bundle import Bundle
 from vprm_runtime.bundle.manifest import Manifest
+from vprm_runtime.cli.arguments import add_bundle, add_json
 from vprm_runtime.cli.common import Subparsers, byte_progress, print_json, resolve_bundle, stdout_console
 from vprm_runtime.engines.cuda.tensorrt.describe import engine_lines, inspect_engines
 from vprm_runtime.engines.cuda.tensorrt.engine_file import EngineInfo, engine_directories
@@ -22,9 +22,9 @@ def register(subparsers: Subparsers) -> None:
     parser = subparsers.add_parser(
         "inspect", help="show what a bundle is", description="Show what a bundle is and check its files."
     )
-    parser.add_argument("bundle", nargs="?", type=Path, metavar="BUNDLE", help="bundle directory (default: demo PRM)")
+    add_bundle(parser)
     parser.add_argument("--verify", action="store_true", help="check every file's sha256")
-    parser.add_argument("--json", action="store_true", help="print one JSON document on stdout")
+    add_json(parser)
     parser.set_defaults(run=run, extra="cpu")
 
 

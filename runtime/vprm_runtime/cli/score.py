@@ -12,8 +12,8 @@ from rich.text import Text
 
 from vprm_runtime.bundle.manifest import MANIFEST_NAME
 from vprm_runtime.cli import score_shards
+from vprm_runtime.cli.arguments import add_bundle, add_device, add_image_root, add_json, add_threads
 from vprm_runtime.cli.common import (
-    DEVICE_HELP,
     NOTHING_SCORED,
     RowBar,
     Subparsers,
@@ -45,7 +45,7 @@ def register(subparsers: Subparsers) -> None:
         help="score responses to a question about images, step by step",
         description="Score responses step by step. Without image, question and responses: the demo's example.",
     )
-    parser.add_argument("bundle", nargs="?", type=Path, metavar="BUNDLE", help="bundle directory (default: demo PRM)")
+    add_bundle(parser)
     parser.add_argument(
         "--optimize", action="store_true",
         help="BUNDLE is a checkpoint: make its best bundle first, once, in the cache folder (see  vprm optimize )",
@@ -74,7 +74,7 @@ def register(subparsers: Subparsers) -> None:
         help="keep rows that an earlier run left with an error (default: try again)",
     )
     parser.add_argument("--strict", action="store_true", help="end at the first row or response that has an error")
-    parser.add_argument("--image-root", type=Path, metavar="DIR", help="where rows' relative image paths start")
+    add_image_root(parser)
     parser.add_argument(
         "--max-tiles", type=positive_int, metavar="N", help="tiles an image at most (default: bundle's)"
     )
@@ -88,13 +88,13 @@ def register(subparsers: Subparsers) -> None:
         help=r"split responses here; \n is a line break, \t a tabulator (default: at blank lines, \n\n)",
     )
     parser.add_argument("--drop-empty-steps", action="store_true", help="leave out steps without text")
-    parser.add_argument("--device", default="auto", help=DEVICE_HELP)
-    parser.add_argument("--threads", type=positive_int, metavar="N", help="CPU threads (default: all cores)")
+    add_device(parser)
+    add_threads(parser)
     parser.add_argument(
         "--max-image-pixels", type=positive_int, metavar="N", default=MAX_IMAGE_PIXELS,
         help="refuse larger images before they are decoded (default: 178956970, as the original)",
     )  # fmt: skip
-    parser.add_argument("--json", action="store_true", help="print one JSON document on stdout")
+    add_json(parser)
     score_shards.add_arguments(parser)
     parser.set_defaults(run=run, extra="cpu")
 

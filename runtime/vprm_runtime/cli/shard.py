@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from vprm_runtime.cli.arguments import add_image_root, add_json
 from vprm_runtime.cli.common import NOTHING_SCORED, Subparsers, positive_int, print_json, stderr_console
 from vprm_runtime.errors import InputError
 
@@ -22,11 +23,11 @@ def register(subparsers: Subparsers) -> None:
         "-o", "--output", type=Path, required=True, metavar="DIR", help="a new directory (with --merge: a file)"
     )
     parser.add_argument("--shards", type=positive_int, metavar="K", help="how many; 5,000 to 20,000 rows each are good")
-    parser.add_argument("--image-root", type=Path, metavar="DIR", help="where rows' relative image paths start")
+    add_image_root(parser)
     parser.add_argument(
         "--merge", type=Path, metavar="SCORES", help="directory of the scores of the shards in the directory ROWS"
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON document on stdout")
+    add_json(parser)
     parser.set_defaults(run=run)
 
 
