@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -191,7 +191,7 @@ class Suite:
             entry["memory_bytes"] = used_bytes() - before
         self.report["results"].append(entry)
 
-    def _rounds(self, name: str, contenders: list[Contender], before: int) -> None:
+    def _rounds(self, name: str, contenders: Sequence[Contender], before: int) -> None:
         """Measure contenders; `before` is the device memory in use before the last of them was opened."""
         measure = self._measured.rounds
         try:
