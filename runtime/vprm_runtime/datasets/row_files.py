@@ -1,4 +1,7 @@
-"""A file of rows as plain jsonl: UTF-8 as it is; compressed, UTF-16 and JSON-array files by way of a temporary file."""
+"""A file of rows as plain jsonl: UTF-8 as it is; compressed, UTF-16 or -32, and other JSON by way of a temporary file.
+
+Other JSON is what row_document.py reads: an array, an object over several lines, columns.
+"""
 
 import codecs
 import gzip
@@ -13,12 +16,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
+from vprm_runtime.datasets.row_document import rows_of_document
 from vprm_runtime.errors import InputError, MissingExtraError
 
 PARQUET_MAGIC = b"PAR1"
 _GZIP_MAGIC = b"\x1f\x8b"
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
-_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _OTHERS = {
     b"ARROW1": "an Arrow IPC file: save the data set as parquet or jsonl",
     b"PK\x03\x04": "a zip archive: unpack it first",
@@ -30,13 +33,12 @@ _OTHERS = {
     b"\x93NUMPY": "a NumPy file: save the data as parquet or jsonl",
 }
 _START_BYTES = 512
-_WRAPPERS = ("data", "rows", "examples", "instances")
 
 
 class RowFile:
     """A file of lines that are rows: the user's own, or a temporary one that goes with this object.
 
-    `path` is the file of lines, rows begin at byte `begin`; with `is_array`, each line is an element of a JSON array.
+    `path` is the file of lines, rows begin at byte `begin`; with `is_array`, each line is a row of one JSON document.
     """
 
     def __init__(self, path: Path) -> None:
@@ -45,15 +47,26 @@ class RowFile:
         start = self._start()
         if start.startswith((_GZIP_MAGIC, _ZSTD_MAGIC)):
             start = self._replace(partial(_decompress, is_gzip=start.startswith(_GZIP_MAGIC)))
-        if start.startswith(_UTF16):
-            start = self._replace(_decode_utf16)
+        encoding = self._encoding()
+        if not encoding.startswith("utf-8"):
+            start = self._replace(partial(_decode, encoding=encoding))
         self.begin = len(codecs.BOM_UTF8) if start.startswith(codecs.BOM_UTF8) else 0
         text = start[self.begin :].lstrip()
-        if text.startswith(b"[") or _is_wrapped(text):
-            self._replace(_split_array)
-            self.is_array, self.begin = True, 0
-        elif not text.startswith(b"{"):
+        if not text.startswith((b"[", b"{")):
             _refuse(path, start)
+        if (rows := rows_of_document(self.path, path)) is not None:
+            self._replace(partial(_write_lines, rows=rows))
+            self.is_array, self.begin = True, 0
+
+    def _encoding(self) -> str:
+        """The encoding of a text that is JSON, by its byte order mark or by where its first characters have zeros."""
+        with self.path.open("rb") as file:
+            start = file.read(_START_BYTES)
+        found = json.detect_encoding(start[:4])
+        if found.startswith("utf-8") or start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            return found
+        text = start.decode(found, "replace").lstrip("\ufeff \t\r\n")
+        return found if text[:1] in ("[", "{") else "utf-8"  # other files begin with zeros too
 
     def _start(self) -> bytes:
         """The byte order mark of UTF-8 if there is one, and the first bytes after blank lines."""
@@ -95,36 +108,18 @@ def _import_arrow() -> Any:
         raise MissingExtraError("reading zst files", "data") from error
 
 
-def _decode_utf16(path: Path, target: BinaryIO) -> None:
+def _decode(path: Path, target: BinaryIO, encoding: str) -> None:
     try:
-        with path.open("r", encoding="utf-16", newline="") as file:
+        with path.open("r", encoding=encoding, newline="") as file:
             for text in file:
                 target.write(text.encode("utf-8"))
     except UnicodeError as error:
-        raise InputError(f"{path} is damaged UTF-16 ({error}): write it as UTF-8") from error
+        raise InputError(f"{path} is damaged {encoding.upper()} ({error}): write it as UTF-8") from error
 
 
-def _is_wrapped(text: bytes) -> bool:
-    """Whether a file begins as one object that holds the rows in a list, over several lines or none."""
-    key = text[1:].lstrip()
-    return text.startswith(b"{") and any(
-        key.startswith(f'"{name}"'.encode()) and key[len(name) + 2 :].lstrip(b" \t\r\n:").startswith(b"[")
-        for name in _WRAPPERS
-    )
-
-
-def _split_array(path: Path, target: BinaryIO) -> None:
-    """The elements of a JSON array, one for each line. The whole array is in memory while this runs."""
-    try:
-        document = json.loads(path.read_bytes().decode("utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} begins as a JSON array but is not whole ({error}): write it again") from error
-    if isinstance(document, dict):
-        document = next((document[name] for name in _WRAPPERS if isinstance(document.get(name), list)), [])
-    if not document:
-        raise InputError(f"{path} is an empty JSON array: there are no rows")
-    for element in document:
-        target.write(json.dumps(element).encode() + b"\n")
+def _write_lines(path: Path, target: BinaryIO, rows: list[Any]) -> None:
+    for row in rows:
+        target.write(json.dumps(row).encode() + b"\n")
 
 
 def _refuse(path: Path, start: bytes) -> NoReturn:
