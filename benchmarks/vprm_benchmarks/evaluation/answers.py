@@ -13,6 +13,7 @@ import threading
 from functools import lru_cache
 from typing import Any
 
+from vprm_benchmarks.evaluation.answer_values import AnswerList, list_in, number_in_words
 from vprm_benchmarks.evaluation.final_answers import cleaned, final_answer
 from vprm_runtime import MissingExtraError
 
@@ -33,6 +34,7 @@ _SIGNS = {
     "½": "\\frac{1}{2}", "¼": "\\frac{1}{4}", "¾": "\\frac{3}{4}", "⅓": "\\frac{1}{3}", "⅔": "\\frac{2}{3}",
     "，": ",", "：": ":", "（": "(", "）": ")", "≤": "\\le ", "≥": "\\ge ", "°": "",
 }  # fmt: skip
+_MEMBER = re.compile(r"^[a-z]\s*(?:\\in\b|∈)\s*(?=[(\[{\\])")  # x in an interval or a set: the interval or the set
 _DEGREES = re.compile(r"\^\s*\{?\s*\\circ\s*\}?|\\degree|°|\s+degrees?\b", re.IGNORECASE)
 
 
@@ -50,8 +52,13 @@ class AnswerJudge:
         self._compared = lru_cache(maxsize=65536)(self._compare)
 
     def same(self, expected: str, given: str) -> bool:
-        """Whether the answer `given` is the answer `expected`."""
-        return bool(self._compared(_normalised(expected), _normalised(given)))
+        """Whether the answer `given` is the answer `expected`; what cannot be told is not the same."""
+        return self.verdict(expected, given) is True
+
+    def verdict(self, expected: str, given: str) -> bool | None:
+        """The same, with None if it cannot be told: lists of the same values in another order, "5, 7" and "7, 5"."""
+        verdict: bool | None = self._compared(_normalised(expected), _normalised(given))
+        return verdict
 
     def classes(self, answers: list[str | None]) -> list[int | None]:
         """A number for each answer, equal for the same answers, in order of first appearance; None stays None."""
@@ -68,7 +75,7 @@ class AnswerJudge:
             result.append(found)
         return result
 
-    def _compare(self, expected: str, given: str) -> bool:
+    def _compare(self, expected: str, given: str) -> bool | None:
         if _tight(expected) == _tight(given):
             return True
         wanted, found = _letters(expected), _letters(given)
@@ -84,10 +91,28 @@ class AnswerJudge:
                 return True
         if wanted and len(wanted) == 1:
             return False
+        values, others = list_in(expected), list_in(given)
+        if values is not None and others is not None:
+            return self._compare_lists(values, others)
+        if any(some is not None and some.is_unordered for some in (values, others)):
+            return False  # one value is not several
         gold, answer = self._parsed(expected), self._parsed(given)
         if not gold or not answer:
             return False
         return bool(self._math.verify(list(gold), list(answer), timeout_seconds=self._seconds))
+
+    def _compare_lists(self, wanted: AnswerList, found: AnswerList) -> bool | None:
+        if len(wanted.values) != len(found.values):
+            return False
+        if all(self.same(one, other) for one, other in zip(wanted.values, found.values, strict=True)):
+            return True
+        left = list(found.values)
+        for value in wanted.values:
+            match = next((other for other in left if self.same(value, other)), None)
+            if match is None:
+                return False
+            left.remove(match)
+        return True if wanted.is_unordered or found.is_unordered else None
 
     def _parse(self, text: str) -> tuple[Any, ...]:
         """SymPy values of an answer; empty if it is not mathematics."""
@@ -123,4 +148,5 @@ def _normalised(text: str) -> str:
     plain = _ROOT.sub(lambda found: f"\\sqrt{{{found[1] or found[2]}}}", plain)
     for sign, latex in _SIGNS.items():
         plain = plain.replace(sign, latex)
-    return _UNITS.sub("", " ".join(plain.split()).lower()).strip()
+    plain = _MEMBER.sub("", _UNITS.sub("", " ".join(plain.split()).lower()).strip())
+    return number_in_words(plain) or plain

@@ -8,6 +8,7 @@ most frequent number, count with subsets of theirs; rows with fewer are left out
 
 from __future__ import annotations
 
+import logging
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -25,6 +26,7 @@ from vprm_benchmarks.evaluation.scored import LeftOut, ScoredRow, ScoredRows, fi
 from vprm_runtime import Aggregate, InputError
 from vprm_runtime.execution.aggregate import AGGREGATES, aggregate_scores
 
+_LOG = logging.getLogger("vprm")
 MAX_SUBSETS = 256  # votes: more subsets than that are drawn instead of listed
 OUTCOME = "outcome"  # the whole response scored as one step
 PASS_AT_1, PASS_AT_N, MAJORITY, WEIGHTED_VOTE = "pass@1", "pass@N", "majority vote", "PRM-weighted vote"
@@ -39,6 +41,7 @@ class Question:
     answers: tuple[int | None, ...]  # numbers of equal answers
     answer_texts: tuple[str | None, ...]
     scores: dict[str, tuple[float | None, ...]]  # by way of choosing: the aggregates, and "outcome"
+    untold: int = 0  # responses whose answer, or whether it is the right one, cannot be told: they count as wrong
 
     def chosen(self, way: str) -> int:
         """Index of the response with the highest score (the first of equals)."""
@@ -66,6 +69,7 @@ class BestOfN:
     lines: tuple[Line, ...]
     sources: dict[str, dict[str, float]]  # accuracy by source and way, at the largest N
     answers_agree_with_labels: float | None
+    answers_not_told: int
 
     def line(self, name: str) -> Line:
         """The line of one way of choosing."""
@@ -83,6 +87,7 @@ class BestOfN:
             "interval_95_at_largest_n": {line.name: asdict(line.interval) for line in self.lines},
             "sources": self.sources,
             "answers_agree_with_labels": self.answers_agree_with_labels,
+            "answers_not_told": self.answers_not_told,
             "published": [asdict(item) for item in PUBLISHED_BEST_OF_N],
         }
 
@@ -108,7 +113,10 @@ def questions_from_scored(scored: ScoredRows, judge: AnswerJudge) -> tuple[list[
         if not any(score is not None for score in scores["mean"]):
             left_out.append(LeftOut(row.id, f"no response could be scored: {row.candidates[0].error}"))
             continue
-        questions.append(Question(row, correct, tuple(judge.classes(list(texts))), texts, scores))
+        untold = _untold(row, texts, judge)
+        questions.append(Question(row, correct, tuple(judge.classes(list(texts))), texts, scores, untold))
+    if untold := sum(question.untold for question in questions):
+        _LOG.warning("what %d responses answer, or whether it is right, cannot be told: they count as wrong", untold)
     return questions, left_out
 
 
@@ -153,6 +161,7 @@ def evaluate_best_of_n(
             for source, numbers in sorted(members.items())
         },
         answers_agree_with_labels=_agreement(questions, judge),
+        answers_not_told=sum(question.untold for question in questions),
     )
 
 
@@ -238,7 +247,17 @@ def _correct(row: ScoredRow, answers: Sequence[str | None], judge: AnswerJudge) 
         return tuple(label == 1 for label in labels)
     if answer is None:
         return "the row has neither answer nor correct"
+    if not isinstance(answer, str | int | float):
+        return f"answer is a {type(answer).__name__}: give the one right answer as a text or a number, or give correct"
     return tuple(text is not None and judge.same(str(answer), text) for text in answers)
+
+
+def _untold(row: ScoredRow, answers: Sequence[str | None], judge: AnswerJudge) -> int:
+    """How many responses are judged by their answer although that cannot be told."""
+    if row.labels.get("correct") is not None:
+        return 0
+    expected = str(row.labels["answer"])
+    return sum(text is None or judge.verdict(expected, text) is None for text in answers)
 
 
 def _agreement(questions: Sequence[Question], judge: AnswerJudge) -> float | None:

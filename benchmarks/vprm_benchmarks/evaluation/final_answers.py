@@ -11,17 +11,34 @@ _SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z\"'*(])|(?<=[。！？])|\n")
 _MARKER = re.compile(
     r"(?:\b(?:answer|correct (?:option|choice)|right (?:option|choice))\**\s*"
     r"(?:(?:would|should|must|will)\s+be|(?:is|are)\b|[:：=])+|"
-    r"(?:答案|正确选项)\s*(?:应该是|应为|应是|[是为:：=])+)\s*[:：]?\s*",
+    r"(?:答案|正确选项)\s*(?:(?:应该是|应为|应是|[是为:：=])+|(?=并?不是)))\s*[:：]?\s*",
     re.IGNORECASE,
 )
 _CHOICE = re.compile(
     r"(?:(?i:\b(?:must be|should be|is|choose|select|pick)\s+(?:the\s+)?(?:option|choice|answer)\s*|"
     r"\b(?:choose|select|pick)\s+)|(?:故|应|因此|所以|答案)?选(?:择|项)?\s*[:：]?\s*)[(（]?([A-J])(?![A-Za-z])"
 )
+_IS_RIGHT = re.compile(
+    r"(?:\b(?i:option|choice|answer)\s*)?[(（]?(?<![A-Za-z])([A-J])[)）]?\s*(?:"
+    r"\b(?:is|must be|has to be|should be)\s+(?:(?:the|indeed|actually)\s+)*(?:correct|right)\b(?!\s+(?:only\s+)?if\b)|"
+    r"才?是?(?:正确|对的)(?!吗))"
+)
+_EITHER = re.compile(
+    r"either\b.*\bor\b.*|[(（]?[A-J][)）]?\s*(?:/|\bor\b|或者?)\s*(?:option\s+)?[(（]?[A-J][)）]?", re.IGNORECASE
+)
+_TURN = re.compile(
+    r"\b(?:actually|wait|instead|correction|sorry|rather|however|on second thought)\b|其实|不对|更正|等等|应该是",
+    re.IGNORECASE,
+)
+_TAKEN_BACK = re.compile(
+    r"\b(?:that(?:'s| is| was)|this is|I was) (?:wrong|incorrect|not right|mistaken|a mistake)\b|这是错的|我错了",
+    re.IGNORECASE,
+)
 _LAST_IS = re.compile(r".*(?:\bis\b|\bare\b|\bequals\b|=)\s*(.+)", re.IGNORECASE | re.DOTALL)
 _OPTION_START = re.compile(r"(?:option|choice|选项)?\s*[(（]?([A-J])[)）]?\**(?![A-Za-z0-9'’])")
 _REASON = re.compile(
-    r"[,，;；]?\s*(?:\b(?:because|since|which|as (?:it|we|the|shown|this)|due to|given that|so that)\b|因为|由于)",
+    r"[,，;；]?\s*(?:\b(?:because|since|which|as (?:it|we|the|shown|this)|due to|given that|so that)\b|因为|由于)|"
+    r"[,，;；]\s*(?:\b(?:not|rather than|instead of)\b|而?不是)",
     re.IGNORECASE,
 )
 _AFTER_OPTION = re.compile(
@@ -29,15 +46,17 @@ _AFTER_OPTION = re.compile(
 )
 _YES_OR_NO = re.compile(r"(yes|no)\b\s*[,.;:]", re.IGNORECASE)
 _AROUND = '*_`$"“” \t'
-_NEGATED = re.compile(r"(?:not\b|不是)(?:[^,;，；]*?[,;，；]?\s*(?:\bbut\b|而是)\s*(.+))?", re.IGNORECASE)
+_NEGATED = re.compile(r"(?:not\b|并?不是)(?:[^,;，；]*?[,;，；]?\s*(?:\bbut\b|而是)\s*(.+))?", re.IGNORECASE)
 
 
 def final_answer(response: Response) -> str | None:
-    r"""The answer that a response ends with, or None if it has no text.
+    r"""The answer that a response ends with, or None if that cannot be told.
 
     Looked for in this order: the last \boxed{...}; the last <answer>; what follows "answer is", "answer:" or "答案"
-    in the last sentence that has it; the option in "choose B" or "故选B"; what follows the last "is" or "=" of the last
-    line; the last line. Reasons that follow an answer ("B because ...") are cut off.
+    in the last sentence that has it, and the option in "B is correct", "choose B" or "故选B" in the last one that has
+    that; a leading yes or no, or what follows the last "is" or "=", of the last line; the last line. Reasons that
+    follow an answer ("B because ...") are cut off. What cannot be told: no text, "A or B", an answer that was taken
+    back, or one that a later sentence contradicts without a word that turns to it ("actually").
     """
     text = response if isinstance(response, str) else "\n".join(str(step) for step in response)
     boxed = _last_boxed(text)
@@ -46,17 +65,35 @@ def final_answer(response: Response) -> str | None:
     if tagged := [match for match in _TAGGED.findall(text) if cleaned(match)]:
         return _without_reason(cleaned(tagged[-1]))
     sentences = [sentence.strip() for sentence in _SENTENCE_END.split(text) if sentence.strip()]
-    for sentence in reversed(sentences):
-        if answer := _marked(sentence):
-            return answer
-    for sentence in reversed(sentences):
-        if choice := _CHOICE.search(sentence):
-            return choice[1]
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    if not lines:
+    if not sentences:
         return None
-    after = _LAST_IS.match(lines[-1])
-    return _without_reason(cleaned(after[1] if after and cleaned(after[1]) else lines[-1])) or None
+    marked = [(place, answer) for place, sentence in enumerate(sentences) if (answer := _marked(sentence))]
+    options = [(place, option) for place, sentence in enumerate(sentences) if (option := _option(sentence))]
+    if not marked and not options:
+        return _of_last_line([line.strip() for line in text.splitlines() if line.strip()][-1])
+    place, answer = marked[-1] if marked else options[-1]
+    if options and options[-1][0] > place and options[-1][1] != answer:
+        turns = any(_TURN.search(sentence) for sentence in sentences[place + 1 : options[-1][0] + 1])
+        place, answer = options[-1] if turns else (place, "")
+    taken_back = any(_TAKEN_BACK.search(sentence) for sentence in sentences[place + 1 :])
+    return None if taken_back or _EITHER.fullmatch(answer) else answer or None
+
+
+def _option(sentence: str) -> str | None:
+    """The option that a sentence names as right or chosen, the last one."""
+    found = [*_IS_RIGHT.finditer(sentence), *_CHOICE.finditer(sentence)]
+    return max(found, key=lambda match: match.start())[1] if found else None
+
+
+def _of_last_line(line: str) -> str | None:
+    """The answer of a response that says nowhere that it is one."""
+    after = _LAST_IS.match(line)
+    said = cleaned(after[1]) if after else ""
+    if leading := _YES_OR_NO.match(line):  # "No, the angle is 30" may answer either question
+        return None if any(sign.isdigit() for sign in said) else leading[1]
+    if _MARKER.search(line) and _NEGATED.match(said or line[_MARKER.search(line).end() :]):  # type: ignore[union-attr]
+        return None  # it says what the answer is not
+    return _without_reason(said or cleaned(line)) or None
 
 
 def _marked(sentence: str) -> str | None:

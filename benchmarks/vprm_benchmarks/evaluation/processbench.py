@@ -105,7 +105,8 @@ def labelled_samples(rows: Iterable[ScoredRow]) -> tuple[list[Sample], list[Left
             if candidate.error is not None:
                 left_out.append(LeftOut(row.id, f"response {index}: {candidate.error}"))
             elif candidate.labels is None:
-                left_out.append(LeftOut(row.id, f"response {index} has no label for each of its steps"))
+                why = candidate.label_error or "it has no label for each of its steps"
+                left_out.append(LeftOut(row.id, f"response {index}: {why}"))
             else:
                 samples.append(Sample(row, index, candidate, candidate.labels))
     return samples, left_out

@@ -26,6 +26,7 @@ class ScoredCandidate:
     scores: tuple[float, ...]
     labels: tuple[int, ...] | None
     error: str | None
+    label_error: str | None = None  # why there are labels and they are not used
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,9 @@ class LeftOut:
 
 def first_reason(left_out: Sequence[LeftOut]) -> str:
     """How many rows are left out and why the first is, to go after an error message; "" if none is."""
-    return f"; {len(left_out)} rows were left out, the first because: {left_out[0].reason}" if left_out else ""
+    if not left_out:
+        return ""
+    return f"; {len(left_out)} rows were left out, the first (row {left_out[0].id}) because: {left_out[0].reason}"
 
 
 @dataclass(frozen=True)
@@ -134,6 +137,12 @@ def row_images(data: DataFile, numbers: set[int]) -> Iterator[tuple[int, tuple[R
             yield number, row.images
 
 
+def _miscounted(labels: object, steps: int) -> str | None:
+    if not isinstance(labels, list) or len(labels) == steps:
+        return None
+    return f"process_correctness has {len(labels)} labels for {steps} steps: split steps as the labels were made for"
+
+
 def _scored_row(number: int, row: Row, document: Mapping[str, Any]) -> ScoredRow:
     step_labels = row.labels.get("process_correctness")
     by_candidate = step_labels if isinstance(step_labels, list) else []
@@ -147,6 +156,7 @@ def _scored_row(number: int, row: Row, document: Mapping[str, Any]) -> ScoredRow
                 scores=tuple(float(step["score"]) for step in steps),
                 labels=tuple(labels) if isinstance(labels, list) and len(labels) == len(steps) else None,
                 error=result["error"],
+                label_error=_miscounted(labels, len(steps)),
             )
         )
     return ScoredRow(

@@ -129,7 +129,48 @@ PAIRS: list[tuple[str, str, bool]] = [
     ("答案为：(2, 3)", "(2,3)", True),
     ("The answer is -½", "-0.5", True),
     ("Answer: 10^{3}", "1000", True),
+    ("I think the answer is A. Actually, B is correct.", "B", True),
+    ("I think the answer is A. Actually, B is correct.", "A", False),
+    ("The answer is A. Hmm, wait. Option C is the right one, so choose C.", "C", True),
+    ("(B) is correct.", "B", True),
+    ("Therefore option D must be correct.", "D", True),
+    ("选项C正确。", "C", True),
+    ("B是正确的。", "B", True),
+    ("答案不是A，而是B", "B", True),
+    ("答案不是A，而是B", "A", False),
+    ("答案并不是 A，而是 27。", "27", True),
+    ("The answer is not 5, but 7.", "7", True),
+    ("The answer is 12, not 13.", "12", True),
+    ("The answer is B, not C.", "B", True),
+    ("The answer is x\\in(1,2)", "(1,2)", True),
+    ("Answer: $x \\in [0, 3)$", "[0,3)", True),
+    ("The answer is x ∈ (1, 2).", "x\\in(1,2)", True),
+    ("The answer is x\\in(1,2)", "(1,3)", False),
+    ("The answer is x\\in(1,2)", "[1,2]", False),
+    ("The answers are 5 and 7.", "7, 5", True),
+    ("The answer is 7, 5", "5 and 7", True),
+    ("The answer is {7, 5}", "5 and 7", True),
+    ("The answer is 5 and 7.", "5", False),
+    ("The answer is 7.", "5 and 7", False),
+    ("The answer is 5 and 8.", "5 and 7", False),
+    ("The answer is 5, 7", "5, 7", True),
+    ("The answer is red and blue.", "blue, red", True),
+    ("Yes, they are equal.", "Yes", True),
+    ("Yes, they are equal.", "No", False),
+    ("No. They are different.", "no", True),
+    ("So there are twelve.", "12", True),
+    ("The answer is twenty-five.", "25", True),
+    ("The answer is one hundred and five.", "105", True),
+    ("The answer is twelve.", "13", False),
+    ("答案是十二。", "12", True),
+    ("答案：二十五", "25", True),
+    ("The answer is three.", "3", True),
 ]
+UNTOLD = (
+    "The answer is A. Choose B.", "The answer is not A.", "答案不是A。", "The answer is A or B.",
+    "Answer: either 5 or 7", "The answer is A. No, that is wrong.", "No, the angle is 30.", "", " \n ",
+    "The answer is A/B",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -141,3 +182,21 @@ def judge() -> AnswerJudge:
 def test_final_answers_are_judged_right(judge: AnswerJudge, response: str, expected: str, same: bool) -> None:
     found = final_answer(response)
     assert (found is not None and judge.same(expected, found)) is same, found
+
+
+@pytest.mark.parametrize("response", UNTOLD)
+def test_what_cannot_be_told_is_no_answer(response: str) -> None:
+    assert final_answer(response) is None
+
+
+@pytest.mark.parametrize(
+    ("expected", "given", "verdict"),
+    [
+        ("5, 7", "7, 5", None), ("1, 2, 3", "3, 1, 2", None), ("5, 7", "5, 7", True), ("5, 7", "5, 8", False),
+        ("5, 7", "7 and 5", True), ("(5, 7)", "(7, 5)", False), ("{5, 7}", "{7,5}", True), ("1,234", "1234", True),
+        ("x = 2, y = 3", "y = 3, x = 2", None), ("x = 2 and y = 3", "y=3 and x=2", True), ("5, 7", "5, 7, 7", False),
+    ],
+)  # fmt: skip
+def test_lists_in_another_order(judge: AnswerJudge, expected: str, given: str, verdict: bool | None) -> None:
+    assert judge.verdict(expected, given) is verdict
+    assert judge.same(expected, given) is (verdict is True)

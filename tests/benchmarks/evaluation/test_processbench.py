@@ -123,7 +123,7 @@ def test_rows_left_out_are_listed_and_never_scored_zero(bench: ProcessBench) -> 
     assert [(item.id, item.reason) for item in bench.left_out] == [
         (9, "no image file"),
         (10, "response 0: too long"),
-        (11, "response 0 has no label for each of its steps"),
+        (11, "response 0: it has no label for each of its steps"),
     ]
     assert bench.to_json()["left_out"]["count"] == 3
 
