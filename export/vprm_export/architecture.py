@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from vprm_export.config_conflicts import check_llm_keys, check_vision_keys
 from vprm_export.config_section import Section
 from vprm_export.readings import Readings
 from vprm_export.rope import rope_base
@@ -107,7 +108,7 @@ class Architecture:
         max_tiles = top.integer("max_dynamic_patch", maximum=MAX_TILES_LIMIT) if dynamic else 1
         return Architecture(
             vision=_vision(top),
-            llm=_llm(top.section("llm_config")),
+            llm=_llm(top.section("llm_config"), top),
             template=top.one_of("template", _TEMPLATES),
             system_message=system_message,
             min_tiles=top.integer("min_dynamic_patch", maximum=max_tiles) if dynamic else 1,
@@ -128,6 +129,7 @@ class Architecture:
 
 def _vision(top: Section) -> VisionArchitecture:
     section = top.section("vision_config")
+    check_vision_keys(section, "its top", top.values)
     section.one_of("hidden_act", ("gelu",))
     section.one_of("num_channels", (3,), 3)
     trained_image_px = section.integer("image_size")
@@ -165,7 +167,9 @@ def _vision(top: Section) -> VisionArchitecture:
     )
 
 
-def _llm(section: Section) -> LlmArchitecture:
+def _llm(section: Section, top: Section) -> LlmArchitecture:
+    other = top.optional("text_config")
+    check_llm_keys(section, {"its top": top.values, "text_config": other if isinstance(other, Mapping) else {}})
     family = section.one_of("model_type", _LLM_FAMILIES)
     if section.optional("architectures") is not None:
         section.one_of_list("architectures", (_LLM_CLASSES[family],))

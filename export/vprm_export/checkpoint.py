@@ -9,7 +9,7 @@ import codecs
 import hashlib
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,15 +18,13 @@ import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
+from vprm_export.no_weights import INDEX_NAME, SINGLE_NAME, check_no_adapter, check_no_adapter_tensors, why_no_weights
 from vprm_export.readings import Readings
 from vprm_runtime.bundle.limits import is_plain_name
 from vprm_runtime.errors import CheckpointError, quoted
 from vprm_runtime.strict_json import loads
 
-INDEX_NAME = "model.safetensors.index.json"
-SINGLE_NAME = "model.safetensors"
 _BLOCK_BYTES = 1 << 24
-_ADAPTER_TENSOR = re.compile(r"\blora_|\.base_layer\.|(?:^|\.)base_model\.model\.")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _LFS_START = b"version https://git-lfs"
 _MAX_DIMENSIONS = 8
@@ -168,7 +166,7 @@ def _tensors(directory: Path, readings: Readings) -> dict[str, TensorEntry]:
             readings.read("weights", SINGLE_NAME, str(directory))
         return read_safetensors_header(single)
     if not index.is_file():
-        raise CheckpointError(_why_no_weights(directory, others))
+        raise CheckpointError(why_no_weights(directory, others))
     weight_map = _weight_map(index)
     files = sorted(set(weight_map.values()))
     if names_single and len(files) > 1:
@@ -211,48 +209,6 @@ def _weight_map(index: Path) -> dict[str, str]:
     if odd:
         raise CheckpointError(f"{index} names {quoted(repr(odd[0]))}, which is no file in this folder: copy it again")
     return {tensor: str(file) for tensor, file in weight_map.items()}
-
-
-def _why_no_weights(directory: Path, safetensors: Sequence[str]) -> str:
-    """The message for a folder without a readable set of weights: what is there, and the command that mends it."""
-    pickled = sorted(file.name for file in directory.iterdir() if file.suffix in (".bin", ".pt", ".pth", ".ckpt"))
-    if safetensors:
-        return (
-            f"{directory} has {len(safetensors)} safetensors files ({safetensors[0]} ...) but neither {INDEX_NAME} nor "
-            f"{SINGLE_NAME}: download the index too, with  hf download REPOSITORY {INDEX_NAME} --local-dir {directory}"
-        )
-    if pickled:
-        return (
-            f"{directory} has neither {INDEX_NAME} nor {SINGLE_NAME}, only pickled weights ({pickled[0]} ...), which "
-            'can run code when they are opened: convert them in a process of their own, with  python -c "import torch, '
-            "safetensors.torch as s; w = torch.load('FILE', weights_only=True, map_location='cpu'); "
-            f"s.save_file({{k: v.contiguous().clone() for k, v in w.items()}}, '{SINGLE_NAME}')\""
-        )
-    return (
-        f"{directory} has neither {INDEX_NAME} nor {SINGLE_NAME}: download the weights too, with  "
-        f"hf download REPOSITORY --local-dir {directory}"
-    )
-
-
-def check_no_adapter(directory: Path) -> None:
-    """Raise CheckpointError for a folder that holds an adapter, which is nothing without its base model."""
-    found = [name for name in ("adapter_config.json", "adapter_model.safetensors") if (directory / name).is_file()]
-    if found:
-        raise CheckpointError(
-            f"{directory} holds an adapter ({found[0]}): merge it into its base model and save that, with peft:  "
-            "PeftModel.from_pretrained(base, ADAPTER).merge_and_unload().save_pretrained(FOLDER)"
-        )
-
-
-def check_no_adapter_tensors(names: Iterable[str], directory: Path) -> None:
-    """Raise CheckpointError if the weights hold a LoRA adapter beside the matrices that it changes."""
-    found = next((name for name in names if _ADAPTER_TENSOR.search(name)), None)
-    if found is not None:
-        raise CheckpointError(
-            f"{directory} holds a LoRA adapter that was not merged (tensor {found!r}): merge it, as InternVL's "
-            "internvl_chat/tools/merge_lora.py does:  model.language_model = "
-            "model.language_model.merge_and_unload(), the same for vision_model, then model.save_pretrained(FOLDER)"
-        )
 
 
 def check_no_pointer(file: Path) -> None:
@@ -339,8 +295,9 @@ def _check_layout(file: Path, places: Mapping[str, _Place], data_bytes: int) -> 
 
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object of a checkpoint. Raises CheckpointError if the file is missing or holds something else."""
-    try:
+    if path.is_file():
         check_no_pointer(path)
+    try:
         document = loads(path.read_bytes().removeprefix(codecs.BOM_UTF8))
     except FileNotFoundError as error:
         raise CheckpointError(

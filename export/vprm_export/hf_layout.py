@@ -14,6 +14,7 @@ from typing import Any
 
 from vprm_export.architecture import Architecture
 from vprm_export.checkpoint import Checkpoint, TensorEntry, read_json
+from vprm_export.config_conflicts import check_llm_keys, check_vision_keys
 from vprm_export.config_section import Section
 from vprm_export.readings import Readings
 from vprm_runtime.errors import CheckpointError, UnsupportedError
@@ -115,7 +116,11 @@ def _hub_config(config: Mapping[str, Any], path: Path, has_head: bool, readings:
     top.off("quantization_config")
     for key, only in (("projector_hidden_act", "gelu"), ("vision_feature_select_strategy", "default")):
         top.one_of(key, (only,), only)
-    vision = _vision_config(top.section("vision_config"))
+    vision_section, text = top.section("vision_config"), top.section("text_config")
+    check_vision_keys(vision_section, "its top", config)
+    other = config.get("llm_config")
+    check_llm_keys(text, {"its top": config, "llm_config": other if isinstance(other, Mapping) else {}})
+    vision = _vision_config(vision_section)
     processor = _processor(path, readings)
     readings.assume("template", "internvl2_5", "transformers' layout does not name it")
     return {
@@ -128,7 +133,7 @@ def _hub_config(config: Mapping[str, Any], path: Path, has_head: bool, readings:
         "downsample_ratio": top.number("downsample_ratio", 0.5),
         "force_image_size": processor.pop("image_size") or vision["image_size"],
         "vision_config": vision,
-        "llm_config": _llm_config(top.section("text_config"), top, has_head),
+        "llm_config": _llm_config(text, top, has_head),
         "use_thumbnail": True,
         "dynamic_image_size": True,
         **processor,

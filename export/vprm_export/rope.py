@@ -12,6 +12,7 @@ from vprm_export.config_section import Section
 from vprm_runtime.errors import CheckpointError, UnsupportedError, quoted
 
 _DICTS = ("rope_parameters", "rope_scaling")
+_WHOLE = "full_attention"  # the only type of layer that there is
 _KIND_KEYS = ("rope_type", "type")
 _SUPPORTED = ("default", "dynamic")  # dynamic NTK changes nothing up to max_position_embeddings, where prompts end
 
@@ -52,8 +53,11 @@ def _dictionaries(section: Section) -> Iterator[tuple[str, Mapping[str, Any]]]:
         if not isinstance(value, Mapping):
             raise CheckpointError(f"{section.name}: {key} is {quoted(repr(value))}, expected an object or null")
         nested = [name for name, part in value.items() if isinstance(part, Mapping)]
-        if not nested:
-            yield key, value
+        plain = {name: part for name, part in value.items() if name not in nested}
+        if nested and _WHOLE not in nested:
+            raise UnsupportedError(f"{section.name}: {key} is for {', '.join(map(str, nested))}, supported is {_WHOLE}")
+        if plain or not nested:
+            yield key, plain
         for name in nested:
             yield f"{key}.{name}", value[name]
 

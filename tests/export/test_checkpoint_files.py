@@ -1,4 +1,4 @@
-"""Which files of a checkpoint are read: shards, overlays, single files; folders that hold something else."""
+"""Which files of a checkpoint are read: shards, overlays, single files. Folders without readable weights: test_no_weights.py."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.checkpoints import refused
 from vprm_benchmarks.random_checkpoint import tiny_spec, write_random_checkpoint
 from vprm_benchmarks.reference import ReferenceScorer
 from vprm_export import export_bundle
-from vprm_export.checkpoint import INDEX_NAME, SINGLE_NAME
+from vprm_export.no_weights import INDEX_NAME, SINGLE_NAME
 from vprm_runtime import CheckpointError, StepScorer
 from vprm_runtime.cli.main import main
 
@@ -102,36 +102,3 @@ def test_a_single_file_is_taken_before_an_index(checkpoint: Path, shards: Path, 
     assert SINGLE_NAME in message
     assert first in message
     assert score_of(checkpoint, "again") == expected
-
-
-@pytest.mark.parametrize(
-    ("file", "content", "words"),
-    [
-        ("adapter_config.json", b"{}", ("adapter", "merge_and_unload")),
-        ("adapter_model.safetensors", b"", ("adapter", "merge_and_unload")),
-        (SINGLE_NAME, b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", ("git-lfs", "lfs pull")),
-        ("config.json", b"version https://git-lfs.github.com/spec/v1\n", ("config.json", "git-lfs")),
-        ("tokenizer.model", b"version https://git-lfs.github.com/spec/v1\n", ("tokenizer.model", "git-lfs")),
-    ],
-)
-def test_folders_that_hold_something_else(checkpoint: Path, file: str, content: bytes, words: tuple[str, ...]) -> None:
-    (checkpoint / file).write_bytes(content)
-    refused(checkpoint, CheckpointError, *words)
-
-
-@pytest.mark.parametrize(
-    ("name", "words"),
-    [
-        ("model-00001-of-00002.safetensors", ("index", "hf download")),
-        ("consolidated.safetensors", ("index", "hf download")),
-        ("pytorch_model.bin", ("pickled", "safetensors.torch", "weights_only=True")),
-        ("consolidated.00.pth", ("pickled", "safetensors.torch")),
-        (None, ("neither", "hf download")),
-    ],
-)
-def test_folders_without_readable_weights(checkpoint: Path, name: str | None, words: tuple[str, ...]) -> None:
-    if name is None:
-        (checkpoint / SINGLE_NAME).unlink()
-    else:
-        (checkpoint / SINGLE_NAME).rename(checkpoint / name)
-    refused(checkpoint, CheckpointError, *words)

@@ -19,8 +19,9 @@ from tests.support.checkpoints import refused
 
 from vprm_benchmarks.random_checkpoint import tiny_spec, write_random_checkpoint
 from vprm_export import ExportOptions, export_bundle
-from vprm_export.checkpoint import INDEX_NAME, SINGLE_NAME, Checkpoint
+from vprm_export.checkpoint import Checkpoint
 from vprm_export.external_data import ExternalData
+from vprm_export.no_weights import INDEX_NAME, SINGLE_NAME
 from vprm_runtime import BundleError, CheckpointError, UnsupportedError
 from vprm_runtime.bundle.bundle import Bundle
 from vprm_runtime.cli.main import main

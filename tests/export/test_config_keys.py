@@ -94,6 +94,8 @@ def test_a_renamed_key_is_found_out(section: str | None, key: str, renamed: str)
         (("rope_theta", "rope_scaling"), {"rope_parameters": {"full_attention": ROPE}}),
         (("rope_scaling",), {"rope_parameters": {"rope_type": "dynamic", "factor": 2.0}}),
         (("rope_theta",), {"rope_parameters": {"rope_theta": 1000000, "partial_rotary_factor": 1.0}}),
+        (("rope_theta", "rope_scaling"), {"rope_parameters": {"full_attention": ROPE, "rope_theta": 1000000}}),
+        (("rope_theta", "rope_scaling"), {"rope_parameters": {"full_attention": ROPE, "sliding_attention": ROPE}}),
     ],
 )
 def test_spellings_of_the_rotary_base(remove: tuple[str, ...], values: dict[str, Any]) -> None:
@@ -110,6 +112,14 @@ def test_spellings_of_the_rotary_base(remove: tuple[str, ...], values: dict[str,
         ({"rope_parameters": {**ROPE, "rope_type": "llama3"}}, "rope_parameters 'llama3'"),
         ({"rope_parameters": {"full_attention": {**ROPE, "rope_type": "linear"}}}, "full_attention 'linear'"),
         ({"rope_scaling": {"rope_type": "longrope"}}, "rope_scaling 'longrope'"),
+        ({"rope_parameters": {"full_attention": ROPE, "rope_theta": 5e5}}, "contradicts itself"),
+        ({"rope_parameters": {"full_attention": ROPE, "rope_type": "yarn"}}, "rope_parameters 'yarn'"),
+        (
+            {"rope_parameters": {"full_attention": ROPE, "sliding_attention": {**ROPE, "rope_theta": 1e4}}},
+            "contradicts",
+        ),
+        ({"rope_parameters": {"sliding_attention": ROPE}}, "is for sliding_attention, supported is full_attention"),
+        ({"rope_parameters": {"layer_1": ROPE, "layer_2": ROPE}}, "is for layer_1, layer_2"),
         ({"rope_scaling": {"type": "dynamic", "rope_type": "yarn", "factor": 2.0}}, "rope_scaling 'yarn'"),
         ({"rope_scaling": {"type": "default", "mrope_section": [16, 24, 24]}}, "mrope_section"),
         ({"rope_scaling": {"factor": 4.0}}, "names no rope_type"),
@@ -137,6 +147,52 @@ def test_what_contradicts_itself_or_is_not_supported_is_named(values: dict[str, 
 def test_top_level_keys_that_are_not_supported(values: dict[str, Any]) -> None:
     with pytest.raises((CheckpointError, UnsupportedError), match=next(iter(values))):
         read(edited(**values))
+
+
+YARN = {"type": "yarn", "factor": 4.0}
+
+
+@pytest.mark.parametrize("place", [None, "text_config"])
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("rope_scaling", YARN), ("rope_theta", 10000.0), ("rope_parameters", ROPE), ("max_position_embeddings", 4096),
+        ("rms_norm_eps", 1e-6), ("hidden_act", "gelu"), ("num_attention_heads", 16), ("num_key_value_heads", 4),
+        ("head_dim", 64), ("layer_types", ["sliding_attention"]), ("use_sliding_window", True),
+        ("attention_bias", True),
+    ],
+)  # fmt: skip
+def test_a_second_place_that_says_something_else_is_refused(place: str | None, key: str, value: Any) -> None:
+    config = edited(**({key: value} if place is None else {place: {key: value}}))
+    with pytest.raises(CheckpointError, match=rf"llm_config: {key} is .*, {place or 'its top'} says .*keep the one"):
+        read(config)
+    same = CONFIG["llm_config"].get(key)
+    if same is not None:
+        assert read(edited(**({key: same} if place is None else {place: {key: same}})))[0] == read(CONFIG)[0]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "why"),
+    [
+        ("vocab_size", 1000, "the weights fit it"), ("hidden_size", 1024, "the weights fit it"),
+        ("num_hidden_layers", 24, "the weights fit it"), ("intermediate_size", 8, "the weights fit it"),
+        ("tie_word_embeddings", True, "as in the original's code"),
+    ],
+)  # fmt: skip
+def test_a_second_place_that_the_weights_settle_is_told(key: str, value: Any, why: str) -> None:
+    architecture, readings = read(edited(**{key: value}))
+    assert architecture == read(CONFIG)[0]
+    (told,) = [reading for reading in readings.all if reading.assumed]
+    assert (told.what, told.value) == (f"llm_config.{key}", str(CONFIG["llm_config"][key]))
+    assert f"its top says {value}; {why}" in told.source
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("patch_size", 16), ("norm_type", "rms_norm"), ("layer_norm_eps", 1e-5), ("image_size", 224)]
+)
+def test_the_vision_encoders_keys_at_the_top(key: str, value: Any) -> None:
+    with pytest.raises(CheckpointError, match=f"vision_config: {key} is .*, its top says {value!r}"):
+        read(edited(**{key: value}))
 
 
 def rope_in_new_spelling(llm: dict[str, Any]) -> None:

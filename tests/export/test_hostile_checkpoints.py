@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from vprm_export import export_bundle
-from vprm_export.checkpoint import INDEX_NAME, SINGLE_NAME, read_safetensors_header
+from vprm_export.checkpoint import read_safetensors_header
+from vprm_export.no_weights import INDEX_NAME, SINGLE_NAME
 from vprm_runtime import CheckpointError, UnsupportedError, VprmError
 
 Header = dict[str, Any]

@@ -208,6 +208,10 @@ def test_tiling_of_the_native_layout_comes_from_its_processor(tmp_path: Path) ->
         ("text_config", {"use_sliding_window": True}, "use_sliding_window"),
         ("text_config", {"model_type": "qwen3"}, "qwen3"),
         ("text_config", {"tie_word_embeddings": True}, "transformers 4 drops"),
+        (None, {"rope_scaling": {"rope_type": "yarn", "factor": 2.0}}, "rope_scaling is .* its top says"),
+        (None, {"rms_norm_eps": 0.1}, "rms_norm_eps is .* its top says"),
+        (None, {"llm_config": {"rope_theta": 5.0}}, "rope_theta is .* llm_config says"),
+        (None, {"patch_size": 16}, "patch_size is .* its top says"),
     ],
 )
 def test_what_the_native_layout_may_have_and_is_not_supported(

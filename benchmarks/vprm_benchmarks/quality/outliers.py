@@ -20,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vprm_export.architecture import Architecture, LlmArchitecture
-from vprm_export.checkpoint import INDEX_NAME, SINGLE_NAME, Checkpoint
+from vprm_export.checkpoint import Checkpoint
+from vprm_export.no_weights import INDEX_NAME, SINGLE_NAME
 from vprm_runtime.errors import CheckpointError, UnsupportedError
 
 FACTOR = 64.0
