@@ -57,6 +57,25 @@ def test_a_marker_in_the_text_is_text(make_checkpoint: MakeCheckpoint, make_bund
     assert [prompt.ids[position] for position in prompt.score_positions] == [marker, marker]
 
 
+@pytest.mark.parametrize("marker", ["@", "#", "<quad>"])
+def test_a_marker_that_is_an_ordinary_token(marker: str, make_checkpoint: MakeCheckpoint, tmp_path: Path) -> None:
+    """Such a token comes out of plain text: a text that has it is refused, others have the reference's scores."""
+    file = tmp_path / "rule.json"
+    file.write_text(json.dumps(MARKER_RULE | {"marker": marker}), encoding="utf-8")
+    checkpoint = make_checkpoint(tiny_spec("qwen2"))
+    export_bundle(checkpoint, tmp_path / "bundle", ExportOptions(score_rule=str(file)))
+    assert run_parity(tmp_path / "bundle", checkpoint, ParityOptions(threads=1, score_rule=str(file))).passed
+    scorer = StepScorer.open(tmp_path / "bundle", threads=1)
+    result = scorer.score(None, "Who?", [["I asked", f"a {marker} b"], ["I asked", "b"]])
+    prompt = scorer.prepare("Who?", [], ["I asked", "b"])
+    assert [prompt.ids[position] for position in prompt.score_positions] == [scorer.manifest.score_rule.marker_id] * 2
+    assert result[1].error is None
+    if marker == "<quad>":  # an added token: it is taken apart in text
+        assert len(result[0].steps) == 2
+    else:
+        assert "would become control tokens" in (result[0].error or "")
+
+
 @pytest.mark.parametrize("document", [TURNS_RULE, MARKER_RULE], ids=["turns", "marker"])
 def test_rule_from_a_file(document: dict[str, Any], make_checkpoint: MakeCheckpoint, tmp_path: Path) -> None:
     file = tmp_path / "rule.json"
