@@ -3,7 +3,8 @@
 A driver sends each `Send` and hands the answer in, or the error that kept it from one; it sleeps for each `Wait`.
 """
 
-from collections.abc import Generator, Sequence
+import logging
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -26,6 +27,8 @@ from vprm_runtime.errors import InputError, ServerError
 from vprm_runtime.results import ScoreResult, StepScore
 
 Value = TypeVar("Value")
+_LOG = logging.getLogger("vprm")
+_MOST_WARNINGS = 100
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,7 @@ class Calls:
     def __init__(self, timeout_s: float, retries: int) -> None:
         self._timeout_s, self._retries = timeout_s, retries
         self._uploaded: set[str] = set()
+        self._warned: set[str] = set()
 
     def request(self, method: str, path: str, *, retry: bool = True, **options: Any) -> Call[Any]:
         """One request, tried again while that may help; its JSON."""
@@ -83,7 +87,9 @@ class Calls:
         """POST /v1/score."""
         sent = sent_images(images)
         row = row_of(sent, question, responses)
-        return result_of((yield from self._with_images("/v1/score", row, sent, options)))
+        document = yield from self._with_images("/v1/score", row, sent, options)
+        self._warn(document)
+        return result_of(document)
 
     def select(
         self, question: str, responses: Sequence[Response], images: Images, max_steps: int | None
@@ -114,6 +120,14 @@ class Calls:
                 raise
         yield from self._upload(sent)
         return (yield from self.request("POST", path, json=row, params=query))
+
+    def _warn(self, document: object) -> None:
+        """Log what the server says of a row beside errors, each kind of note once."""
+        notes = document.get("notes") if isinstance(document, Mapping) else None
+        for note in notes if isinstance(notes, list) else ():
+            if str(note) not in self._warned and len(self._warned) < _MOST_WARNINGS:
+                self._warned.add(str(note))
+                _LOG.warning("%s", str(note)[:500])
 
     def _upload(self, images: Sequence[SentImage]) -> Call[None]:
         for image in images:

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from vprm_runtime.errors import InputError
-from vprm_runtime.images.encoded import decoded_image, looks_encoded
+from vprm_runtime.images.encoded import decoded_image, image_in_object, looks_encoded
 from vprm_runtime.images.load import ImageInput, load_image
 
 _NOT_LISTS = (str, bytes, bytearray, memoryview, Mapping, set, frozenset)
@@ -91,7 +91,7 @@ def _image(image: object) -> ImageInput:
     if hasattr(image, "as_py"):
         image = image.as_py()
     if isinstance(image, Mapping):  # how Hugging Face data sets and chat messages hold an image
-        image = next((image[key] for key in ("bytes", "path", "url") if not _is_missing(image.get(key))), None)
+        image = image_in_object(image)
     if isinstance(image, str):
         text = str(image)
         return decoded_image(text) if looks_encoded(text) else text

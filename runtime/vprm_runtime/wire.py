@@ -63,12 +63,16 @@ class Result(TypedDict):
 
 
 class Document(TypedDict):
-    """The scores of a row; a data set's labels are beside them. `best` is the index of the highest score."""
+    """The scores of a row; a data set's labels are beside them. `best` is the index of the highest score.
+
+    `notes` (a server's) say what its sender should know beside errors: keys that are not read, responses of one step.
+    """
 
     id: NotRequired[RowId]
     tiles: list[int]
     results: list[Result]
     best: int | None
+    notes: NotRequired[list[str]]
 
 
 class RowError(TypedDict):

@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from vprm_runtime.datasets.row_json import fault_of
+from vprm_runtime.datasets.row_keys import CONTENT, LABELS
 from vprm_runtime.errors import InputError, quoted
 from vprm_runtime.execution.aggregate import aggregate_scores
 from vprm_serving.admission import Place
@@ -23,7 +24,8 @@ from vprm_serving.service import Answer
 
 _END_MARKERS = ("<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|end|>", "</s>")
 _CHAT_MARKERS = ("<|im_start|>", "<|start_header_id|>", "[INST]", "<|user|>")
-_LABEL_KEYS = ("image", "images", "question", "max_steps", "max_tiles", "answer")
+_NOT_OF_A_LABEL = (CONTENT | LABELS.keys() | {"id"}) - {"question"}
+"""What a label may hold and the query has: the response is the query's. All else is read as in any row, or refused."""
 
 
 async def get_reward(request: Request, place: Place) -> Response:
@@ -75,7 +77,7 @@ def reward_row(query: object, prompt: object, label: object) -> dict[str, Any]:
 
 
 def _label(label: object) -> dict[str, Any]:
-    """What a label says about the row: JSON with a question or an image; any other label is the answer."""
+    """What a label says about the row: JSON with keys of a row, such as question and image; any other is the answer."""
     if isinstance(label, str) and label.lstrip().startswith("{"):
         try:
             text, label = label.encode(), json.loads(label)
@@ -83,9 +85,9 @@ def _label(label: object) -> dict[str, Any]:
             return {}
         if (fault := fault_of(label, text)) is not None:
             raise InputError(f"a label {fault}")
-    if not isinstance(label, Mapping) or not ({"question", "image", "images"} & label.keys()):
+    if not isinstance(label, Mapping):
         return {}
-    return {key: value for key, value in label.items() if key in _LABEL_KEYS and key != "answer"}
+    return {str(key): value for key, value in label.items() if key not in _NOT_OF_A_LABEL}
 
 
 async def pooling(request: Request, place: Place) -> Response:

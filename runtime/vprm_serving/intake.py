@@ -1,13 +1,14 @@
 """From a request's JSON to work for the engine. Nothing here needs the engine or decodes a pixel: any thread may."""
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from vprm_runtime.datasets.row import Row, row_from_record
 from vprm_runtime.datasets.row_images import RowImage
+from vprm_runtime.datasets.row_notes import RowNotes
 from vprm_runtime.errors import InputError, quoted
 from vprm_runtime.execution.model import OpenedModel
 from vprm_runtime.execution.prepare import (
@@ -23,12 +24,10 @@ from vprm_runtime.execution.prepare import (
 from vprm_runtime.images.load import NamedImage, image_size, read_image_file
 from vprm_runtime.images.tiling import tile_grid
 from vprm_runtime.options import ScoreOptions
+from vprm_runtime.prompt.steps import SplittingWatch
 from vprm_serving.jobs import Job
 from vprm_serving.settings import Limits
 from vprm_serving.uploads import SCHEME, UploadStore
-
-QUERY_ONLY = ("aggregate",)
-"""Options that are query parameters: beside the row's keys they would be ignored without a word."""
 
 
 @dataclass(frozen=True)
@@ -43,10 +42,20 @@ class Work:
     prefix_tokens: int
     responses: tuple[PreparedResponse, ...] = field(repr=False)
     response_tokens: int = 0
+    notes: tuple[str, ...] = ()
 
     def prefix_cost_tokens(self, tokens_per_tile: int) -> int:
         """What running the prefix costs: its tokens, and its tiles again in the vision encoder."""
         return self.prefix_tokens + sum(self.tile_counts) * tokens_per_tile
+
+
+def _notes(row: Row, responses: Sequence[PreparedResponse], options: ScoreOptions) -> tuple[str, ...]:
+    """What the caller should know of a row beside errors."""
+    notes, watch = RowNotes(), SplittingWatch()
+    notes.add(row)
+    if options.max_steps != 1:
+        watch.add(row.responses, [len(response.steps) for response in responses])
+    return notes.lines if watch.warning is None else (*notes.lines, watch.warning)
 
 
 class Intake:
@@ -61,11 +70,7 @@ class Intake:
 
         Raises InputError if nothing of it can be scored.
         """
-        if isinstance(record, Mapping):
-            for name in QUERY_ONLY:
-                if name in record:
-                    raise InputError(f"{name} is not read from the row: give it in the address, ?{name}=min")
-        row = row_from_record(record, 0, Path())
+        row = row_from_record(record, 0, Path(), images_beside=len(extra_images))
         options = row.options(base)
         if extra_images and row.images:
             raise InputError("images were sent as files, and the row names others: give them in one way")
@@ -116,7 +121,8 @@ class Intake:
         responses = tuple(prepare_responses(model, row.question, counts, row.responses, options.responses))
         tokens = sum(r.candidate(prefix).new_tokens for r in responses if r.failed is None)
         key = prefix_key(images, row.question, options.max_tiles)
-        return Work(row, key, images, options.max_tiles, counts, len(prefix), responses, tokens)
+        notes = _notes(row, responses, options)
+        return Work(row, key, images, options.max_tiles, counts, len(prefix), responses, tokens, notes)
 
     def job(self, work: Work, deadline: float | None = None, **others: Any) -> Job:
         """The job of a row."""

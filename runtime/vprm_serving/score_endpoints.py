@@ -23,10 +23,15 @@ Event = tuple[str, dict[str, Any]]
 
 
 def answer_document(answer: Answer) -> dict[str, Any]:
-    """The document of a row, its labels beside the scores, as `vprm score --input` writes it."""
+    """The document of a row, its labels beside the scores, as `vprm score --input` writes it; and notes, if any."""
     row = answer.work.row
     labels = {"label_error": row.label_error} if row.label_error is not None else dict(row.labels)
-    return {**document(answer.result, row.id), **labels}
+    return {**document(answer.result, row.id), **labels, **_notes(answer)}
+
+
+def _notes(answer: Answer) -> dict[str, Any]:
+    """What the sender should know beside errors, if there is anything."""
+    return {"notes": list(answer.work.notes)} if answer.work.notes else {}
 
 
 def timing_headers(answer: Answer) -> dict[str, str]:
@@ -63,6 +68,7 @@ async def select(request: Request, place: Place) -> Response:
         "ranking": result.ranking,
         "scores": [candidate.score for candidate in result.candidates],
         "response": None if result.best is None else answer.work.row.responses[result.best],
+        **_notes(answer),
     }
     return JSONResponse(body, headers=timing_headers(answer))
 

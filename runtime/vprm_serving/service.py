@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vprm_runtime.bundle.bundle import Bundle
+from vprm_runtime.datasets.row_notes import shown_key
 from vprm_runtime.engines.host.engine import HostEngine
 from vprm_runtime.errors import InputError, ServerError
 from vprm_runtime.images.load import NamedImage
@@ -171,6 +172,8 @@ class Service:
         if not isinstance(record, dict):
             raise InputError(f"a session is a JSON object, got {type(record).__name__}")
         work = await self.prepared({**record, "responses": [""]}, call.options)
+        if work.row.unread:
+            raise InputError(f"{shown_key(work.row.unread[0])} is not read: a session has image, question, max_tiles")
         number = self._engine_of(work.key)
         scheduler = self.schedulers[number]
         scorer = self.scorers[number]

@@ -53,6 +53,14 @@ def test_a_response_that_cannot_be_scored_carries_its_error(server: RunningServe
         assert result.best == 0
 
 
+def test_notes_of_the_server_are_logged_once(server: RunningServer, caplog: pytest.LogCaptureFixture) -> None:
+    with vprm.Client(server.url) as client:
+        for _ in range(2):
+            client.score(None, "Which?", ["One.\nTwo."])
+    warnings = [record.getMessage() for record in caplog.records if record.name == "vprm"]
+    assert len([line for line in warnings if line.startswith("every response is one step")]) == 1
+
+
 def test_an_image_is_uploaded_once_and_again_when_the_server_forgot_it(
     server: RunningServer, make_image: Callable[..., Image.Image]
 ) -> None:

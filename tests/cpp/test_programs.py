@@ -33,7 +33,7 @@ ROWS = (
     {
         "image": ["0.ppm", "1.ppm"],
         "question": "Which?",
-        "responses": ["Left."],
+        "responses": ["Left.", "Right."],
         "max_tiles": 2,
         "correct": [True, None],
     },

@@ -1,4 +1,4 @@
-"""Which files of a checkpoint are read: shards, overlays, single files. Folders without readable weights: test_no_weights.py."""
+"""Which files of a checkpoint are read: shards, overlays, single files (test_no_weights.py: others)."""
 
 from __future__ import annotations
 

@@ -98,12 +98,14 @@ def test_keys_that_are_not_read_and_ids_that_repeat_are_told_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A typing error is found by its suggestion; a key of every row is one line."""
-    row = {"id": -1, "question": "Q", "responses": ["r"], "aggregate": "min", "answr": "4"}
+    row = {"id": -1, "question": "Q", "responses": ["r"], "agregated": "min", "answr": "4", "response": "s"}
     path = write_rows(tmp_path / "rows.jsonl", [row] * 5)
     for _ in range(2):
         assert [found.number for found in open_rows(path)] == [0, 1, 2, 3, 4]
     keys, ids = (record.getMessage() for record in caplog.records)
-    assert keys.endswith("keys that are not read: aggregate, answr (did you mean answer?)")
+    assert keys.endswith(
+        "keys that are not read: agregated, answr (did you mean answer?), response (another key is read instead)"
+    )
     assert ids.endswith("4 rows have an id that an earlier row has: tell them apart by `row`")
 
 

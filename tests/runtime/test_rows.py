@@ -176,13 +176,27 @@ def test_what_is_wrong_is_named(record: object, message: str) -> None:
     [
         ({"responses": ["r"], "answer": float("inf")}, "answer is infinite"),
         ({"responses": ["r"], "answer": b"bytes"}, "answer is bytes"),
-        ({"responses": ["r"], "correct": {1, 2}}, "correct is set"),
+        ({"responses": ["r"], "correct": {1, 2}}, "true or false for each"),
         ({"steps_with_score": [{"step": "a", "score": float("inf")}]}, "without a numeric score"),
         ({"steps_with_score": [{"step": "a", "score": "high"}]}, "without a numeric score"),
         ({"steps_with_score": [{"step": "a"}]}, "without a numeric score"),
         ({"response": {"steps": ["a", "b"], "process_correctness": [1]}}, "1 labels for 2 steps"),
         ({"response": {"steps": ["a"], "process_correctness": [2]}}, "must be a list of 1"),
         ({"response": {"steps": ["a"], "process_correctness": "+"}}, "must be a list of 1"),
+        (
+            {"responses": [["a", "b"]], "process_correctness": [[1]]},
+            "response 0: process_correctness has 1 labels for 2",
+        ),
+        ({"responses": ["a"], "process_correctness": [[1], [1]]}, "2 entries for 1 responses"),
+        ({"responses": ["a"], "process_correctness": [2]}, "must be a list of 1"),
+        ({"responses": ["a"], "process_correctness": ["+"]}, "must be a list of 1"),
+        ({"responses": ["a"], "process_correctness": [[True]]}, "must be a list of 1"),
+        ({"responses": ["a"], "process_correctness": {"0": 1}}, "must be a list for each response"),
+        ({"responses": ["a"], "process_correctness": 1}, "must be a list for each response"),
+        ({"responses": ["a"], "correct": [True, False]}, "each of 1 responses, got 2 entries"),
+        ({"responses": ["a"], "correct": "yes"}, "each of 1 responses, got yes"),
+        ({"responses": ["a"], "correct": ["yes"]}, "true or false for each response, got 'yes'"),
+        ({"responses": ["a"], "correct": [0.5]}, "got 0.5"),
         (
             {"conversations": [{"from": "human", "value": "### Question:\nQ\n\n### Solution Process:\na"}]},
             "1 human turns and 0 answers",
@@ -200,7 +214,7 @@ def test_labels_become_values_that_json_has() -> None:
     """What pandas, pyarrow and YAML readers give: missing numbers, dates, decimals."""
     record = {
         "question": "Q",
-        "responses": ["r"],
+        "responses": ["r", "s"],
         "answer": decimal.Decimal("2.50"),
         "correct": [True, float("nan")],
         "policy_model": datetime.date(2025, 3, 1),
@@ -209,6 +223,20 @@ def test_labels_become_values_that_json_has() -> None:
     row = row_from_record(record, 0, ROOT)
     assert row.labels == {"answer": 2.5, "correct": [True, None], "policy_model": "2025-03-01"}
     assert row_from_record({**record, "answer": decimal.Decimal(7)}, 0, ROOT).labels["answer"] == 7
+
+
+@pytest.mark.parametrize(
+    ("responses", "given", "labels"),
+    [
+        (["a"], [1, -1], [[1, -1]]), (["a"], [[1, -1]], [[1, -1]]), (["a", "b"], [[1], None], [[1], None]),
+        ([["a", "b"], "c"], [[1.0, 0.0], [-1]], [[1, 0], [-1]]), (["a"], [None], [None]),
+    ],
+)  # fmt: skip
+def test_labels_of_steps_in_their_forms(responses: list[Any], given: list[Any], labels: list[Any]) -> None:
+    record = {"question": "Q", "responses": responses, "process_correctness": given, "correct": [1] * len(responses)}
+    row = row_from_record(record, 0, ROOT)
+    assert (row.label_error, row.labels["process_correctness"]) == (None, labels)
+    assert row_from_record({"question": "Q", "response": "r", "correct": True}, 0, ROOT).labels == {"correct": [True]}
 
 
 def test_numbers_as_pandas_has_them() -> None:
@@ -276,14 +304,70 @@ def test_other_keys_that_look_like_an_image_are_refused_by_name(key: str, value:
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("image_id", "17"), ("image_size", [3, 4]), ("img_type", "photo"), ("num_images", 2), ("has_image", True),
-        ("image_caption", "A cat."), ("caption", "see figure.png for this"),
-        ("image_width", 640), ("category", "chart"),
+        ("img_type", "photo"), ("num_images", 0), ("has_image", False), ("image_id", None), ("image_size", []),
+        ("image_caption", "A cat."), ("caption", "see figure.png for this"), ("category", "chart"),
         ("image_source", "COCO"), ("subfield", "geometry"), ("explanation", "The figure shows"), ("figure", None),
     ],
 )  # fmt: skip
 def test_keys_about_an_image_are_listed_as_unread(key: str, value: object) -> None:
     assert row_from_record({"question": "Q", "responses": ["r"], key: value}, 0, ROOT).unread == (key,)
+
+
+STATED = (
+    ("image_id", "17"), ("image_size", [3, 4]), ("num_images", 2), ("has_image", True), ("hasImage", "true"),
+    ("image_width", 640), ("image_ids", [5]), ("img_id", 3), ("image_hash", "0a"), ("n_images", 1), ("photo_count", 1),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("key", "value"), STATED)
+def test_a_row_that_says_it_has_an_image_and_has_none_is_refused(key: str, value: object) -> None:
+    base = {"question": "Q", "responses": ["r"]}
+    with pytest.raises(InputError, match=f"^{key} says that there is an image, and the row has none"):
+        row_from_record({**base, key: value}, 0, ROOT)
+    assert row_from_record({**base, "image": "a.png", key: value}, 0, ROOT).unread == (key,)
+    assert row_from_record({**base, key: value}, 0, ROOT, images_beside=1).unread == (key,)
+
+
+@pytest.mark.parametrize(
+    ("more", "unread"),
+    [
+        ({"responses": ["r"], "response": "other"}, ("response",)),
+        ({"responses": ["r"], "chosen": "good", "rejected": "bad"}, ("chosen", "rejected")),
+        ({"responses": ["r"], "steps_with_score": [{"step": "s", "score": 1}]}, ("steps_with_score",)),
+        ({"response": "r", "chosen": "good"}, ("chosen",)),
+        ({"response": "r", "conversations": [{"from": "human", "value": "x"}]}, ("conversations",)),
+        ({"responses": ["r"], "response": "", "chosen": None, "rejected": float("nan"), "conversations": []}, ()),
+        ({"steps_with_score": [{"step": "s", "score": 1}], "response": "s"}, ()),
+        ({"chosen": "a", "rejected": "b", "response": "c"}, ("response",)),
+    ],
+)
+def test_responses_under_a_second_key_are_named(more: dict[str, object], unread: tuple[str, ...]) -> None:
+    assert row_from_record({"question": "Q", **more}, 0, ROOT).unread == unread
+
+
+@pytest.mark.parametrize("key", ["aggregate", "step_separator", "drop_empty_steps", "stepSeparator", "Aggregate"])
+def test_options_of_a_run_are_refused_in_a_row(key: str) -> None:
+    with pytest.raises(InputError, match=f"^{key} is not read from a row: give it for all rows"):
+        row_from_record({"question": "Q", "responses": ["r"], key: "min"}, 0, ROOT)
+    assert row_from_record({"question": "Q", "responses": ["r"], key: None}, 0, ROOT)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"type": "image_url", "image_url": {"url": "a.png"}}, {"type": "image_url", "image_url": "a.png"},
+        {"type": "image", "image": "a.png"}, {"type": "input_image", "image_url": "a.png"}, {"file_name": "a.png"},
+        {"type": "image", "source": {"type": "url", "url": "a.png"}}, {"path": "a.png", "bytes": None},
+    ],
+)  # fmt: skip
+def test_images_in_objects_of_chat_messages(value: object) -> None:
+    assert row_from_record({"question": "Q", "responses": ["r"], "image": value}, 0, ROOT).images == (ROOT / "a.png",)
+
+
+@pytest.mark.parametrize("value", [{"type": "image_url"}, {"kind": 1}, {"image_url": {"detail": "high"}}])
+def test_an_object_without_an_image_names_its_keys(value: dict[str, object]) -> None:
+    with pytest.raises(InputError, match=r"must have bytes, path or url, got one with the keys (type|kind|detail)"):
+        row_from_record({"question": "Q", "responses": ["r"], "image": value}, 0, ROOT)
 
 
 def test_beside_an_image_only_another_image_itself_is_refused() -> None:

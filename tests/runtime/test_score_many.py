@@ -100,3 +100,19 @@ def test_a_bad_row_carries_its_error(scorer: StepScorer, tmp_path: Path) -> None
     assert list(scorer.score_many([])) == []
     with pytest.raises(InputError, match="unknown aggregate"):
         list(scorer.score_many([], aggregate="median"))  # type: ignore[arg-type]
+
+
+def test_what_a_user_should_know_of_rows_is_said_once(scorer: StepScorer, caplog: pytest.LogCaptureFixture) -> None:
+    """As for a file of rows, whatever a row is given as."""
+    fresh = scorer.with_engine(scorer.engine)
+    row = {"id": 4, "question": "Q", "responses": ["One.\nTwo."], "answr": "2", "chosen": "x"}
+    rows: list[Any] = [row, row_from_record(row, 1, Path()), {**row, "id": 5}, (None, "Q", ["One.\nTwo."])]
+    for _ in range(3):
+        list(fresh.score_many(rows))
+    messages = [record.getMessage() for record in caplog.records]
+    assert messages[:2] == [
+        "keys that are not read: answr (did you mean answer?), chosen (another key is read instead)",
+        "1 rows have an id that an earlier row has: tell them apart by `row`",
+    ]
+    assert messages[2].startswith("every response is one step although it has line breaks")
+    assert len(messages) == 3

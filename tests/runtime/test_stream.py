@@ -69,6 +69,27 @@ def test_each_row_is_answered_before_the_next_is_read(
     assert prefixes[:2] == ["How many?", "And now?"]  # one prefix for the first two rows
 
 
+def test_what_a_user_should_know_is_said_once(
+    scorer: StepScorer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As for a file of rows: keys that are not read, ids that repeat, responses that are one step each."""
+    row = {"id": 4, "question": "Q", "responses": ["One.\nTwo."], "answr": "2", "response": "x"}
+    lines = [json.dumps(row).encode() + b"\n"] * 12
+    lines.insert(1, b'{"id": 4, "question": "Q", "responses": ["One."], "agregate": "min"}')
+    said: list[int] = []
+    score_stream(scorer, lines, lambda _: said.append(len(caplog.records)), image_root=tmp_path)
+    messages = [record.getMessage() for record in caplog.records]
+    assert messages[:4] == [
+        "line 1: answr (did you mean answer?) is not read",
+        "line 1: response (another key is read instead) is not read",
+        "line 2 has an id that an earlier row has: tell rows apart by `row`",
+        "line 2: agregate is not read",
+    ]
+    assert messages[4].startswith("every response is one step although it has line breaks")
+    assert len(messages) == 5
+    assert said[:2] == [2, 4]  # at the row itself, not at the end
+
+
 def test_a_broken_engine_ends_the_stream_after_its_answers(
     scorer: StepScorer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

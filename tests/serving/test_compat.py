@@ -59,6 +59,9 @@ def test_empty_lists_are_answered_with_empty_lists(server: RunningServer) -> Non
         ("<|im_start|>user\nWhat?Five.", "<|im_start|>user\nWhat?", "1"),
         ("What?Five.", "What?", '{"image": "http://example.org/a.png"}'),
         ("What?Five.", "What?", '{"image": "blake2b:00"}'),
+        ("What?Five.", "What?", '{"image_path": "blake2b:00"}'),
+        ("What?Five.", "What?", '{"question": "What?", "figure": "a.png"}'),
+        ("What?Five.", "What?", '{"has_image": true}'),
     ],
 )
 def test_a_reward_is_never_made_up(server: RunningServer, query: str, prompt: str, label: str) -> None:

@@ -96,6 +96,23 @@ def test_options_are_in_the_address(server: RunningServer, demo_scorer: StepScor
     assert server.score({**example_row(), "aggregate": "min"}).json()["code"] == "invalid_input"
 
 
+def test_the_sender_hears_what_is_not_read(server: RunningServer) -> None:
+    """As in a file of rows: keys that nothing is read from, and responses that are one step though they have lines."""
+    row = {"question": "Which?", "responses": ["One.\nTwo."], "answr": "2", "chosen": "x", "answer": "2"}
+    for path in ("/v1/score", "/v1/select"):
+        keys, steps = server.http.post(path, json=row).json()["notes"]
+        assert keys == "keys that are not read: answr (did you mean answer?), chosen (another key is read instead)"
+        assert steps.startswith("every response is one step although it has line breaks")
+    assert "notes" not in server.score(example_row()).json()
+    assert len(server.score({**row, "responses": ["One."]}, max_steps=1).json()["notes"]) == 1
+    lost = server.score({"question": "<image 1> Which?", "responses": ["One."]})
+    assert (lost.status_code, "there is no image" in lost.json()["error"]) == (422, True)
+    for key in ("step_separator", "aggregate"):
+        assert "is not read from a row" in server.score({**example_row(), key: "x"}).json()["error"]
+    said = server.http.post("/v1/sessions", json={"question": "Which?", "answr": "2"})
+    assert (said.status_code, "did you mean answer?" in said.json()["error"]) == (422, True)
+
+
 def test_multipart_and_uploads_give_the_same_scores(server: RunningServer) -> None:
     row = example_row()
     content = example().image.read_bytes()
@@ -103,6 +120,9 @@ def test_multipart_and_uploads_give_the_same_scores(server: RunningServer) -> No
     text = {key: value for key, value in row.items() if key != "image"}
     form = {"row": (None, json.dumps(text), "application/json"), "image": ("angle.png", content, "image/png")}
     assert server.http.post("/v1/score", files=form).json() == wanted
+    stated = {**form, "row": (None, json.dumps({**text, "has_image": True}), "application/json")}
+    assert server.http.post("/v1/score", files=stated).json()["results"] == wanted["results"]
+    assert "says that there is an image" in server.score({**text, "has_image": True}).json()["error"]
 
     digest = image_digest(content)
     by_digest = {**row, "image": f"blake2b:{digest}"}

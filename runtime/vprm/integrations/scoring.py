@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Protocol
 
+from vprm_runtime.datasets.row_images import check_no_image_stated, image_values
+from vprm_runtime.datasets.row_keys import KNOWN_KEYS
 from vprm_runtime.errors import InputError, VprmError, quoted
 from vprm_runtime.execution.aggregate import Aggregate
 from vprm_runtime.results import CandidateScore, ScoreResult
@@ -129,7 +131,8 @@ def from_environment() -> Rewarder:
 def context_of(value: object) -> dict[str, Any]:
     """What a label or an info field says about a row: a mapping, or its JSON text, with question and images.
 
-    Anything else is the right answer, or nothing, and says nothing.
+    Anything else is the right answer, or nothing, and says nothing. Raises InputError as reading a row does if images
+    are under a key that is not known, or if it says that there is an image and has none.
     """
     if isinstance(value, str) and value.lstrip().startswith("{"):
         try:
@@ -138,8 +141,10 @@ def context_of(value: object) -> dict[str, Any]:
             return {}
     if not isinstance(value, Mapping):
         return {}
-    images = next((value[key] for key in ("images", "image") if value.get(key) is not None), None)
-    return {"question": value.get("question"), "images": _as_files(images)}
+    images = image_values(value, KNOWN_KEYS)
+    if not images:
+        check_no_image_stated(value)
+    return {"question": value.get("question"), "images": _as_files(images) or None}
 
 
 def text_of(content: object) -> str:
@@ -164,7 +169,7 @@ def last_message(messages: Sequence[Mapping[str, Any]], role: str) -> str:
 def _as_files(images: object) -> Any:
     """Images as data sets hold them: an object with bytes or path becomes the one that it has."""
     if isinstance(images, Mapping):
-        return images.get("bytes") or images.get("path")
+        return images.get("bytes") or images.get("path") or images.get("url")
     if isinstance(images, list | tuple):
         return [_as_files(image) for image in images]
     return images

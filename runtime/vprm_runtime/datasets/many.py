@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Protocol
 
 from vprm_runtime.datasets.requests import Request, RequestLike, by_prefix, request_from
+from vprm_runtime.datasets.row_notes import RowNotes
 from vprm_runtime.errors import InputError
 from vprm_runtime.images.load import ImageInput
 from vprm_runtime.options import ScoreOptions
@@ -29,9 +30,20 @@ def score_requests(
     base: ScoreOptions,
     watch: SplittingWatch,
     progress: Callable[[int, int], None] | None,
+    say: Callable[[str], None],
 ) -> Iterator[ScoreResult]:
-    """One result per row, in input order; a row that cannot be scored has its error for each of its responses."""
+    """One result per row, in input order; a row that cannot be scored has its error for each of its responses.
+
+    `say` gets what a user should know of the rows before the first is scored.
+    """
     requests = [request_from(row, number, image_root, base) for number, row in enumerate(rows)]
+    notes = RowNotes()
+    for request in requests:
+        notes.add(request)
+        if request.id is not None:
+            notes.add_id(request.id)
+    for line in notes.lines:
+        say(line)
     done: dict[int, ScoreResult] = {}
     following = 0
     for group in [*by_prefix(requests), []]:

@@ -2,17 +2,18 @@
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence, Sized
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from vprm_runtime.datasets.row import Row, row_from_record
+from vprm_runtime.datasets.row import Row, RowId, row_from_record
 from vprm_runtime.errors import InputError
 from vprm_runtime.execution.prepare import pinned
 from vprm_runtime.images.load import ImageInput, NamedImage
 from vprm_runtime.inputs import images_of, list_of, plain_value, text_of
 from vprm_runtime.options import ScoreOptions
 from vprm_runtime.prompt.builder import Response
+from vprm_runtime.prompt.image_markers import remark_on_marks
 
 RequestLike = Row | Mapping[str, Any] | tuple[Any, str, Sequence[Response]]
 """A row, a record as in a file of rows, or (images, question, responses) as `StepScorer.score` takes them."""
@@ -20,7 +21,10 @@ RequestLike = Row | Mapping[str, Any] | tuple[Any, str, Sequence[Response]]
 
 @dataclass(frozen=True)
 class Request:
-    """One question with its responses; or, if it cannot be read, the error and how many responses it was for."""
+    """One question with its responses; or, if it cannot be read, the error and how many responses it was for.
+
+    `id`, `unread` and `remarks` are those of its row, for notes; `id` is None if it has none of its own.
+    """
 
     images: tuple[ImageInput, ...]
     question: str
@@ -28,13 +32,17 @@ class Request:
     options: ScoreOptions
     key: bytes = b""
     error: InputError | None = None
+    id: RowId | None = None
+    unread: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
 
 
 def request_from(row: RequestLike, number: int, image_root: Path, base: ScoreOptions) -> Request:
     """What one entry of a list of rows asks for; never raises on a bad one, which carries its error."""
     try:
         if isinstance(row, Row):
-            return _request(row.images, row.question, row.responses, row.options(base))
+            made = _request(row.images, row.question, row.responses, row.options(base))
+            return replace(made, id=row.id, unread=row.unread)
         if isinstance(row, Mapping):
             return request_from(row_from_record(plain_value(row), number, image_root), number, image_root, base)
         if isinstance(row, tuple) and len(row) == 3:
@@ -73,7 +81,9 @@ def _request(
     if not isinstance(question, str):
         raise InputError(f"the question must be text, got {type(question).__name__}")
     given = tuple(images)
-    return Request(given, question, kept, options, _key(given, question, options.max_tiles))
+    remark = remark_on_marks(question, len(given))
+    remarks = () if remark is None else (remark,)
+    return Request(given, question, kept, options, _key(given, question, options.max_tiles), remarks=remarks)
 
 
 def _key(images: Sequence[ImageInput], question: str, max_tiles: int | None) -> bytes:

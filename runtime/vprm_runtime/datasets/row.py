@@ -24,12 +24,19 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
-from vprm_runtime.datasets.row_images import RowImage, images_of, is_image_key
-from vprm_runtime.datasets.row_keys import KNOWN_KEYS, LIMITS
+from vprm_runtime.datasets.row_images import (
+    RowImage,
+    check_no_image_stated,
+    images_of,
+    is_empty,
+    is_image_key,
+)
+from vprm_runtime.datasets.row_keys import CONTENT, KNOWN_KEYS, LIMITS, OPTIONS
 from vprm_runtime.datasets.row_labels import checked_labels, step_labels, verdicts
 from vprm_runtime.errors import InputError, quoted
 from vprm_runtime.options import ScoreOptions
 from vprm_runtime.prompt.builder import Response
+from vprm_runtime.prompt.image_markers import remark_on_marks
 
 Record = Mapping[str, Any]
 RowId = str | int
@@ -44,7 +51,8 @@ class Row:
     """A question about zero, one or several images, and the responses to score. Paths are resolved, not yet opened.
 
     `number` is the row's place in its file, from 0. `label_error` says what is wrong with the labels, which are left
-    out then: the row can be scored all the same. `unread` are keys that nothing was read from.
+    out then: the row can be scored all the same. `unread` are keys that nothing was read from, `remarks` what else a
+    user should know.
     """
 
     id: RowId
@@ -57,6 +65,7 @@ class Row:
     number: int = 0
     label_error: str | None = None
     unread: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
 
     def options(self, base: ScoreOptions) -> ScoreOptions:
         """The row's scoring options: of its own limits and those of `base` the smaller."""
@@ -80,25 +89,30 @@ class Row:
         return digest.digest()
 
 
-def row_from_record(record: object, number: int, image_root: Path) -> Row:
+def row_from_record(record: object, number: int, image_root: Path, images_beside: int = 0) -> Row:
     """The row that a record describes; `number` (from 0) is its id where it has none.
 
-    Relative image paths start at `image_root`. Raises InputError naming the key that is missing or wrong.
+    Relative image paths start at `image_root`; `images_beside` images came with the record, outside of it. Raises
+    InputError naming the key that is missing or wrong.
     """
     if not isinstance(record, Mapping):
         raise InputError(f"a row is a JSON object, got {type(record).__name__}")
-    _check_limit_keys(record)
-    content = _content(record)
+    _check_option_keys(record)
+    content, used = _content(record)
+    images = images_of(record, image_root, KNOWN_KEYS)
+    if not images and not images_beside:
+        check_no_image_stated(record)
+    remark = remark_on_marks(content.question, len(images) or images_beside)
     label_error = content.label_error
     labels: dict[str, Any] = {}
     if label_error is None:
         try:
-            labels = checked_labels(record, content.labels, len(content.responses))
+            labels = checked_labels(record, content.labels, content.responses)
         except InputError as error:
             label_error = str(error)
     return Row(
         id=record_id(record, number),
-        images=images_of(record, image_root, KNOWN_KEYS),
+        images=images,
         question=content.question,
         responses=content.responses,
         max_steps=_limit(record, "max_steps"),
@@ -106,7 +120,8 @@ def row_from_record(record: object, number: int, image_root: Path) -> Row:
         labels=labels,
         number=number,
         label_error=label_error,
-        unread=tuple(str(key) for key in record if key not in KNOWN_KEYS and not is_image_key(str(key))),
+        unread=tuple(str(key) for key, value in record.items() if _is_unread(str(key), value, used)),
+        remarks=() if remark is None else (remark,),
     )
 
 
@@ -139,11 +154,11 @@ class _Content:
             return replace(self, label_error=str(error))
 
 
-def _content(record: Record) -> _Content:
-    """Question, responses and labels, by the first kind whose keys the record has."""
+def _content(record: Record) -> tuple[_Content, frozenset[str]]:
+    """Question, responses and labels, by the first kind whose keys the record has, and the keys that stand for them."""
     for keys, reader in _KINDS:
         if all(record.get(key) is not None for key in keys):
-            return reader(record)
+            return reader(record), frozenset((*keys, *_SAME_AS.get(keys[-1], ())))
     known = "; ".join(", ".join(keys) for keys, _ in _KINDS)
     found = ", ".join(str(key) for key, value in record.items() if value is not None) or "none"
     raise InputError(f"the row's keys ({quoted(found)}) are of no known kind: give one of these sets: {known}")
@@ -221,6 +236,14 @@ _KINDS: tuple[tuple[tuple[str, ...], Callable[[Record], _Content]], ...] = (
     (("question", "response"), _one_response_content),
     (("conversations",), _conversation_content),
 )
+_SAME_AS = {"steps_with_score": ("response",)}  # VisualPRM400K has the whole text beside its steps
+
+
+def _is_unread(key: str, value: object, used: frozenset[str]) -> bool:
+    """Whether nothing is read from a key: an unknown one, or one that another kind's responses would stand under."""
+    if key in CONTENT:
+        return key not in used and not is_empty(value)
+    return key not in KNOWN_KEYS and not is_image_key(key)
 
 
 def _text(record: Record, key: str) -> str:
@@ -253,14 +276,17 @@ def _whole(number: float) -> float | int | None:
     return int(number) if number.is_integer() else number
 
 
-def _check_limit_keys(record: Record) -> None:
-    """Refuse a limit under another spelling: it decides scores."""
-    plain = {key.replace("_", ""): key for key in LIMITS}
-    for key in record:
+def _check_option_keys(record: Record) -> None:
+    """Refuse a limit under another spelling, and options that are given for all rows: they decide scores."""
+    plain = {key.replace("_", ""): key for key in (*LIMITS, *OPTIONS)}
+    for key, value in record.items():
         letters = str(key).lower().replace("_", "").replace("-", "").replace(" ", "")
         meant = plain.get(letters) or plain.get(f"{letters}s")
-        if meant is not None and key != meant and record[key] is not None:
-            raise InputError(f"{key} is not read: write {meant}")
+        if meant is None or value is None or key in LIMITS:
+            continue
+        if meant in OPTIONS:
+            raise InputError(f"{key} is not read from a row: {OPTIONS[meant]}")
+        raise InputError(f"{key} is not read: write {meant}")
 
 
 def _smaller(first: int | None, second: int | None) -> int | None:

@@ -5,12 +5,12 @@ image and is not read is an error, never ignored.
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from vprm_runtime.errors import InputError, quoted
-from vprm_runtime.images.encoded import decoded_image, looks_encoded
+from vprm_runtime.images.encoded import decoded_image, image_in_object, looks_encoded
 from vprm_runtime.images.load import NamedImage, check_no_url
 
 Record = Mapping[str, Any]
@@ -46,13 +46,18 @@ def images_of(record: Record, image_root: Path, text_keys: frozenset[str]) -> tu
     `text_keys` are the keys that hold texts and labels. Raises InputError if images stand under several keys, in a
     form that is not known, or under a key that looks like an image and is not read.
     """
+    return tuple(_image(item, image_root) for item in image_values(record, text_keys))
+
+
+def image_values(record: Record, text_keys: frozenset[str]) -> list[Any]:
+    """What stands for the record's images, in order, as it has them. Arguments and errors as of `images_of`."""
     found = _by_key(record)
     if len(found) > 1:
         found = _one_of(found)
     for key, value in record.items():
         if key not in text_keys and not is_image_key(str(key)):
             _check_no_image(str(key), value, bool(found))
-    return tuple(_image(item, image_root) for items in found.values() for item in items)
+    return [item for items in found.values() for item in items]
 
 
 def _by_key(record: Record) -> dict[str, list[Any]]:
@@ -61,7 +66,7 @@ def _by_key(record: Record) -> dict[str, list[Any]]:
     numbered: dict[int, tuple[str, list[Any]]] = {}
     for key, value in record.items():
         name = _snake(str(key))
-        items = [item for item in _items(value) if not _is_empty(item)]
+        items = [item for item in _items(value) if not is_empty(item)]
         if not items:
             continue
         if match := _NUMBERED.fullmatch(name):
@@ -94,16 +99,25 @@ def _items(value: object) -> Sequence[Any]:
     return [value] if single else value  # type: ignore[return-value]
 
 
-def _is_empty(value: object) -> bool:
-    """None, "", NaN (a missing value of pandas), and an object with nothing in it."""
+def is_empty(value: object) -> bool:
+    """None, "", NaN (a missing value of pandas), an empty list, and an object with nothing in it."""
     if isinstance(value, Mapping):
-        return all(_is_empty(part) for part in value.values())
-    return value is None or value == "" or value != value
+        return all(is_empty(part) for part in value.values())
+    return value is None or (isinstance(value, str | list | tuple) and not value) or _is_missing_number(value)
+
+
+def _is_missing_number(value: object) -> bool:
+    try:
+        return bool(value != value)
+    except TypeError:  # pandas.NA
+        return True
+    except ValueError:  # an array
+        return False
 
 
 def _check_no_image(key: str, value: object, has_images: bool) -> None:
     """Refuse a key that is not read and holds an image; without any image, one that seems to name one, too."""
-    items = [item for item in _items(value) if not _is_empty(item)]
+    items = [item for item in _items(value) if not is_empty(item)]
     if not items:
         return
     holds = any(_holds_image(item) for item in items)
@@ -135,16 +149,14 @@ def _names_image(value: object) -> bool:
 def _nests_image(value: object) -> bool:
     """Whether an object holds an image under a key of its own, at any depth: chat messages, vLLM's multi_modal_data."""
     if isinstance(value, Mapping):
-        own = any(is_image_key(str(key)) and not _is_empty(part) and _items(part) for key, part in value.items())
+        own = any(is_image_key(str(key)) and not is_empty(part) and _items(part) for key, part in value.items())
         return own or any(_nests_image(part) for part in value.values())
     return isinstance(value, list | tuple) and any(_nests_image(part) for part in value)
 
 
 def _image(value: object, image_root: Path) -> RowImage:
     if isinstance(value, Mapping):  # how Hugging Face data sets and chat messages hold an image
-        value = next((value[key] for key in ("bytes", "path", "url") if not _is_empty(value.get(key))), None)
-        if isinstance(value, str) and looks_encoded(value):
-            return decoded_image(value)
+        value = image_in_object(value)
     if isinstance(value, bytes | bytearray | memoryview):
         return bytes(value)
     if not isinstance(value, str):
@@ -174,6 +186,19 @@ def _snake(key: str) -> str:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", key).lower().replace("-", "_").replace(" ", "_")
 
 
-def unread_keys(record: Record, known: frozenset[str]) -> Iterator[str]:
-    """Keys that nothing is read from."""
-    return (str(key) for key in record if key not in known and not is_image_key(str(key)))
+_STATES_ONE = re.compile(
+    r"(?:has|with)_(?:image|img|picture|photo)s?|(?:num|n|number_of|total|count_of)_(?:image|img|picture|photo)s?|"
+    r"(?:image|img|picture|photo)s?_(?:count|num|number|ids?|idx|index|hash|md5|sha\d*|width|height|size|w|h)"
+)
+
+
+def check_no_image_stated(record: Record) -> None:
+    """Raise InputError if a record without an image says under another key that it has one: it was lost on the way."""
+    for key, value in record.items():
+        if _STATES_ONE.fullmatch(_snake(str(key))) and any(
+            not is_empty(item) and item not in (0, "0", "false", "False", "no") for item in _items(value)
+        ):
+            raise InputError(
+                f"{quoted(key, 60)} says that there is an image, and the row has none: give it as image, or leave "
+                f"{quoted(key, 60)} out if the text alone is meant"
+            )

@@ -22,6 +22,14 @@ LIMITS: Mapping[str, str] = MappingProxyType(
         "max_tiles": "integer: tiles per image at most, thumbnail not counted",
     }
 )
+OPTIONS: Mapping[str, str] = MappingProxyType(
+    {
+        "aggregate": "give it for all rows, as --aggregate or aggregate=, in a server's address as ?aggregate=min",
+        "step_separator": "give it for all rows, as --step-separator or step_separator=",
+        "drop_empty_steps": "give it for all rows, as --drop-empty-steps or drop_empty_steps=",
+    }
+)
+"""Options of a whole run that a row cannot have, and how they are given."""
 LABELS: Mapping[str, str] = MappingProxyType(
     {
         "answer": "label: the right final answer",
@@ -41,6 +49,8 @@ IMAGES: Mapping[str, str] = MappingProxyType(
         "decoded_image": "the image itself beside its path under `image` (MathVista): the former is used",
     }
 )
+CONTENT = frozenset(TEXTS) - {"id"}
+"""Keys of questions and responses. A row of one kind has some of them; what stands under others is not read."""
 KNOWN_KEYS = frozenset((*TEXTS, *LIMITS, *LABELS))
 """Every key that is read, beside those of images (see row_images.is_image_key)."""
 

@@ -1,6 +1,6 @@
 """The document of a row: its scores and labels, or why it has none. Neighbours with one prefix share a session."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from vprm_runtime.datasets.unchanged import ChangedInputError
 from vprm_runtime.errors import EngineError, InputError
 from vprm_runtime.images.load import NamedImage, read_image_file
 from vprm_runtime.options import ScoreOptions
+from vprm_runtime.prompt.steps import SplittingWatch
 from vprm_runtime.scorer import StepScorer
 from vprm_runtime.session import Session
 from vprm_runtime.wire import error_document
@@ -87,6 +88,14 @@ class RowScorer:
 def failure(row: Row | BadRow, error: EngineError) -> dict[str, Any]:
     """The document of a row on which the engine failed."""
     return _head(row) | error_document(error, row.id) | (_tail(row) if isinstance(row, Row) else {})
+
+
+def watch_splitting(
+    watch: SplittingWatch, row: Row | BadRow, document: Mapping[str, Any], options: ScoreOptions
+) -> None:
+    """Take note of how a row's responses were split, unless one step each was asked for."""
+    if isinstance(row, Row) and "results" in document and options.max_steps != 1 and row.max_steps != 1:
+        watch.add(row.responses, [len(result["steps"]) for result in document["results"]])
 
 
 def _head(row: Row | BadRow) -> dict[str, Any]:

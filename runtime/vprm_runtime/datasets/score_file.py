@@ -11,7 +11,7 @@ from typing import Any
 from vprm_runtime.datasets.attempts import Attempts, crash_error
 from vprm_runtime.datasets.prefetch import rows_with_tiles
 from vprm_runtime.datasets.row import Row
-from vprm_runtime.datasets.row_scorer import RowScorer, failure
+from vprm_runtime.datasets.row_scorer import RowScorer, failure, watch_splitting
 from vprm_runtime.datasets.score_log import IMAGE_ROOT, ScoreLog, first_error, has_error, has_scores
 from vprm_runtime.datasets.source import BadRow, RowSource, open_rows
 from vprm_runtime.datasets.unchanged import ImageLog
@@ -149,14 +149,10 @@ class _Loop:
             else:
                 self._note_images(row, document)
                 self._write(document)
-                self._watch(row, document)
+                watch_splitting(self._splitting, row, document, self._options)
         self._release()
         if self._splitting.warning is not None:
             _LOG.warning("%s", self._splitting.warning)
-
-    def _watch(self, row: Row | BadRow, document: dict[str, Any]) -> None:
-        if isinstance(row, Row) and "results" in document and self._options.max_steps != 1 and row.max_steps != 1:
-            self._splitting.add(row.responses, [len(result["steps"]) for result in document["results"]])
 
     def _note_images(self, row: Row | BadRow, document: dict[str, Any]) -> None:
         if isinstance(row, Row):

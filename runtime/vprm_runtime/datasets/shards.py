@@ -18,7 +18,8 @@ from typing import Any
 from vprm_runtime.datasets.places import MANIFEST_NAME, SCHEMA, ShardInput, packed_place, places_path, read_manifest
 from vprm_runtime.datasets.row import Row
 from vprm_runtime.datasets.row_files import PARQUET_MAGIC, RowFile
-from vprm_runtime.datasets.source import BadRow, ParquetRows, RowNotes, numbered_lines, row_from_line
+from vprm_runtime.datasets.row_notes import RowNotes
+from vprm_runtime.datasets.source import BadRow, ParquetRows, numbered_lines, row_from_line
 from vprm_runtime.errors import InputError, quoted
 from vprm_runtime.files import open_regular, whole_folder
 
@@ -117,7 +118,8 @@ def _cut(paths: Sequence[Path], directory: Path, shards: int, image_root: Path |
     for path in paths:
         source, first = _Input(path, path.parent if image_root is None else image_root), number
         for position, line, row in source.rows(first):
-            notes.add_unread(row.unread if isinstance(row, Row) else ())
+            if isinstance(row, Row):
+                notes.add(row)
             key = row.group_key if isinstance(row, Row) else number.to_bytes(8, "little")
             digest = hashlib.blake2b(key, digest_size=8).digest()
             place = packed_place(number, position, len(inputs))

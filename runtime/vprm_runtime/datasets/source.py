@@ -5,16 +5,14 @@ Every command reads its rows here. jsonl (also compressed, or a JSON array: see 
 file order, so only neighbours share a prefix; memory is one row group's batch.
 """
 
-import difflib
 import hashlib
 import importlib
 import json
 import logging
 from array import array
-from collections import Counter
-from collections.abc import Container, Iterable, Iterator
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Container, Iterator
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -27,13 +25,13 @@ from vprm_runtime.datasets.row_files import PARQUET_MAGIC, RowFile
 from vprm_runtime.datasets.row_images import is_image_key
 from vprm_runtime.datasets.row_json import fault_of
 from vprm_runtime.datasets.row_keys import KNOWN_KEYS
+from vprm_runtime.datasets.row_notes import LiveNotes, RowNotes
 from vprm_runtime.datasets.unchanged import FileState, LineHashes, content_hash
 from vprm_runtime.errors import InputError, MissingExtraError, quoted
 from vprm_runtime.files import NotRegularError, open_regular
 
 _PARQUET_BATCH_ROWS = 16
 _LOG = logging.getLogger("vprm")
-_MOST_NAMES = 12
 
 
 @dataclass(frozen=True)
@@ -43,49 +41,6 @@ class BadRow:
     id: RowId
     error: str
     number: int = 0
-
-
-class RowNotes:
-    """What a user should know of a file's rows beside their errors: keys that are not read, ids that repeat."""
-
-    def __init__(self) -> None:
-        self._unread: Counter[str] = Counter()
-        self._ids: set[bytes] = set()
-        self._repeated = 0
-
-    def add(self, row: Row | BadRow) -> None:
-        """Take note of a row."""
-        self.add_id(row.id)
-        if isinstance(row, Row):
-            self._unread.update(row.unread)
-
-    def add_id(self, row_id: RowId) -> None:
-        """Take note of an id alone."""
-        key = hashlib.blake2b(json.dumps(row_id).encode(), digest_size=8).digest()
-        self._repeated += key in self._ids
-        self._ids.add(key)
-
-    def add_unread(self, keys: Iterable[str]) -> None:
-        """Take note of keys that nothing is read from."""
-        self._unread.update(keys)
-
-    @property
-    def lines(self) -> tuple[str, ...]:
-        """A line for each kind of note; none if there is nothing to say."""
-        notes = []
-        if self._unread:
-            names = [_with_suggestion(name) for name, _ in self._unread.most_common(_MOST_NAMES)]
-            more = f" and {len(self._unread) - len(names)} more" if len(self._unread) > len(names) else ""
-            notes.append(f"keys that are not read: {', '.join(names)}{more}")
-        if self._repeated:
-            notes.append(f"{self._repeated} rows have an id that an earlier row has: tell them apart by `row`")
-        return tuple(notes)
-
-
-def _with_suggestion(name: str) -> str:
-    close = difflib.get_close_matches(name.lower(), [*KNOWN_KEYS, "image", "images"], 1, 0.75)
-    shown = name if len(name) <= 40 else name[:39] + "…"
-    return f"{shown} (did you mean {close[0]}?)" if close else shown
 
 
 class RowSource(Protocol):
@@ -195,7 +150,9 @@ class JsonlRows:
                 continue
             number = len(offsets)
             row = self._row(line, number, line_number)
-            notes.add(row)
+            notes.add_id(row.id)
+            if isinstance(row, Row):
+                notes.add(row)
             key = row.group_key if isinstance(row, Row) else number.to_bytes(8, "little")
             groups.append(group_of.setdefault(key, len(group_of)))
             offsets.append(offset)
@@ -320,8 +277,12 @@ class ParquetRows:
 
     def __iter__(self) -> Iterator[Row | BadRow]:
         """All rows in file order."""
+        notes = LiveNotes(partial(_warn_once, str(self._path)))  # of values; columns are noted when the file is opened
         for number, record in enumerate(self.records()):
-            yield _parsed(record, number, self._image_root, f"row {number}")
+            row = _parsed(record, number, self._image_root, f"row {number}")
+            if isinstance(row, Row):
+                notes.add(replace(row, unread=tuple(KNOWN_KEYS.intersection(row.unread))), f"row {number}")
+            yield row
 
     def records(self, columns: list[str] | None = None) -> Iterator[dict[str, Any]]:
         """Records with these columns, in file order (default: all that are read)."""

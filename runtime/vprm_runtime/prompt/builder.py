@@ -14,11 +14,11 @@ from typing import cast
 from vprm_runtime.bundle.manifest import ControlTokens, PromptInfo
 from vprm_runtime.errors import InputError
 from vprm_runtime.inputs import text_of
+from vprm_runtime.prompt.image_markers import IMAGE_PLACEHOLDER, check_no_lost_image
 from vprm_runtime.prompt.score_rule import ScoreRule
 from vprm_runtime.prompt.tokenizer import TextTokenizer
 
 Response = str | Sequence[str]  # text that is split into steps, or the steps
-IMAGE_PLACEHOLDER = "<image>"
 
 
 @dataclass(frozen=True)
@@ -108,6 +108,8 @@ class PromptBuilder:
                 f"the question has {placeholders} {IMAGE_PLACEHOLDER} placeholders for {len(tiles)} images: give one "
                 "for each image, or none to put all images in front"
             )
+        if not tiles:
+            check_no_lost_image(question)
         head, tail = self._rule.first_turn.split("{question}")
         head = head.replace("{images}", in_front) if "{images}" in head else head + in_front
         parts = (head + question).split(IMAGE_PLACEHOLDER)

@@ -1,6 +1,7 @@
 #include "prompt/prompt_builder.hpp"
 
 #include <algorithm>
+#include <regex>
 
 #include "base/error.hpp"
 #include "base/utf8.hpp"
@@ -31,6 +32,21 @@ std::string joined(const std::vector<std::string> &parts, std::size_t start, std
     std::string text = parts[start];
     for (std::size_t i = start + 1; i < end; i++) text += separator + parts[i];
     return text;
+}
+
+// Marks for images that other models' prompts have; without an image they say that one was lost (image_markers.py).
+void check_no_lost_image(std::string_view question) {
+    static const std::regex &kMark = *new std::regex(
+        R"([<\[]\|?(?:image|img|picture|photo)[ _:#-]{0,2}[0-9]{1,3}\|?/?[>\]]|)"
+        R"(<\|(?:image|img)(?:_?(?:pad|placeholder|start|sentinel))?\|>|<\|vision_(?:start|pad)\|>|<img_context>|)"
+        R"(<image(?:_?(?:placeholder|here|token|pad|soft_?token))?>|<image ?/>|\[(?:image|img)\])",
+        std::regex::ECMAScript | std::regex::icase);
+    using Iterator = std::regex_iterator<std::string_view::const_iterator>;
+    for (Iterator found(question.begin(), question.end(), kMark), end; found != end; ++found)
+        if (found->str() != kPlaceholder)
+            throw input_error("the question has " + found->str() +
+                              " and there is no image: give the image, or take the mark out of the question if the "
+                              "text alone is meant");
 }
 
 std::string replaced_all(std::string text, std::string_view what, const std::string &with) {
@@ -122,6 +138,7 @@ std::vector<PromptBuilder::Piece> PromptBuilder::first_turn(std::string_view que
         throw input_error("the question has " + std::to_string(placeholders) + " <image> placeholders for " +
                           std::to_string(tiles.size()) +
                           " images: give one for each image, or none to put all images in front");
+    if (tiles.empty()) check_no_lost_image(question);
     std::string in_front;
     for (std::size_t i = 0; placeholders == 0 && i < tiles.size(); i++) in_front += std::string(kPlaceholder) + "\n";
     const std::vector<std::string> halves = split(rule_.first_turn, kQuestion);
