@@ -28,6 +28,7 @@ _CONTROL_TEXTS = {
     "img_end": "</img>",
     "img_context": "<IMG_CONTEXT>",
 }
+_LLAMA_CLASSES = ("LlamaTokenizer", "LlamaTokenizerFast")
 _SPACE = "▁"  # SentencePiece writes a space as this sign
 
 
@@ -78,7 +79,7 @@ def load_tokenizer(directory: Path, readings: Readings | None = None) -> BundleT
         tokenizer, bos = _taken_over(directory / "tokenizer.json", config)
         kind = "tokenizer.json"
     elif (directory / "tokenizer.model").is_file():
-        tokenizer = _from_sentencepiece(directory, added)
+        tokenizer = _from_sentencepiece(directory, added, config, readings)
         bos = _sentencepiece_bos(tokenizer, config, readings)
         kind = "tokenizer.model"
     elif (directory / VOCABULARY_NAME).is_file():
@@ -154,6 +155,7 @@ def _taken_over(path: Path, config: Mapping[str, Any]) -> tuple[Tokenizer, int |
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:
         raise CheckpointError(f"{path} cannot be read ({error}): copy it again") from error
+    tokenizer = _without_first_blank(tokenizer)
     in_front = tokenizer.encode("", add_special_tokens=True).ids
     if len(in_front) > 1:
         raise UnsupportedError(f"{path} puts {len(in_front)} tokens around a text; supported is one BOS or none")
@@ -164,6 +166,20 @@ def _taken_over(path: Path, config: Mapping[str, Any]) -> tuple[Tokenizer, int |
             f"add_bos_token {str(says).lower()}: set it to what the model was trained with"
         )
     return tokenizer, in_front[0] if in_front else None
+
+
+def _without_first_blank(tokenizer: Tokenizer) -> Tokenizer:
+    """The tokenizer without the blank that Metaspace puts in front of a text's very beginning.
+
+    In a prompt a control token is before each stretch of text, so the checkpoint's own tokenizer puts none there; the
+    runtime tokenises stretches one by one, and each would look like a beginning.
+    """
+    document = json.loads(tokenizer.to_str())
+    top = document["pre_tokenizer"] or {}
+    steps = [step for step in (top, *top.get("pretokenizers", ())) if step.get("prepend_scheme") == "first"]
+    for step in steps:
+        step["prepend_scheme"] = "never"
+    return Tokenizer.from_str(json.dumps(document, ensure_ascii=False)) if steps else tokenizer
 
 
 _UNUSED = re.compile(
@@ -204,7 +220,9 @@ def _end_texts(directory: Path, config: Mapping[str, Any]) -> frozenset[str]:
     return _ENDS | {text for text in texts if isinstance(text, str)}
 
 
-def _from_sentencepiece(directory: Path, added: Mapping[str, tuple[int, AddedToken]]) -> Tokenizer:
+def _from_sentencepiece(
+    directory: Path, added: Mapping[str, tuple[int, AddedToken]], config: Mapping[str, Any], readings: Readings
+) -> Tokenizer:
     """SentencePiece BPE -> tokenizers BPE with the same ids.
 
     Control, unknown and byte pieces take no part in merges. Pieces that SentencePiece matches whole before BPE
@@ -220,7 +238,7 @@ def _from_sentencepiece(directory: Path, added: Mapping[str, tuple[int, AddedTok
         model.ParseFromString(path.read_bytes())
     except Exception as error:  # protobuf's DecodeError has moved between versions
         raise CheckpointError(f"{path} is not a SentencePiece model ({error}): copy it again") from error
-    _check_kind(model, path)
+    _check_kind(model, path, config, readings)
     renamed = {index: text for text, (index, _) in added.items() if index < len(model.pieces)}
     kinds = model.SentencePiece
     vocabulary = {renamed.get(i, piece.piece): i for i, piece in enumerate(model.pieces)}
@@ -243,14 +261,24 @@ def _from_sentencepiece(directory: Path, added: Mapping[str, tuple[int, AddedTok
     return tokenizer
 
 
-def _check_kind(model: Any, path: Path) -> None:
+def _check_kind(model: Any, path: Path, config: Mapping[str, Any], readings: Readings) -> None:
     trainer, normalizer = model.trainer_spec, model.normalizer_spec
     if trainer.model_type != trainer.BPE or not trainer.byte_fallback:
         raise UnsupportedError(f"{path} is not a BPE model with byte fallback: bring a tokenizer.json beside it")
-    if normalizer.precompiled_charsmap or normalizer.add_dummy_prefix or normalizer.remove_extra_whitespaces:
+    if normalizer.precompiled_charsmap or normalizer.remove_extra_whitespaces:
+        raise UnsupportedError(f"{path} normalises text (white space or characters): bring a tokenizer.json")
+    if not normalizer.add_dummy_prefix:
+        return
+    kind, legacy = config.get("tokenizer_class"), config.get("legacy")
+    if kind not in _LLAMA_CLASSES or legacy is not False:
         raise UnsupportedError(
-            f"{path} normalises text (dummy prefix, white space or characters): bring a tokenizer.json"
+            f"{path} puts a blank in front of texts (add_dummy_prefix), and tokenizer_config.json has tokenizer_class "
+            f"{kind}, legacy {json.dumps(legacy)}: read is only {_LLAMA_CLASSES[0]} with legacy false, which puts none "
+            "after a control token. With legacy true, transformers 4 and 5 tokenise texts differently: bring a "
+            'tokenizer.json of the one that the model was trained with, made with  python -c "from transformers import '
+            "AutoTokenizer; AutoTokenizer.from_pretrained('FOLDER').save_pretrained('FOLDER')\""
         )
+    readings.read("blank in front of a text", "none: a control token is before each", "tokenizer_config.json: legacy")
 
 
 def _merges(pieces: dict[str, int]) -> list[tuple[str, str]]:

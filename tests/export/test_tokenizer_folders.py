@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sentencepiece import sentencepiece_model_pb2
 from transformers import AutoTokenizer
 
+from vprm_benchmarks.parity.api import ParityOptions, run_parity
 from vprm_benchmarks.random_checkpoint import make_slow, tiny_spec, write_random_checkpoint
 from vprm_benchmarks.reference import ReferenceScorer
 from vprm_export import export_bundle
@@ -158,6 +160,61 @@ def test_ids_of_the_other_families_are_the_references(
     theirs = load_reference(random_checkpoint(family))
     for text in corpus():
         assert ours.encode(text) == theirs.encode(text, add_bos=False), repr(text)
+
+
+def llama_folder(target: Path, dummy_prefix: bool = True, **config: Any) -> Path:
+    """A checkpoint with a Llama SentencePiece tokenizer, which puts a blank in front of texts."""
+    write_random_checkpoint(target, tiny_spec("internlm2"))
+    model = sentencepiece_model_pb2.ModelProto.FromString((target / "tokenizer.model").read_bytes())
+    model.normalizer_spec.add_dummy_prefix = dummy_prefix
+    names = json.loads((target / "tokenizer_config.json").read_text("utf-8"))["added_tokens_decoder"]
+    for index, piece in enumerate(model.pieces):  # Llama's class renames none, InternLM2's does
+        piece.piece = names.get(str(index), {}).get("content", piece.piece)
+    (target / "tokenizer.model").write_bytes(model.SerializeToString())
+    edit(target / "tokenizer_config.json", lambda c: c.update({"tokenizer_class": "LlamaTokenizer", **config}))
+    return target
+
+
+@pytest.mark.parametrize("kind", ["tokenizer.model", "tokenizer.json", "without a dummy prefix"])
+def test_llama_sentencepiece_ids_are_transformers(tmp_path: Path, kind: str) -> None:
+    """Every stretch of text is after a control token; there transformers puts no blank in front."""
+    directory = llama_folder(tmp_path / "llama", dummy_prefix="without" not in kind, legacy=False)
+    theirs = AutoTokenizer.from_pretrained(str(directory))
+    assert theirs.encode("a", add_special_tokens=False) != theirs.encode("<s>a", add_special_tokens=False)[1:]
+    if kind == "tokenizer.json":
+        theirs.save_pretrained(directory)
+        (directory / "tokenizer.model").unlink(missing_ok=True)
+        assert '"prepend_scheme": "first"' in (directory / "tokenizer.json").read_text("utf-8")
+    ours = text_tokenizer(load_tokenizer(directory), tmp_path)
+    start = theirs.convert_tokens_to_ids("<|im_start|>")
+    for text in corpus():
+        expected = theirs.encode(f"<|im_start|>{text}", add_special_tokens=False)
+        assert [start, *ours.encode(text)] == expected, repr(text)
+
+
+def test_parity_is_green_on_a_llama_sentencepiece_tokenizer(tmp_path: Path) -> None:
+    directory = llama_folder(tmp_path / "llama", legacy=False)
+    manifest = export_bundle(directory, tmp_path / "bundle")
+    assert "blank in front of a text" in [reading.what for reading in manifest.provenance.readings]
+    report = run_parity(tmp_path / "bundle", directory, ParityOptions(threads=1))
+    assert report.passed, [stage for stage in report.stages if not stage.passed]
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ({"legacy": True}, "LlamaTokenizer, legacy true"),
+        ({}, "LlamaTokenizer, legacy null"),
+        ({"legacy": None}, "LlamaTokenizer, legacy null"),
+        ({"tokenizer_class": "InternLM2Tokenizer", "legacy": False}, "InternLM2Tokenizer, legacy false"),
+        ({"tokenizer_class": "T5Tokenizer", "legacy": False}, "T5Tokenizer, legacy false"),
+    ],
+)
+def test_blanks_in_front_that_versions_put_differently_are_refused(
+    tmp_path: Path, config: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(UnsupportedError, match=rf"add_dummy_prefix.*{words}: read is only.*bring a tokenizer\.json"):
+        load_tokenizer(llama_folder(tmp_path / "llama", **config))
 
 
 def test_a_missing_add_bos_token_is_told(tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ def find_score_positions(rule: ReferenceRule, token_ids: Sequence[int], tokenize
         marker = tokenizer.token_id(rule.marker)
         return [index for index, token in enumerate(token_ids) if token == marker]
     header = tokenizer.encode(ASSISTANT_HEADER, add_bos=False)
-    wanted = [*header, *tokenizer.encode(rule.reply, add_bos=False)]
+    wanted = [*header, *_within_a_prompt(tokenizer, rule.reply)]
     starts = range(len(token_ids) - len(wanted) + 1)
     return [start + len(header) - 1 for start in starts if list(token_ids[start : start + len(wanted)]) == wanted]
 
@@ -70,8 +70,13 @@ def candidate_ids(rule: ReferenceRule, tokenizer: ReferenceTokenizer) -> list[in
     """Token ids of the rule's candidates; ValueError if one of the words is more than one token."""
     ids = []
     for word, _ in rule.candidates:
-        encoded = tokenizer.encode(word, add_bos=False)
+        encoded = _within_a_prompt(tokenizer, word)
         if len(encoded) != 1:
             raise ValueError(f"candidate {word!r} is {len(encoded)} tokens, expected one: choose another score rule")
         ids.append(encoded[0])
     return ids
+
+
+def _within_a_prompt(tokenizer: ReferenceTokenizer, text: str) -> list[int]:
+    """Token ids of ``text`` after a control token: Llama's tokenizers put a blank in front of a prompt's beginning."""
+    return tokenizer.encode(f"<|im_end|>{text}", add_bos=False)[1:]

@@ -3,7 +3,8 @@
 InternLM2 checkpoints bring a SentencePiece model: the text is cut at every added token (longest first), the pieces
 between are encoded with the ``sentencepiece`` library, and ``<s>`` goes in front (InternLM/InternEvo @c628a8c
 ``InternLM2Tokenizer``). Others bring ``tokenizer.json``, which the ``tokenizers`` library runs, post-processor
-included. Slow Qwen2 files (``vocab.json``, ``merges.txt``) are read by transformers' own class.
+included. Slow Qwen2 files (``vocab.json``, ``merges.txt``) and Llama's SentencePiece models are read by transformers'
+own classes.
 """
 
 from __future__ import annotations
@@ -33,11 +34,13 @@ class ReferenceTokenizer(Protocol):
 def load_tokenizer(directory: Path) -> ReferenceTokenizer:
     """The tokenizer of the checkpoint ``directory``: ``tokenizer.model`` where it is, else ``tokenizer.json``."""
     if (directory / "tokenizer.model").is_file():
-        return _SentencePieceTokenizer(directory)
+        config = json.loads((directory / "tokenizer_config.json").read_text(encoding="utf-8"))
+        is_llama = str(config.get("tokenizer_class")).startswith("LlamaTokenizer")
+        return _TransformersTokenizer(directory) if is_llama else _SentencePieceTokenizer(directory)
     if (directory / "tokenizer.json").is_file():
         return _JsonTokenizer(directory)
     if (directory / "vocab.json").is_file():
-        return _Qwen2Tokenizer(directory)
+        return _TransformersTokenizer(directory)
     raise FileNotFoundError(
         f"{directory} has no tokenizer.model, tokenizer.json or vocab.json: copy the tokenizer files there"
     )
@@ -89,7 +92,7 @@ class _JsonTokenizer:
         return int(index)
 
 
-class _Qwen2Tokenizer:
+class _TransformersTokenizer:
     def __init__(self, directory: Path) -> None:
         from transformers import AutoTokenizer
 
