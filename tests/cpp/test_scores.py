@@ -141,7 +141,8 @@ def test_what_cannot_be_scored_is_refused_as_in_python(
 ) -> None:
     runner("open", bundle=str(demo_bundle))
     image = pixels(30, 30)
-    for question, images in ((" \u3000\x1f", [image]), ("<image> <image>", [image]), ("word " * 5000, [])):
+    lost = [(f"See {mark}: how many?", []) for mark in ("<image 1>", "<|IMAGE_2|>", "[img]", "<Image>", "<image: 3>")]
+    for question, images in ((" \u3000\x1f", [image]), ("<image> <image>", [image]), ("word " * 5000, []), *lost):
         with pytest.raises(ValueError) as expected:
             demo_scorer.score(images, question, ["A"])
         with pytest.raises(RunnerError) as found:
