@@ -80,3 +80,24 @@ def test_an_image_under_an_unknown_key_is_never_ignored(
     written = out.read_text("utf-8") if out.exists() and name == "score" else ""
     assert "figure looks like an image" in shown.err + shown.out + written
     assert code != 0 or name == "score"
+
+
+@pytest.mark.parametrize("name", ["score", "eval", "quality", "calibrate", "parity"])
+def test_keys_that_are_not_read_and_wrong_labels_are_named(
+    demo_bundle: Path,
+    rows: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    name: str,
+) -> None:
+    """Scoring needs no labels: only evaluation leaves such rows out, and says which and why."""
+    file, out = renamed(rows, tmp_path / f"{name}.jsonl", "image", answr="4", correct=[True] * 9), tmp_path / "out"
+    code = main(command(name, demo_bundle, file, out))
+    shown = capsys.readouterr()
+    assert "keys that are not read: answr (did you mean answer?)" in caplog.text + shown.err
+    assert (code == 0) is (name != "eval")
+    if name == "eval":
+        assert "the first (row 0) because: correct must be a list with true or false for each of 1" in shown.err
+    if name == "score":
+        assert all("got 9 entries" in json.loads(line)["label_error"] for line in out.read_text("utf-8").splitlines())

@@ -187,4 +187,4 @@ def test_exit_code_of_an_evaluation_without_scores(
     }
     rows = write(tmp_path / "rows.jsonl", [row] * 2)
     assert main(["eval", kind, str(demo_bundle), "--data", str(rows)]) == 3
-    assert "not one of 2 rows could be scored, the first because: no image file" in capfd.readouterr().err
+    assert "not one of 2 rows can be evaluated, the first (row 0) because: no image file" in capfd.readouterr().err

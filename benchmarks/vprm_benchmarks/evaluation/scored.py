@@ -102,7 +102,8 @@ def score_rows(
         scored = read_scored(data, target)
     if not scored.rows and scored.left_out:
         raise InputError(
-            f"not one of {len(scored.left_out)} rows could be scored, the first because: {scored.left_out[0].reason}",
+            f"not one of {len(scored.left_out)} rows can be evaluated, the first (row {scored.left_out[0].id}) because: "
+            f"{scored.left_out[0].reason}",
             code="nothing_scored",
         )
     return scored
