@@ -79,11 +79,11 @@ def test_every_way_to_score_refuses_a_lost_image(scorer: StepScorer, tmp_path: P
 
 
 def test_marks_that_do_not_fit_are_told_once(
-    scorer: StepScorer, picture: Callable[..., Image.Image], caplog: pytest.LogCaptureFixture
+    scorer: StepScorer, make_image: Callable[..., Image.Image], caplog: pytest.LogCaptureFixture
 ) -> None:
     with_image = scorer.with_engine(scorer.engine)
     for _ in range(2):
-        with_image.score(picture(), "Is <image 1> like <image 2>?", ["One."])
+        with_image.score(make_image(), "Is <image 1> like <image 2>?", ["One."])
     assert [record.getMessage() for record in caplog.records if "not as many" in record.getMessage()] == [
         "the question's marks for images (<image 2> ...) are not as many as the images: they are text"
     ]

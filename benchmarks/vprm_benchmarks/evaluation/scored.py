@@ -101,9 +101,10 @@ def score_rows(
         )  # fmt: skip
         scored = read_scored(data, target)
     if not scored.rows and scored.left_out:
+        first = scored.left_out[0]
         raise InputError(
-            f"not one of {len(scored.left_out)} rows can be evaluated, the first (row {scored.left_out[0].id}) because: "
-            f"{scored.left_out[0].reason}",
+            f"not one of {len(scored.left_out)} rows can be evaluated, the first (row {first.id}) because: "
+            f"{first.reason}",
             code="nothing_scored",
         )
     return scored
