@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import griffe
 import pytest
 
+import vprm
 import vprm_runtime
 
 ROOT = Path(__file__).parent.parent
+CLIENT = ("Client", "RemoteSession")
 
 
 def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
@@ -29,8 +32,10 @@ def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
 def public_functions() -> Iterator[tuple[str, griffe.Function]]:
     """Functions and methods that users call, by their dotted names."""
     package = griffe.load("vprm_runtime", search_paths=[str(ROOT / "runtime")])
-    for name in vprm_runtime.__all__:
-        found = package[name]
+    client = griffe.load("vprm_client.client", search_paths=[str(ROOT / "runtime")])
+    places = [(name, package) for name in vprm_runtime.__all__] + [(name, client) for name in CLIENT]
+    for name, place in places:
+        found = place[name]
         found = found.final_target if isinstance(found, griffe.Alias) else found
         if isinstance(found, griffe.Function):
             yield name, found
@@ -55,3 +60,37 @@ def test_a_public_function_says_what_it_takes_returns_and_raises(name: str) -> N
         assert griffe.DocstringSectionKind.raises in sections
     if str(function.returns) != "None" and griffe.DocstringSectionKind.yields not in sections:
         assert griffe.DocstringSectionKind.returns in sections or len(taken) == 0
+
+
+@pytest.mark.parametrize("name", CLIENT)
+def test_the_asynchronous_client_takes_what_the_blocking_one_does(name: str) -> None:
+    client = griffe.load("vprm_client.client", search_paths=[str(ROOT / "runtime")])[name]
+    twin = griffe.load("vprm_client.asynchronous", search_paths=[str(ROOT / "runtime")])[f"Async{name}"]
+    for method in client.functions.values():
+        if not method.name.startswith("_"):
+            theirs = twin.functions[method.name].parameters
+            assert [(p.name, p.default, p.kind) for p in method.parameters] == [
+                (p.name, p.default, p.kind) for p in theirs
+            ]
+
+
+OWNERS = (vprm.StepScorer, vprm.Session, vprm.Client, vprm.AsyncClient)
+WITH_MAX_STEPS = [vprm.select_best_response] + [
+    method
+    for owner in OWNERS
+    for name, method in inspect.getmembers(owner, inspect.isfunction)
+    if not name.startswith("_") and "max_steps" in inspect.signature(method).parameters
+]
+
+
+@pytest.mark.parametrize("function", WITH_MAX_STEPS, ids=lambda function: function.__qualname__)
+def test_the_default_of_max_steps_is_said(function: Callable[..., object]) -> None:
+    """12 as on the model card for ranking, no limit everywhere else."""
+    said = re.search(r"max_steps.{0,120}?(12|no limit)", function.__doc__ or "", re.DOTALL)
+    assert said is not None
+    assert said[1] == ("12" if function.__name__ == "select_best_response" else "no limit")
+
+
+def test_help_says_the_default_of_max_steps() -> None:
+    options = re.findall(r"^  --max-steps N .*", (ROOT / "docs" / "cli.md").read_text("utf-8"), re.M)
+    assert [re.search(r"\(default: (.*)\)", option)[1] for option in options] == ["12", "no limit"]  # type: ignore[index]

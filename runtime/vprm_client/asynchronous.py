@@ -57,8 +57,8 @@ class AsyncClient:
         max_steps: int | None = None,
         aggregate: str | None = None,
     ) -> ScoreResult:
-        """Score all responses to one question; arguments, results and errors as for `StepScorer.score`."""
-        return await self.drive(
+        """Score responses to one question: arguments, defaults (`max_steps`: no limit), errors of `Client.score`."""
+        return await self._drive(
             self._calls.score(
                 images, question, responses, max_tiles=max_tiles, max_steps=max_steps, aggregate=aggregate
             )
@@ -73,10 +73,7 @@ class AsyncClient:
         aggregate: str | None = None,
         concurrency: int = 16,
     ) -> list[ScoreResult]:
-        """Score many (images, question, responses), `concurrency` at a time; one result per row, in input order.
-
-        If a row cannot be scored, each of its responses carries the error. Raises EngineError and ServerError.
-        """
+        """Score many questions: arguments, defaults (`max_steps`: no limit) and errors of `Client.score_many`."""
         free = asyncio.Semaphore(concurrency)
 
         async def one(row: tuple[Images, str, Sequence[Response]]) -> ScoreResult:
@@ -91,17 +88,17 @@ class AsyncClient:
     async def select_best_response(
         self, question: str, responses: Sequence[Response], images: Images = None, *, max_steps: int | None = None
     ) -> list[Response]:
-        """Responses by mean step score, best first, with the model card's defaults. Raises if one cannot be scored."""
-        return await self.drive(self._calls.select(question, responses, images, max_steps))
+        """Rank responses: arguments, defaults (`max_steps`: 12) and errors of `Client.select_best_response`."""
+        return await self._drive(self._calls.select(question, responses, images, max_steps))
 
     async def session(self, images: Images, question: str, *, max_tiles: int | None = None) -> "AsyncRemoteSession":
         """Run the images and the question once; then append, score alternatives, fork and rewind."""
-        facts = await self.drive(self._calls.open_session(images, question, max_tiles))
+        facts = await self._drive(self._calls.open_session(images, question, max_tiles))
         return AsyncRemoteSession(self, SessionCalls(self._calls, facts))
 
     async def model(self) -> dict[str, Any]:
         """What the server scores with, its limits, its queue and cache."""
-        facts: dict[str, Any] = await self.drive(self._calls.request("GET", "/v1/model"))
+        facts: dict[str, Any] = await self._drive(self._calls.request("GET", "/v1/model"))
         return facts
 
     async def close(self) -> None:
@@ -116,7 +113,7 @@ class AsyncClient:
     ) -> None:
         await self.close()
 
-    async def drive(self, call: Call[Value]) -> Value:
+    async def _drive(self, call: Call[Value]) -> Value:
         """Do what a call asks for until it has its result."""
         reply: Reply = None
         while True:
@@ -144,23 +141,23 @@ class AsyncRemoteSession(SessionFacts):
 
     async def append(self, step: str) -> StepScore:
         """Commit a step."""
-        return await self._client.drive(self._calls.append(step))
+        return await self._client._drive(self._calls.append(step))
 
     async def score_next(self, alternatives: Sequence[str]) -> ScoreResult:
         """Score alternatives for the next step; commits none."""
-        return await self._client.drive(self._calls.score_next(alternatives))
+        return await self._client._drive(self._calls.score_next(alternatives))
 
     async def fork(self) -> "AsyncRemoteSession":
         """A second session with the same past."""
-        return AsyncRemoteSession(self._client, self._calls.forked(await self._client.drive(self._calls.fork())))
+        return AsyncRemoteSession(self._client, self._calls.forked(await self._client._drive(self._calls.fork())))
 
     async def rewind(self, steps: int = 1) -> None:
         """Forget the last committed steps."""
-        await self._client.drive(self._calls.rewind(steps))
+        await self._client._drive(self._calls.rewind(steps))
 
     async def close(self) -> None:
         """Give the server's memory back."""
-        await self._client.drive(self._calls.close())
+        await self._client._drive(self._calls.close())
 
     async def __aenter__(self) -> Self:
         return self

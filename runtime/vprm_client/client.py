@@ -58,8 +58,26 @@ class Client:
         max_steps: int | None = None,
         aggregate: str | None = None,
     ) -> ScoreResult:
-        """Score all responses to one question; arguments, results and errors as for `StepScorer.score`."""
-        return self.drive(
+        """Score all responses to one question about zero, one or several images, as `StepScorer.score` does.
+
+        Args:
+            images: a path, the bytes of an image file, base64 of one, a data URL or a Pillow image; a list of them for
+                several; None for text only.
+            question: what the responses answer.
+            responses: each a string, split into steps on blank lines, or a list of steps; at least one.
+            max_tiles: tiles per image at most, thumbnail not counted (default: the bundle's limit).
+            max_steps: join consecutive steps so that a response has at most this many (default: no limit).
+            aggregate: how step scores become a response score (default: mean).
+
+        Returns:
+            One result per response, in input order; a response that cannot be scored carries its error.
+
+        Raises:
+            InputError: nothing can be scored.
+            EngineError: the engine failed.
+            ServerError: the server refused, or was out of reach until the deadline.
+        """
+        return self._drive(
             self._calls.score(
                 images, question, responses, max_tiles=max_tiles, max_steps=max_steps, aggregate=aggregate
             )
@@ -74,9 +92,21 @@ class Client:
         aggregate: str | None = None,
         concurrency: int = 16,
     ) -> Iterator[ScoreResult]:
-        """Score many (images, question, responses), `concurrency` at a time; one result per row, in input order.
+        """Score many questions, several at a time.
 
-        If a row cannot be scored, each of its responses carries the error. Raises EngineError and ServerError.
+        Args:
+            rows: (images, question, responses), each as for `score`.
+            max_tiles: as for `score`.
+            max_steps: as for `score` (default: no limit).
+            aggregate: as for `score`.
+            concurrency: requests at a time.
+
+        Yields:
+            One result per row, in input order. If a row cannot be scored, each of its responses carries the error.
+
+        Raises:
+            EngineError: the engine failed.
+            ServerError: the server refused, or was out of reach until the deadline.
         """
         given = list(rows)
 
@@ -92,17 +122,54 @@ class Client:
     def select_best_response(
         self, question: str, responses: Sequence[Response], images: Images = None, *, max_steps: int | None = None
     ) -> list[Response]:
-        """Responses by mean step score, best first, with the model card's defaults. Raises if one cannot be scored."""
-        return self.drive(self._calls.select(question, responses, images, max_steps))
+        """Rank responses by mean step score, as `vprm.select_best_response` does.
+
+        Args:
+            question: what the responses answer.
+            responses: as for `score`.
+            images: as for `score`.
+            max_steps: join consecutive steps so that a response has at most this many (default: 12, as on the model
+                card).
+
+        Returns:
+            The responses, best first.
+
+        Raises:
+            InputError: a response cannot be scored.
+            EngineError: the engine failed.
+            ServerError: the server refused, or was out of reach until the deadline.
+        """
+        return self._drive(self._calls.select(question, responses, images, max_steps))
 
     def session(self, images: Images, question: str, *, max_tiles: int | None = None) -> "RemoteSession":
-        """Run the images and the question once; then append, score alternatives, fork and rewind."""
-        facts = self.drive(self._calls.open_session(images, question, max_tiles))
+        """Run the images and the question once; then append, score alternatives, fork and rewind.
+
+        Args:
+            images: as for `score`.
+            question: what the steps answer.
+            max_tiles: as for `score`.
+
+        Returns:
+            An open session. Close it, or use it in a `with` statement.
+
+        Raises:
+            InputError: a blank question, an unreadable image, or a prompt beyond the model's limit.
+            EngineError: the engine failed.
+            ServerError: the server refused, or was out of reach until the deadline.
+        """
+        facts = self._drive(self._calls.open_session(images, question, max_tiles))
         return RemoteSession(self, SessionCalls(self._calls, facts))
 
     def model(self) -> dict[str, Any]:
-        """What the server scores with, its limits, its queue and cache."""
-        facts: dict[str, Any] = self.drive(self._calls.request("GET", "/v1/model"))
+        """What the server scores with, its limits, its queue and cache.
+
+        Returns:
+            The JSON document of `GET /v1/model`.
+
+        Raises:
+            ServerError: the server refused, or was out of reach until the deadline.
+        """
+        facts: dict[str, Any] = self._drive(self._calls.request("GET", "/v1/model"))
         return facts
 
     def close(self) -> None:
@@ -117,7 +184,7 @@ class Client:
     ) -> None:
         self.close()
 
-    def drive(self, call: Call[Value]) -> Value:
+    def _drive(self, call: Call[Value]) -> Value:
         """Do what a call asks for until it has its result."""
         reply: Reply = None
         while True:
@@ -144,24 +211,62 @@ class RemoteSession(SessionFacts):
         self._client = client
 
     def append(self, step: str) -> StepScore:
-        """Commit a step."""
-        return self._client.drive(self._calls.append(step))
+        """Score a step and commit it.
+
+        Args:
+            step: its text.
+
+        Returns:
+            The step and its score.
+
+        Raises:
+            InputError: the step cannot be scored, or the session is gone.
+            ServerError: the server refused, or was out of reach until the deadline.
+        """
+        return self._client._drive(self._calls.append(step))
 
     def score_next(self, alternatives: Sequence[str]) -> ScoreResult:
-        """Score alternatives for the next step; commits none."""
-        return self._client.drive(self._calls.score_next(alternatives))
+        """Score alternatives for the next step; commits none.
+
+        Args:
+            alternatives: texts of steps, at least one.
+
+        Returns:
+            One result per alternative, in input order.
+
+        Raises:
+            InputError: nothing can be scored, or the session is gone.
+            ServerError: the server refused, or was out of reach until the deadline.
+        """
+        return self._client._drive(self._calls.score_next(alternatives))
 
     def fork(self) -> "RemoteSession":
-        """A second session with the same past."""
-        return RemoteSession(self._client, self._calls.forked(self._client.drive(self._calls.fork())))
+        """A second session with the same past.
+
+        Returns:
+            An open session of its own.
+
+        Raises:
+            InputError: the session is gone.
+            ServerError: the server refused, or was out of reach until the deadline.
+        """
+        return RemoteSession(self._client, self._calls.forked(self._client._drive(self._calls.fork())))
 
     def rewind(self, steps: int = 1) -> None:
-        """Forget the last committed steps."""
-        self._client.drive(self._calls.rewind(steps))
+        """Forget the last committed steps.
+
+        Args:
+            steps: how many.
+
+        Raises:
+            InputError: there are fewer, or the session is gone.
+            ServerError: the server refused, or was out of reach until the deadline.
+        """
+        self._client._drive(self._calls.rewind(steps))
 
     def close(self) -> None:
         """Give the server's memory back."""
-        self._client.drive(self._calls.close())
+        self._client._drive(self._calls.close())
 
     def __enter__(self) -> Self:
         return self

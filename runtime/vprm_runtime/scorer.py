@@ -245,7 +245,7 @@ class StepScorer:
                 are taken before the first is scored.
             image_root: folder that relative paths in records start from.
             max_tiles: tiles per image at most; a record's own limit holds if it is smaller.
-            max_steps: as for `score`; a record's own limit holds if it is smaller.
+            max_steps: as for `score` (default: no limit); a record's own limit holds if it is smaller.
             aggregate: how step scores become a response score.
             step_separator: as for `score`.
             drop_empty_steps: as for `score`.
@@ -349,7 +349,7 @@ class StepScorer:
             question: what the response answers.
             tiles: number of tiles of each image.
             response: a string or a list of steps.
-            max_steps: as for `score`.
+            max_steps: as for `score` (default: no limit).
 
         Returns:
             Token ids of the whole prompt, and the positions that its step scores are read at.

@@ -231,3 +231,8 @@ def test_strict_json(text: str) -> None:
         with pytest.raises(ValueError):
             loads(given)
     assert loads('{"a": [1, 2.5, null, "\\ud83d\\ude00"]}') == {"a": [1, 2.5, None, "😀"]}
+
+
+def test_a_bundle_s_repr_is_one_short_line(demo_bundle: Path) -> None:
+    bundle = Bundle.open(demo_bundle)
+    assert repr(bundle) == f"<Bundle {str(demo_bundle)!r}: checkpoint, vision fp32, LLM fp32>"

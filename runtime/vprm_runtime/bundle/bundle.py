@@ -24,6 +24,10 @@ class Bundle:
     path: Path
     manifest: Manifest
 
+    def __repr__(self) -> str:
+        graphs, name = self.manifest.graphs, self.manifest.model.name
+        return f"<Bundle {str(self.path)!r}: {name}, vision {graphs.vision.precision}, LLM {graphs.llm.precision}>"
+
     @staticmethod
     def open(path: str | Path, verify: bool = False) -> "Bundle":
         """Open a bundle directory.
