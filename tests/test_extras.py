@@ -59,6 +59,10 @@ def test_an_extra_alone_gives_a_working_command(extra: str, wheel: Path, demo_bu
     else:
         assert scored.returncode == 2
         assert re.fullmatch(r"error: .*pip install 'vprm\[cpu\]'.*\n", scored.stderr), scored.stderr
+    if extra == "openvino":  # never chosen automatically
+        refused = vprm("score", str(demo_bundle), "--question", "Which?", "--response", "One.")
+        assert refused.returncode == 2
+        assert "--device openvino" in refused.stderr
 
 
 def _has(environment: Path, package: str) -> bool:

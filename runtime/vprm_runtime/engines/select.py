@@ -9,6 +9,7 @@ slower one.
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from importlib.util import find_spec
 
 from vprm_runtime.bundle.bundle import Bundle
 from vprm_runtime.engines.base import Engine
@@ -18,7 +19,7 @@ from vprm_runtime.engines.cuda.tensorrt.engine_file import LIBRARIES, engine_dir
 from vprm_runtime.engines.cuda.tensorrt.opening import open_tensorrt
 from vprm_runtime.engines.host.onnxruntime import OrtEngine
 from vprm_runtime.engines.host.openvino import OpenVinoEngine
-from vprm_runtime.errors import InputError
+from vprm_runtime.errors import InputError, MissingExtraError
 
 ON_CPU: Mapping[str, Callable[[Bundle, int | None], Engine]] = {"cpu": OrtEngine, "openvino": OpenVinoEngine}
 """By device name: opens a bundle with a number of CPU threads (None: all cores)."""
@@ -71,4 +72,8 @@ def _first_usable(bundle: Bundle, threads: int | None) -> Engine:
         graphs = (bundle.manifest.graphs.vision, bundle.manifest.graphs.llm)
         if is_cuda_installed() and all(graph.quantisation is None for graph in graphs):
             return open_ort_cuda(bundle)
+    if find_spec("onnxruntime") is None and find_spec("openvino") is not None:
+        raise MissingExtraError(
+            "scoring on the CPU (OpenVINO is installed and asked for by  --device openvino )", "cpu"
+        )
     return OrtEngine(bundle, threads)
