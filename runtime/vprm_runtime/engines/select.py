@@ -73,7 +73,5 @@ def _first_usable(bundle: Bundle, threads: int | None) -> Engine:
         if is_cuda_installed() and all(graph.quantisation is None for graph in graphs):
             return open_ort_cuda(bundle)
     if find_spec("onnxruntime") is None and find_spec("openvino") is not None:
-        raise MissingExtraError(
-            "scoring on the CPU (OpenVINO is installed and asked for by  --device openvino )", "cpu"
-        )
+        raise MissingExtraError("scoring on the CPU (OpenVINO is installed: give --device openvino)", "cpu")
     return OrtEngine(bundle, threads)
