@@ -32,7 +32,7 @@ from vprm_runtime.datasets import BadRow, open_rows
 from vprm_runtime.datasets.missing_images import check_image_paths
 from vprm_runtime.datasets.row import Row
 from vprm_runtime.errors import InputError
-from vprm_runtime.files import whole_file
+from vprm_runtime.files import whole_file, write_whole
 from vprm_runtime.scorer import StepScorer
 
 _LEFT_OUT_NAME = "left_out.json"
@@ -67,12 +67,13 @@ def calibrate(
     Goes on where an interrupted run with the same bundle, rows and options stopped: its state is beside `output`, in
     `OUTPUT.parts`. Raises InputError on rows or a bundle that cannot be used.
     """
+    work = output.with_name(f"{output.name}.parts")
     if output.exists():
+        shutil.rmtree(work, ignore_errors=True)  # of a run that was killed while it cleared up
         raise InputError(f"{output} exists already: remove it or choose another name")
     recipes = [_recipe(precision, options.target) for precision in options.sensitivity]
     bundle = Bundle.open(bundle_path)
     rows = open_rows(data, options.image_root) if isinstance(data, Path) else data
-    work = output.with_name(f"{output.name}.parts")
     layered = LayeredGraph(bundle, options.device)
     provenance = _provenance(bundle, rows.fingerprint, options)
     if not start_or_resume(work, provenance):
@@ -88,7 +89,7 @@ def calibrate(
         for number, feeds in enumerate(feeds_of_rows(scorer, rows, options.limits, note)):
             np.savez(work / f"sequence-{number:05d}.npz", **feeds)  # type: ignore[arg-type]
             progress("sequences", min(number + 1, total), total)
-        (work / _LEFT_OUT_NAME).write_text(json.dumps(left_out), "utf-8")
+        write_whole(work / _LEFT_OUT_NAME, json.dumps(left_out).encode())
         mark_started(work, provenance)
     kv_width = bundle.manifest.model.kv_width
     files = collect_statistics(layered, kv_width, work, progress)

@@ -22,7 +22,7 @@ from vprm_calibration.layer_graphs import LayeredGraph, opened_segment
 from vprm_calibration.sequences import stored_sequences, with_context
 from vprm_export.precision.calibration_file import TOKEN_PERCENTILES, LinearStatistics, hessian_block
 from vprm_export.precision.gptq import TINY
-from vprm_runtime.files import whole_file
+from vprm_runtime.files import whole_file, write_whole
 
 Progress = Callable[[str, int, int], None]  # what, done, in all
 SAMPLES = 96
@@ -173,4 +173,4 @@ def start_or_resume(work: Path, fingerprint: Mapping[str, Any]) -> bool:
 
 def mark_started(work: Path, fingerprint: Mapping[str, Any]) -> None:
     """Note, once all sequences are stored, what this run is of."""
-    (work / "state.json").write_text(json.dumps(dict(fingerprint)), "utf-8")
+    write_whole(work / "state.json", json.dumps(dict(fingerprint)).encode())

@@ -1,20 +1,19 @@
 """Rows on disk: images and JSON lines in VisualProcessBench's format, best-of-N sets and the model card's example.
 
-A file is written into a temporary folder beside its place and renamed when whole, so that what exists is complete.
-The folder's name holds the generator's version and every parameter.
+A folder appears whole or not at all. Its name holds the generator's version and every parameter.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
 
 from PIL import Image
+
+from vprm_runtime.files import whole_folder
 
 from .generator import FAMILIES, Variation, scene
 from .generator.angles import build_split_angle
@@ -127,21 +126,15 @@ def write_rows(name: str, make: Callable[[], Iterator[tuple[Row, Image.Image]]],
     if (target / ROWS_FILE).exists():
         return target / ROWS_FILE
     root.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=root))
     try:
-        with (temporary / ROWS_FILE).open("w", encoding="utf-8") as out:
+        with whole_folder(target) as temporary, (temporary / ROWS_FILE).open("w", encoding="utf-8") as out:
             (temporary / "images").mkdir()
             for row, image in make():
                 images = row["image"]
                 if isinstance(images, list):
                     image.save(temporary / str(images[0]), compress_level=1)
                 out.write(json.dumps(row, ensure_ascii=False) + "\n")
-        temporary.chmod(0o755)
-        try:
-            temporary.rename(target)
-        except OSError:
-            if not (target / ROWS_FILE).exists():  # else: another process was faster, with the same content
-                raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    except OSError:
+        if not (target / ROWS_FILE).exists():  # else: another process was faster, with the same content
+            raise
     return target / ROWS_FILE

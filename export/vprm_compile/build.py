@@ -43,7 +43,7 @@ from vprm_runtime.engines.cuda.tensorrt.engine_file import (
 )
 from vprm_runtime.engines.cuda.tensorrt.graph import import_tensorrt
 from vprm_runtime.errors import BundleError, EngineError, InputError, UnsupportedError
-from vprm_runtime.files import whole_folder
+from vprm_runtime.files import whole_folder, write_whole
 
 Progress = Callable[[str, int, int], None]  # phase, steps done, steps in all
 NO_FUSED_ATTENTION = "attention has no fused kernel here: scores of all heads are multiplied out, which is slow"
@@ -197,7 +197,7 @@ def _build_graph(trt: Any, name: str, job: _GraphJob, directory: Path, progress:
     build_s = time.perf_counter() - started
     del parser
     if job.options.library == "tensorrt":
-        timing_path.write_bytes(bytes(config.get_timing_cache().serialize()))
+        write_whole(timing_path, bytes(config.get_timing_cache().serialize()))
         check = check_by_inspector(trt, log.logger, path, model)
     else:
         check = check_engine_file(path, model)

@@ -7,10 +7,13 @@ import sys
 
 def main() -> int:
     """Run the command line; returns the exit code."""
-    signal.signal(signal.SIGINT, _leave)  # an exception in the midst of an import could end anywhere
+    heeds_interrupt = signal.getsignal(signal.SIGINT) == signal.default_int_handler  # no: a shell runs it in background
+    if heeds_interrupt:
+        signal.signal(signal.SIGINT, _leave)  # an exception in the midst of an import could end anywhere
     from vprm_runtime.cli.main import main as run
 
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    if heeds_interrupt:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         return run()
     except KeyboardInterrupt:

@@ -1,12 +1,32 @@
-"""Which of the package's optional dependencies are installed, by extra."""
+"""Which of the package's optional dependencies are installed, by extra; and how they are imported."""
 
+import importlib
 import re
 from importlib.metadata import PackageNotFoundError, distribution, requires
+from typing import Any
+
+from vprm_runtime.errors import EngineError, MissingExtraError, quoted
 
 _DISTRIBUTION = "vprm"
 _REQUIREMENT = re.compile(
     r"(?P<name>[A-Za-z0-9._-]+)(\[(?P<extras>[^]]*)])?[^;]*;.*extra == ['\"](?P<extra>[^'\"]+)['\"]"
 )
+
+
+def import_optional(module: str, need: str, extra: str) -> Any:
+    """The module of an optional library.
+
+    Raises MissingExtraError if it is not installed, EngineError if it is installed and cannot be loaded.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(need, extra) from error
+    except ImportError as error:
+        raise EngineError(
+            f"{module.split('.')[0]} is installed but cannot be loaded for {need} ({quoted(error)}): free memory if it "
+            "is short, or install it again"
+        ) from error
 
 
 def missing_distributions(extra: str) -> list[str]:

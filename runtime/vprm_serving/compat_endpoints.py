@@ -18,6 +18,7 @@ from vprm_runtime.datasets.row_json import fault_of
 from vprm_runtime.datasets.row_keys import CONTENT, LABELS
 from vprm_runtime.errors import InputError, quoted
 from vprm_runtime.execution.aggregate import aggregate_scores
+from vprm_runtime.strict_json import RepeatedKeyError, unique_keys
 from vprm_serving.admission import Place
 from vprm_serving.http import call_of, read_json, service_of, unless_gone
 from vprm_serving.service import Answer
@@ -80,7 +81,9 @@ def _label(label: object) -> dict[str, Any]:
     """What a label says about the row: JSON with keys of a row, such as question and image; any other is the answer."""
     if isinstance(label, str) and label.lstrip().startswith("{"):
         try:
-            text, label = label.encode(), json.loads(label)
+            text, label = label.encode(), json.loads(label, object_pairs_hook=unique_keys)
+        except RepeatedKeyError as error:
+            raise InputError(f"a label is not taken: {error}") from error
         except (ValueError, RecursionError):
             return {}
         if (fault := fault_of(label, text)) is not None:

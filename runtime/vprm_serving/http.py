@@ -15,6 +15,7 @@ from vprm_runtime.errors import EngineError, InputError, ServerError, VprmError,
 from vprm_runtime.execution.aggregate import AGGREGATES
 from vprm_runtime.images.load import NamedImage
 from vprm_runtime.options import ScoreOptions
+from vprm_runtime.strict_json import unique_keys
 from vprm_serving.admission import Place
 from vprm_serving.service import Call, Service
 from vprm_serving.settings import Limits
@@ -124,7 +125,7 @@ async def _discard_body(request: Request, limits: Limits) -> None:
 def parsed_json(body: bytes) -> Any:
     """The body as JSON. Raises InputError if it is none, or is what files of rows refuse too."""
     try:
-        document = json.loads(body)
+        document = json.loads(body, object_pairs_hook=unique_keys)
     except (ValueError, RecursionError) as error:
         raise InputError(f"the body is not JSON ({quoted(error)}): send an object, UTF-8", code="bad_json") from error
     if (fault := fault_of(document, body)) is not None:

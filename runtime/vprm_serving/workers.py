@@ -283,9 +283,9 @@ def make_front(settings: Settings, arguments: Sequence[str]) -> tuple[Starlette,
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         running = [asyncio.create_task(worker.run()) for worker in workers]
-        while not all([await worker.is_ready() for worker in workers]):
-            await asyncio.sleep(0.1)
         try:
+            while not all([await worker.is_ready() for worker in workers]):
+                await asyncio.sleep(0.1)
             yield
         finally:
             for task in running:

@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from vprm_runtime import Bundle, BundleError
+from vprm_runtime import Bundle, BundleError, StepScorer
 from vprm_runtime.bundle.limits import is_plain_name
 from vprm_runtime.bundle.manifest import Manifest, check_text, text_hash
+from vprm_runtime.cli.main import main
 from vprm_runtime.strict_json import loads
 
 Change = Callable[[dict[str, Any]], Any]
@@ -197,8 +198,49 @@ def test_what_is_no_manifest(content: bytes, copy: Path) -> None:
 
 def test_duplicate_keys_are_refused(copy: Path, text: bytes) -> None:
     (copy / "manifest.json").write_bytes(text.replace(b'"weight": 1.0', b'"weight": 0.0, "weight": 1.0', 1))
-    with pytest.raises(BundleError, match="'weight' stands there twice"):
+    with pytest.raises(BundleError, match="'weight' is there twice"):
         Bundle.open(copy)
+
+
+@pytest.mark.parametrize("name", ["weights.data", "llm.onnx.data.bak", "a\nb"])
+def test_files_that_no_hash_stands_for_are_named(name: str, copy: Path) -> None:
+    """A graph could read them. Reports, notes and hidden files are read by nothing."""
+    for harmless in ("README.md", "report.json", "report.html", ".gitattributes", "LICENSE"):
+        (copy / harmless).touch()
+    (copy / "engines").mkdir()
+    Bundle.open(copy, verify=True)
+    (copy / name).touch()
+    Bundle.open(copy)
+    with pytest.raises(BundleError, match=r"files that its manifest does not list: (weights|llm|a\\n)"):
+        Bundle.open(copy, verify=True)
+
+
+def test_score_can_verify_first(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["score", str(copy), "--question", "Q", "--response", "a"]
+    assert main([*words, "--verify"]) == 0
+    content = bytearray((copy / "llm.onnx.data").read_bytes())
+    content[len(content) // 2] ^= 1
+    (copy / "llm.onnx.data").write_bytes(content)
+    assert main(words) == 0
+    capsys.readouterr()
+    for given in (words, [*words[:2], "--input", "-"]):
+        assert main([*given, "--verify"]) == 2
+        shown = capsys.readouterr()
+        assert "sha256 differs from the manifest for llm.onnx.data" in shown.err and shown.out == ""
+
+
+@pytest.mark.parametrize("key", ["candidates", "im_start", "bos", "marker"])
+def test_ids_that_the_tokenizer_has_not_are_found_at_once(key: str, copy: Path) -> None:
+    document = json.loads((copy / "manifest.json").read_text("utf-8"))
+    if key == "candidates":
+        document["score_rule"]["candidates"][0]["id"] = 10**6
+    elif key == "marker":
+        document["score_rule"] |= {"marker": "<m>", "marker_id": 10**6}
+    else:
+        document["tokens"][key] = 10**6
+    (copy / "manifest.json").write_text(json.dumps(document))
+    with pytest.raises(BundleError, match=r"has the id 1000000, and .*tokenizer\.json has no such token"):
+        StepScorer.open(copy)
 
 
 def test_links_into_a_cache_open_and_pipes_do_not(copy: Path, tmp_path: Path) -> None:

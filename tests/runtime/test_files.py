@@ -116,6 +116,33 @@ def test_an_export_that_is_ended(number: signal.Signals, interrupts: str, tmp_pa
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
 
 
+def test_generated_rows_and_kept_kernels_clear_leftovers(tmp_path: Path) -> None:
+    """They are written as all files are: whole or not at all, and the next one clears what was left."""
+    import vprm_demo
+    from vprm_runtime.engines.cuda.tensorrt.kernel_cache import KernelCache
+
+    rows = vprm_demo.best_of_n_rows(2, cache_dir=tmp_path)
+    left = rows.parent.with_name(f".{rows.parent.name}.0123abcd.tmp{rows.parent.suffix}")
+    rows.parent.rename(left)
+    assert vprm_demo.best_of_n_rows(2, cache_dir=tmp_path) == rows and rows.is_file()
+    assert [path.name for path in rows.parent.parent.iterdir()] == [rows.parent.name]
+
+    class Cache:
+        def deserialize(self, content: bytes) -> None:
+            assert content == b"kernels"
+
+        def serialize(self) -> bytes:
+            return b"kernels"
+
+    kept = tmp_path / "kernels" / "it.cache"
+    kept.parent.mkdir()
+    kept.with_name(".it.cache.0123abcd.tmp.cache").touch()
+    KernelCache(Cache(), kept).save()
+    KernelCache(Cache(), kept)
+    assert [(path.name, path.read_bytes()) for path in kept.parent.iterdir()] == [("it.cache", b"kernels")]
+    KernelCache(Cache(), tmp_path / "missing" / "it.cache").save()  # a read-only bundle: compiled again next time
+
+
 def test_the_message_of_what_is_no_regular_file(tmp_path: Path) -> None:
     with pytest.raises(NotRegularError) as caught:
         open_regular(tmp_path)

@@ -52,7 +52,8 @@ def test_odd_bodies_of_other_shapes_are_their_senders_fault(server: RunningServe
         assert answer.status_code in (200, 400, 404, 413, 422), (body, answer.text)
 
 
-@pytest.mark.parametrize("body", [b"", b"[" * 100_000, b'{"a":' * 5000, b"\xff\xfe", b"NaN", b'{"question": NaN}'])
+@pytest.mark.parametrize("body", [b"", b"[" * 100_000, b'{"a":' * 5000, b"\xff\xfe", b"NaN", b'{"question": NaN}',
+                                  b'{"question": "Q", "question": "P", "responses": ["a"]}'])  # fmt: skip
 def test_bodies_that_are_no_json_are_refused(server: RunningServer, body: bytes) -> None:
     assert server.http.post("/v1/score", content=body).status_code in (400, 422)
 

@@ -6,7 +6,6 @@ everything else as normalised text.
 
 from __future__ import annotations
 
-import importlib
 import logging
 import re
 import threading
@@ -15,7 +14,7 @@ from typing import Any
 
 from vprm_benchmarks.evaluation.answer_values import AnswerList, list_in, number_in_words
 from vprm_benchmarks.evaluation.final_answers import cleaned, final_answer
-from vprm_runtime import MissingExtraError
+from vprm_runtime.extras import import_optional
 
 __all__ = ["AnswerJudge", "final_answer"]
 
@@ -42,10 +41,7 @@ class AnswerJudge:
     """Decides whether two answers are the same. Raises MissingExtraError if math-verify is not installed."""
 
     def __init__(self) -> None:
-        try:
-            self._math: Any = importlib.import_module("math_verify")
-        except ImportError as error:
-            raise MissingExtraError("comparing answers", "eval") from error
+        self._math = import_optional("math_verify", "comparing answers", "eval")
         logging.getLogger("math_verify").setLevel(logging.ERROR)
         self._seconds = PARSE_SECONDS if threading.current_thread() is threading.main_thread() else None
         self._parsed = lru_cache(maxsize=4096)(self._parse)

@@ -18,6 +18,7 @@ from vprm_runtime.cli.common import (
     stdout_console,
 )
 from vprm_runtime.execution.aggregate import AGGREGATES
+from vprm_runtime.files import write_whole
 from vprm_runtime.options import MODEL_CARD_MAX_STEPS
 
 if TYPE_CHECKING:
@@ -117,6 +118,7 @@ def run_process(args: argparse.Namespace) -> int:
     check_output_file(args.html)
     scorer = _open_scorer(args)
     data = DataFile(args.data or held_out_rows(args.demo_rows), args.image_root)
+    _say_what_is_kept(args)
     with RowBar("scoring steps") as bar:
         scored = score_rows(scorer, data, ScoreOptions(max_tiles=args.max_tiles), args.scores, bar.advance)
     bench = evaluate_process(scored, options)
@@ -139,6 +141,7 @@ def run_best_of_n(args: argparse.Namespace) -> int:
     check_output_file(args.html)
     scorer = _open_scorer(args)
     data = DataFile(args.data or best_of_n_rows(args.demo_rows), args.image_root)
+    _say_what_is_kept(args)
     options = ScoreOptions(args.max_steps, args.max_tiles)
     with RowBar("scoring responses by steps and as a whole") as bar:
         scored = score_rows(scorer, data, options, args.scores, bar.advance, with_outcome=True)
@@ -147,6 +150,13 @@ def run_best_of_n(args: argparse.Namespace) -> int:
     context = _context(args, scorer, data)
     page = best_of_n_page(bench, questions, context)
     return _finish(args, {**_head("best-of-n", context), **bench.to_json()}, page)
+
+
+def _say_what_is_kept(args: argparse.Namespace) -> None:
+    """Without --scores an interrupted evaluation begins anew: said before the hours are spent."""
+    if args.scores is None:
+        text = "the scores are kept in no file: if this is interrupted, it begins anew; --scores FILE keeps them"
+        stderr_console().print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def _open_scorer(args: argparse.Namespace) -> StepScorer:
@@ -172,7 +182,7 @@ def _finish(args: argparse.Namespace, document: dict[str, Any], page: Page) -> i
     if args.html is not None:
         from vprm_benchmarks.report import html_from_page
 
-        args.html.write_text(html_from_page(page), "utf-8")
+        write_whole(args.html, html_from_page(page).encode())
         stderr_console().print(f"wrote {args.html}", highlight=False)
     if args.json:
         print_json(document)

@@ -15,13 +15,13 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from rich.progress import track
 from rich.table import Table
 
 import vprm_demo
 from vprm_benchmarks.evaluation.metrics import Steps, auc, counts
 from vprm_runtime import StepScorer
-from vprm_runtime.cli.common import print_json, resolve_bundle, stderr_console, stdout_console
+from vprm_runtime.cli.common import activity, print_json, resolve_bundle, stdout_console
+from vprm_runtime.cli.progress import Say, say_nothing
 from vprm_runtime.images.load import load_image
 
 THRESHOLD = 0.5
@@ -42,11 +42,11 @@ class DemoQuality:
     example_variants: float
 
 
-def measure(scorer: StepScorer, rows: int, questions: int, variants: int) -> DemoQuality:
+def measure(scorer: StepScorer, rows: int, questions: int, variants: int, say: Say = say_nothing) -> DemoQuality:
     """Score everything and sum it up."""
     held_out = _read(vprm_demo.held_out_rows(rows))
-    seen = _labelled_steps(scorer, held_out, grey=False)
-    grey = _labelled_steps(scorer, held_out, grey=True)
+    seen = _labelled_steps(scorer, held_out, False, say)
+    grey = _labelled_steps(scorer, held_out, True, say)
     choices = _read(vprm_demo.best_of_n_rows(questions))
     source = np.array([row["data_source"] for row in held_out])
     family = {name: source[seen.rows] == name for name in sorted(set(source.tolist()))}  # step masks [S]
@@ -56,17 +56,18 @@ def measure(scorer: StepScorer, rows: int, questions: int, variants: int) -> Dem
         grey_macro_f1=counts(grey, THRESHOLD).macro_f1,
         family_macro_f1={name: counts(seen.select(mine), THRESHOLD).macro_f1 for name, mine in family.items()},
         family_grey_macro_f1={name: counts(grey.select(mine), THRESHOLD).macro_f1 for name, mine in family.items()},
-        best_of_8=_share_of_right_choices(scorer, choices),
+        best_of_8=_share_of_right_choices(scorer, choices, say),
         best_of_8_at_random=float(np.mean([np.mean(row["correct"]) for row in choices])),
-        example_variants=_share_of_right_choices(scorer, _read(vprm_demo.example_variant_rows(variants))),
+        example_variants=_share_of_right_choices(scorer, _read(vprm_demo.example_variant_rows(variants)), say),
     )
 
 
-def _labelled_steps(scorer: StepScorer, rows: Sequence[dict[str, Any]], grey: bool) -> Steps:
+def _labelled_steps(scorer: StepScorer, rows: Sequence[dict[str, Any]], grey: bool, say: Say) -> Steps:
     labels: list[int] = []
     scores: list[float] = []
     numbers: list[int] = []
-    for number, row in enumerate(track(rows, "grey images" if grey else "images", console=stderr_console())):
+    for number, row in enumerate(rows):
+        say("grey images" if grey else "images", number, len(rows))
         steps = row["response"]["steps"]
         candidate = scorer.score(_images(row, grey), row["question"], [steps]).candidates[0]
         labels += row["response"]["process_correctness"]
@@ -75,10 +76,11 @@ def _labelled_steps(scorer: StepScorer, rows: Sequence[dict[str, Any]], grey: bo
     return Steps(np.array(labels, np.int64), np.array(scores), np.array(numbers, np.int64))
 
 
-def _share_of_right_choices(scorer: StepScorer, rows: Sequence[dict[str, Any]]) -> float:
+def _share_of_right_choices(scorer: StepScorer, rows: Sequence[dict[str, Any]], say: Say) -> float:
     """How often the response with the highest mean step score is a right one."""
     right = []
-    for row in track(rows, "choices", console=stderr_console()):
+    for number, row in enumerate(rows):
+        say("choices", number, len(rows))
         best = scorer.score(_images(row, grey=False), row["question"], row["responses"]).best
         right.append(best is not None and row["correct"][best])
     return float(np.mean(right))
@@ -99,7 +101,8 @@ def _read(path: Path) -> list[dict[str, Any]]:
 def run(args: argparse.Namespace) -> int:
     """Measure and print."""
     scorer = StepScorer.open(resolve_bundle(args.bundle))
-    quality = measure(scorer, args.rows, args.questions, args.variants)
+    with activity("demo-quality", "rows") as say:
+        quality = measure(scorer, args.rows, args.questions, args.variants, say)
     if args.json:
         print_json({"engine": scorer.engine.description, **asdict(quality)})
         return 0

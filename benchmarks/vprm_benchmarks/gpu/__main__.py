@@ -6,6 +6,7 @@ import argparse
 import sys
 
 from vprm_benchmarks.speed.programs import PROGRAMS
+from vprm_runtime.cli.signals import handled_signals
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -13,7 +14,8 @@ def main(arguments: list[str] | None = None) -> int:
     program = PROGRAMS["gpu"]
     parser = argparse.ArgumentParser(prog="python -m vprm_benchmarks.gpu", description=program.description)
     program.add_arguments(parser)
-    return program.run(parser.parse_args(arguments))
+    with handled_signals():
+        return program.run(parser.parse_args(arguments))
 
 
 if __name__ == "__main__":

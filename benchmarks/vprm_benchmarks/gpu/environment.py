@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import shutil
 import tempfile
-import warnings
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +14,7 @@ from vprm_benchmarks.speed.roofline import synchronize
 from vprm_runtime.engines.cuda.device import is_device_present
 from vprm_runtime.engines.cuda.onnxruntime import is_cuda_installed
 from vprm_runtime.engines.cuda.tensorrt.graph import is_installed
+from vprm_runtime.errors import EngineError
 from vprm_runtime.machine import available_memory_bytes
 
 EngineKind = Literal["cpu", "cuda", "tensorrt", "tensorrt-rtx"]
@@ -70,9 +70,23 @@ def used_bytes() -> int:
     return total - free
 
 
+def check_device_memory(needed_bytes: int) -> None:
+    """Raise EngineError, with the figures, if a CUDA device has less than this free. Without a device: nothing."""
+    if not torch.cuda.is_available():
+        return
+    free, _ = torch.cuda.mem_get_info()
+    if free < needed_bytes:
+        raise EngineError(
+            f"the model needs at least {needed_bytes / 1e9:,.1f} GB on the device, {free / 1e9:,.1f} GB are free: use "
+            "--model 8b-slice or tiny, or end what else runs there"
+        )
+
+
 def roomy_folder(needed_bytes: int) -> Path:
-    """Where to put this much: main memory if it has plenty, else the temporary folder; whichever has more room where
-    neither has enough, so that what fits is still measured (a RuntimeWarning says so, with the numbers)."""
+    """Where to put this much: main memory if it has plenty, else the temporary folder.
+
+    Raises EngineError, with the figures, if neither has enough.
+    """
     places = [Path(tempfile.gettempdir())]
     if _SHARED_MEMORY.is_dir() and needed_bytes + _KEEP_FREE_BYTES < (available_memory_bytes() or 0):
         places.insert(0, _SHARED_MEMORY)
@@ -81,9 +95,6 @@ def roomy_folder(needed_bytes: int) -> Path:
         if free[place] > needed_bytes:
             return place
     described = ", ".join(f"{place}: {size / 1e9:.1f} GB" for place, size in free.items())
-    warnings.warn(
-        f"weights and bundles need {needed_bytes / 1e9:.1f} GB, free are {described}: --work names another folder",
-        RuntimeWarning,
-        stacklevel=2,
+    raise EngineError(
+        f"weights and bundles need {needed_bytes / 1e9:,.1f} GB, free are {described}: name another folder with --work"
     )
-    return max(places, key=lambda place: free[place])

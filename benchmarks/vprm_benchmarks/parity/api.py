@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -15,7 +16,11 @@ from vprm_benchmarks.parity.reference_side import ReferenceObserver
 from vprm_benchmarks.parity.report import ParityReport
 from vprm_benchmarks.parity.tolerances import Precisions
 from vprm_benchmarks.reference import ReferenceScorer, load_rule
+from vprm_export.checkpoint import read_safetensors_header
 from vprm_runtime import Bundle, CheckpointError, InputError, StepScorer
+from vprm_runtime.room import check_room
+
+Progress = Callable[[str, int, int | None], None]
 
 
 @dataclass(frozen=True)
@@ -36,12 +41,15 @@ def run_parity(
     bundle: Path,
     checkpoint: Path,
     options: ParityOptions = ParityOptions(),
-    on_case: Callable[[str], None] = lambda name: None,
+    progress: Progress = lambda doing, done, total: None,
 ) -> ParityReport:
-    """Compare ``bundle`` with the float32 reference on ``checkpoint``; ``on_case`` gets each case's name beforehand.
+    """Compare ``bundle`` with the float32 reference on ``checkpoint``.
 
-    Raises BundleError, CheckpointError or InputError if a side or the rows cannot be used at all.
+    ``progress`` gets what is done next, cases done, and cases in all (None while both sides are loaded).
+    Raises BundleError, CheckpointError or InputError if a side or the rows cannot be used at all, EngineError if memory
+    does not suffice for the reference.
     """
+    progress("loading both sides", 0, None)
     scorer = StepScorer.open(bundle, options.device, threads=options.threads)
     reference = _load_reference(checkpoint, options, scorer.manifest.score_rule.name)
     vision, llm = scorer.engine.precisions
@@ -56,7 +64,7 @@ def run_parity(
         BundleObserver(scorer),
         cases,
         Precisions(vision, llm),
-        lambda case: on_case(case.name),
+        lambda case, number: progress(f"case {case.name}", number, len(cases)),
     )
     return ParityReport(
         bundle=str(bundle),
@@ -114,6 +122,8 @@ def _control_texts(bundle: Path) -> list[str]:
 
 
 def _load_reference(checkpoint: Path, options: ParityOptions, rule_name: str) -> ReferenceScorer:
+    if checkpoint.is_dir():
+        check_room("the float32 reference", memory_bytes=_float32_bytes(checkpoint))
     try:
         return ReferenceScorer.load(
             checkpoint,
@@ -123,6 +133,12 @@ def _load_reference(checkpoint: Path, options: ParityOptions, rule_name: str) ->
         )
     except (OSError, ValueError, KeyError, RuntimeError, AssertionError) as error:  # json's, safetensors' and torch's
         raise CheckpointError(f"the reference cannot load {checkpoint}: {error}") from error
+
+
+def _float32_bytes(checkpoint: Path) -> int:
+    """Bytes of a checkpoint's weights in float32."""
+    tensors = [entry for file in checkpoint.glob("*.safetensors") for entry in read_safetensors_header(file).values()]
+    return 4 * sum(math.prod(entry.shape) for entry in tensors)
 
 
 def _cases(options: ParityOptions, tile_px: int) -> list[ParityCase | NotComparable]:

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from rich.markup import escape
 from rich.text import Text
 
 from vprm_runtime import InputError
 from vprm_runtime.cli.arguments import add_bundle, add_device, add_image_root, add_json, add_threads
 from vprm_runtime.cli.common import (
     Subparsers,
+    activity,
     check_output_file,
     positive_int,
     print_json,
@@ -23,6 +21,7 @@ from vprm_runtime.cli.common import (
     stdout_console,
 )
 from vprm_runtime.cli.text_argument import text_argument
+from vprm_runtime.files import write_whole
 
 if TYPE_CHECKING:
     from vprm_benchmarks.parity.report import ParityReport
@@ -69,10 +68,10 @@ def run(args: argparse.Namespace) -> int:
         device=args.device,
         threads=args.threads,
     )
-    with _case_names() as show:
-        report = run_parity(resolve_bundle(args.bundle), _checkpoint(args), options, on_case=show)
+    with activity("parity", "cases") as say:
+        report = run_parity(resolve_bundle(args.bundle), _checkpoint(args), options, progress=say)
     if args.html is not None:
-        args.html.write_text(html_from_page(page_from_report(report)), "utf-8")
+        write_whole(args.html, html_from_page(page_from_report(report)).encode())
     if args.json:
         print_json(report.to_json())
     else:
@@ -104,10 +103,3 @@ def _verdict(report: ParityReport) -> Text:
     problems = [f"\n{stage.stage}: {problem}" for stage in failed for problem in stage.problems[:3]]
     names = ", ".join(stage.stage for stage in failed)
     return Text.assemble(f"{what}: ", ("out of tolerance: ", "bold red"), names, *problems)
-
-
-@contextmanager
-def _case_names() -> Iterator[Any]:
-    """Show the case at work on stderr; yields a function of its name."""
-    with stderr_console().status("loading both sides") as status:
-        yield lambda name: status.update(f"case {escape(name)}")

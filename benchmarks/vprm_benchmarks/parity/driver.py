@@ -30,12 +30,12 @@ def compare_sides(
     bundle: Observer,
     cases: Iterable[ParityCase],
     precisions: Precisions,
-    on_case: Callable[[ParityCase], None] = lambda case: None,
+    on_case: Callable[[ParityCase, int], None] = lambda case, number: None,
 ) -> Comparison:
     """Observe every case on both sides and compare what was seen, stage by stage.
 
     A stage after one that differs is still compared where shapes allow. A case that one side could not finish fails
-    the first stage that it did not reach. ``on_case`` is called before each case, for progress.
+    the first stage that it did not reach. ``on_case`` gets each case before it is run, and its number from 0.
     """
     started = time.perf_counter()
     collectors: dict[Stage, StageCollector] = {
@@ -45,7 +45,7 @@ def compare_sides(
     scores: list[tuple[float, float]] = []
     count = candidates = 0
     for case in cases:
-        on_case(case)
+        on_case(case, count)
         count += 1
         candidates += len(case.responses)
         wanted, got = reference.observe(case), bundle.observe(case)

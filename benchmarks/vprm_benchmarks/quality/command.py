@@ -16,6 +16,7 @@ from vprm_runtime.cli.common import (
     stderr_console,
     stdout_console,
 )
+from vprm_runtime.files import write_whole
 
 if TYPE_CHECKING:
     from vprm_benchmarks.quality.budget import Budget
@@ -86,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
         text = f"{len(report.left_out)} rows were left out, the first is row {first.number}: {first.reason}"
         stderr_console().print(text, highlight=False, markup=False, soft_wrap=True)
     if args.html is not None:
-        args.html.write_text(report.to_html(), "utf-8")
+        write_whole(args.html, report.to_html().encode())
     if args.json:
         print_json(report.to_dict())
     else:

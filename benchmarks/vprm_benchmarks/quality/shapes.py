@@ -33,7 +33,8 @@ from vprm_export.precision.smoothed_weights import Smoother
 from vprm_export.weights import TensorReader
 from vprm_runtime.bundle.bundle import Bundle
 from vprm_runtime.bundle.manifest import Precision, Target
-from vprm_runtime.cli.common import print_json
+from vprm_runtime.cli.common import activity, print_json
+from vprm_runtime.cli.progress import Say
 
 _OUTPUTS = 256  # of each Linear
 VARIANTS: tuple[tuple[Precision, Target], ...] = (
@@ -55,28 +56,39 @@ class ExportFigures:
 
 def run(args: argparse.Namespace) -> int:
     """Measure and print two tables as Markdown."""
-    from vprm_demo import calibration_rows, held_out_rows
-
     work: Path = args.work
     work.mkdir(parents=True, exist_ok=True)
-    exports = [exported(args.checkpoint, work / p, [p], args.full_layers) for p in ("fp32", "fp16")]
-    options = CalibrationOptions(SequenceLimits(args.rows, max_tiles=1))
-    files = [work / "calibration.safetensors", work / "unseen.safetensors"]
-    for file, rows in zip(files, (calibration_rows(args.rows), held_out_rows(args.rows)), strict=True):
-        if not file.exists():
-            calibrate(work / "fp32", rows, file, options)
-    errors: dict[str, dict[str, float]] = {}
-    for precision, target in VARIANTS:
-        recipe, name = recipe_for(precision, target), precision if target == "cpu" else f"{precision}, {target}"
-        flags = [precision, "--target", target, "--calibration", str(files[0])]
-        exports.append(exported(args.checkpoint, work / name.replace(", ", "-"), flags, args.full_layers))
-        if recipe is not None:
-            errors[name] = linear_errors(args.checkpoint, recipe, *map(Calibration.open, files))
+    with activity("shapes", "stages") as say:
+        exports, errors = _measured(args, work, say)
     if args.json:
         print_json({"exports": [asdict(export) for export in exports], "relative_errors": errors})
     else:
         sys.stdout.write(markdown(exports, errors) + "\n")
     return 0
+
+
+def _measured(
+    args: argparse.Namespace, work: Path, say: Say
+) -> tuple[list[ExportFigures], dict[str, dict[str, float]]]:
+    from vprm_demo import calibration_rows, held_out_rows
+
+    say("exporting to fp32 and fp16")
+    exports = [exported(args.checkpoint, work / p, [p], args.full_layers) for p in ("fp32", "fp16")]
+    options = CalibrationOptions(SequenceLimits(args.rows, max_tiles=1))
+    files = [work / "calibration.safetensors", work / "unseen.safetensors"]
+    for file, rows in zip(files, (calibration_rows(args.rows), held_out_rows(args.rows)), strict=True):
+        if not file.exists():
+            say("calibrating")
+            calibrate(work / "fp32", rows, file, options)
+    errors: dict[str, dict[str, float]] = {}
+    for number, (precision, target) in enumerate(VARIANTS):
+        say(f"{precision} for {target}", number, len(VARIANTS))
+        recipe, name = recipe_for(precision, target), precision if target == "cpu" else f"{precision}, {target}"
+        flags = [precision, "--target", target, "--calibration", str(files[0])]
+        exports.append(exported(args.checkpoint, work / name.replace(", ", "-"), flags, args.full_layers))
+        if recipe is not None:
+            errors[name] = linear_errors(args.checkpoint, recipe, *map(Calibration.open, files))
+    return exports, errors
 
 
 def exported(checkpoint: Path, bundle: Path, flags: Sequence[str], full_layers: int) -> ExportFigures:
@@ -93,7 +105,12 @@ def exported(checkpoint: Path, bundle: Path, flags: Sequence[str], full_layers: 
     ]
     started = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
+    try:
+        _, status, usage = os.wait4(process.pid, 0)
+    except BaseException:
+        process.terminate()  # it clears up what it began
+        process.wait()
+        raise
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise subprocess.CalledProcessError(process.returncode, command)

@@ -31,7 +31,8 @@ from vprm_export import ExportOptions, export_bundle
 from vprm_runtime import native
 from vprm_runtime.bundle.bundle import Bundle
 from vprm_runtime.bundle.manifest import Precision, Target
-from vprm_runtime.cli.common import RowBar, print_json
+from vprm_runtime.cli.common import RowBar, activity, print_json
+from vprm_runtime.cli.progress import Say, say_nothing
 from vprm_runtime.datasets import open_rows
 
 
@@ -85,7 +86,9 @@ def run(args: argparse.Namespace) -> int:
         peers = [name for name in PEERS if PEERS[name] is not modelopt_int8 or has_modelopt()]
         usable = [variant.name for variant in VARIANTS if variant.target != "cpu-native" or native.level()]
         names = args.only or usable + peers
-        bundles = make_bundles(checkpoint, work, calibration_rows(args.calibration_rows), args.calibration_rows, names)
+        rows, count = calibration_rows(args.calibration_rows), args.calibration_rows
+        with activity("table") as say:
+            bundles = make_bundles(checkpoint, work, rows, count, names, say)
         data = (held_out_rows(args.rows), *((best_of_n_rows(args.best_of_n),) if args.best_of_n else ()))
         with RowBar("comparing") as bar:
             reports = measure_quality(
@@ -103,7 +106,9 @@ def run(args: argparse.Namespace) -> int:
     return 0 if all(reports[name].passed for name in required if name in reports) else 1
 
 
-def make_bundles(checkpoint: Path, work: Path, rows: Path, max_rows: int, names: Sequence[str]) -> dict[str, Path]:
+def make_bundles(
+    checkpoint: Path, work: Path, rows: Path, max_rows: int, names: Sequence[str], say: Say = say_nothing
+) -> dict[str, Path]:
     """The fp32 and fp16 bundles and those of the named rows, calibrated on `rows`."""
     bundles = {"fp32": work / "fp32", "fp16": work / "fp16"}
     export_bundle(checkpoint, work / "fp32", ExportOptions("fp32"))
@@ -111,10 +116,12 @@ def make_bundles(checkpoint: Path, work: Path, rows: Path, max_rows: int, names:
     wanted = [variant for variant in VARIANTS if variant.name in names]
     sensitivity = tuple(dict.fromkeys(variant.precision for variant in wanted if variant.keep_high))
     calibration = work / "calibration.safetensors"
+    say("calibrating")
     if any(variant.calibrated for variant in wanted):
         calibrate(work / "fp32", rows, calibration, CalibrationOptions(SequenceLimits(max_rows), sensitivity))
     for number, variant in enumerate(wanted):
         if variant.precision != "fp16":
+            say(f"exporting {variant.name}", number, len(wanted))
             bundles[variant.name] = work / f"variant-{number}"
             options = ExportOptions(
                 variant.precision,
@@ -127,6 +134,7 @@ def make_bundles(checkpoint: Path, work: Path, rows: Path, max_rows: int, names:
     peers = [name for name in names if name in PEERS]
     feeds = calibration_feeds(Bundle.open(work / "fp32"), open_rows(rows), SequenceLimits(max_rows)) if peers else []
     for number, name in enumerate(peers):
+        say(f"quantising with {name}", number, len(peers))
         bundles[name] = peer_bundle(work / "fp32", work / f"peer-{number}", PEERS[name], feeds)
     return bundles
 

@@ -16,7 +16,7 @@ from vprm_benchmarks.random_checkpoint.spec import (
 )
 from vprm_benchmarks.random_checkpoint.tensors import RandomTensor, random_tensors
 from vprm_benchmarks.random_checkpoint.tokenizers import make_slow, write_tokenizer
-from vprm_benchmarks.random_checkpoint.writer import write_random_checkpoint
+from vprm_benchmarks.random_checkpoint.writer import checkpoint_bytes, write_random_checkpoint
 
 __all__ = [
     "CheckpointSpec",
@@ -24,6 +24,7 @@ __all__ = [
     "LlmSpec",
     "RandomTensor",
     "VisionSpec",
+    "checkpoint_bytes",
     "make_slow",
     "random_tensors",
     "tiny_spec",

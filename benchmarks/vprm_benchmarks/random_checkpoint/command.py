@@ -6,6 +6,7 @@ import argparse
 from dataclasses import replace
 
 from vprm_benchmarks.random_checkpoint import tiny_spec, visualprm_8b_spec, write_random_checkpoint
+from vprm_runtime.cli.common import byte_progress
 
 
 def run(args: argparse.Namespace) -> int:
@@ -16,7 +17,9 @@ def run(args: argparse.Namespace) -> int:
         spec = visualprm_8b_spec(llm_layers=args.layers, vision_layers=args.vision_layers)
     else:
         spec = visualprm_8b_spec()
-    written = write_random_checkpoint(args.directory, replace(spec, tokenizer_dir=args.tokenizer, seed=args.seed))
+    with byte_progress("writing") as progress:
+        chosen = replace(spec, tokenizer_dir=args.tokenizer, seed=args.seed)
+        written = write_random_checkpoint(args.directory, chosen, progress)
     size_bytes = sum(file.stat().st_size for file in written.iterdir())
     print(f"{written}: {size_bytes / 1e6:,.1f} MB")  # noqa: T201 - the command's output
     return 0

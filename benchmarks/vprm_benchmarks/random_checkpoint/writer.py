@@ -11,8 +11,10 @@ import functools
 import json
 import os
 import shutil
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import ml_dtypes
@@ -22,6 +24,7 @@ from numpy.typing import NDArray
 from vprm_benchmarks.random_checkpoint.spec import CheckpointSpec, LlmFamily
 from vprm_benchmarks.random_checkpoint.tensors import CHUNK_ELEMENTS, RandomTensor, random_tensors
 from vprm_benchmarks.random_checkpoint.tokenizers import read_vocab_size, write_tokenizer
+from vprm_runtime.room import check_room
 
 _SAFETENSORS_DTYPES = {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}
 _NUMPY_DTYPES = {
@@ -34,6 +37,7 @@ _ARCHITECTURES: dict[LlmFamily, str] = {
     "qwen2": "Qwen2ForCausalLM",
     "llama": "LlamaForCausalLM",
 }
+_USUAL_VOCABULARY = 1000
 _TOKENIZER_FILES = (
     "tokenizer.model",
     "tokenizer.json",
@@ -45,13 +49,17 @@ _TOKENIZER_FILES = (
 )
 
 
-def write_random_checkpoint(directory: Path, spec: CheckpointSpec) -> Path:
+def write_random_checkpoint(
+    directory: Path, spec: CheckpointSpec, progress: Callable[[int, int], None] = lambda done, total: None
+) -> Path:
     """Create ``directory`` with the checkpoint that ``spec`` describes and return it.
 
-    Raises FileExistsError if the directory has files already, ValueError if ``spec.vocab_size`` is smaller than
-    the tokenizer's vocabulary.
+    ``progress`` gets the bytes of weights that are written, and in all. Raises EngineError if the disk has no room,
+    FileExistsError if the directory has files already, ValueError if ``spec.vocab_size`` is smaller than the
+    tokenizer's vocabulary.
     """
     directory = Path(directory)
+    check_room(f"a checkpoint in {directory}", disk_bytes=checkpoint_bytes(spec), folder=directory)
     directory.mkdir(parents=True, exist_ok=True)
     if any(directory.iterdir()):
         raise FileExistsError(f"{directory} is not empty: choose a new directory or remove it first")
@@ -67,9 +75,29 @@ def write_random_checkpoint(directory: Path, spec: CheckpointSpec) -> Path:
         raise ValueError(
             f"vocab_size {vocab_size} is smaller than the tokenizer's {tokens} tokens: raise it or leave it None"
         )
+    plans = random_tensors(spec, vocab_size)
+    size = sum(plan.elements for plan in plans) * _NUMPY_DTYPES[spec.dtype].itemsize
     (directory / "config.json").write_text(json.dumps(config_json(spec, vocab_size), indent=2) + "\n")
-    _write_weights(directory, spec, random_tensors(spec, vocab_size))
+    _write_weights(directory, spec, plans, _Counter(size, progress))
     return directory
+
+
+def checkpoint_bytes(spec: CheckpointSpec) -> int:
+    """Bytes of all tensors, about: a tokenizer that is yet to be trained decides the vocabulary."""
+    elements = sum(plan.elements for plan in random_tensors(spec, spec.vocab_size or _USUAL_VOCABULARY))
+    return elements * int(_NUMPY_DTYPES[spec.dtype].itemsize)
+
+
+class _Counter:
+    """Bytes written so far. Threads share it."""
+
+    def __init__(self, total: int, progress: Callable[[int, int], None]) -> None:
+        self._done, self._total, self._progress, self._lock = 0, total, progress, Lock()
+
+    def add(self, size: int) -> None:
+        with self._lock:
+            self._done += size
+            self._progress(self._done, self._total)
 
 
 def config_json(spec: CheckpointSpec, vocab_size: int) -> dict[str, object]:
@@ -132,7 +160,7 @@ def config_json(spec: CheckpointSpec, vocab_size: int) -> dict[str, object]:
     return config
 
 
-def _write_weights(directory: Path, spec: CheckpointSpec, plans: list[RandomTensor]) -> None:
+def _write_weights(directory: Path, spec: CheckpointSpec, plans: list[RandomTensor], counter: _Counter) -> None:
     item_bytes = _NUMPY_DTYPES[spec.dtype].itemsize
     shards: list[list[RandomTensor]] = [[]]
     shard_bytes = 0
@@ -144,19 +172,19 @@ def _write_weights(directory: Path, spec: CheckpointSpec, plans: list[RandomTens
         shards[-1].append(plan)
         shard_bytes += size
     if spec.max_shard_bytes is None:
-        _write_safetensors(directory / "model.safetensors", shards[0], spec)
+        _write_safetensors(directory / "model.safetensors", shards[0], spec, counter)
         return
     weight_map: dict[str, str] = {}
     for number, shard in enumerate(shards, start=1):
         name = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-        _write_safetensors(directory / name, shard, spec)
+        _write_safetensors(directory / name, shard, spec, counter)
         weight_map.update({plan.name: name for plan in shard})
     total = sum(plan.elements for plan in plans) * item_bytes
     index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
     (directory / "model.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n")
 
 
-def _write_safetensors(path: Path, plans: list[RandomTensor], spec: CheckpointSpec) -> None:
+def _write_safetensors(path: Path, plans: list[RandomTensor], spec: CheckpointSpec, counter: _Counter) -> None:
     """One file: 8 bytes little-endian header length, JSON header padded to 8 bytes, then the tensors back to back."""
     dtype = _NUMPY_DTYPES[spec.dtype]
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
@@ -178,7 +206,7 @@ def _write_safetensors(path: Path, plans: list[RandomTensor], spec: CheckpointSp
         file.flush()
         written = []
         for plan in plans:
-            write = functools.partial(_write_chunk, file.fileno(), plan, plan.levels(dtype), spec.seed, start)
+            write = functools.partial(_write_chunk, file.fileno(), plan, plan.levels(dtype), spec.seed, start, counter)
             written += [threads.submit(write, index) for index in range(plan.chunks)]
             start += plan.elements * dtype.itemsize
         for one in written:
@@ -186,10 +214,17 @@ def _write_safetensors(path: Path, plans: list[RandomTensor], spec: CheckpointSp
 
 
 def _write_chunk(
-    descriptor: int, plan: RandomTensor, levels: NDArray[Any], seed: int, tensor_start: int, index: int
+    descriptor: int,
+    plan: RandomTensor,
+    levels: NDArray[Any],
+    seed: int,
+    tensor_start: int,
+    counter: _Counter,
+    index: int,
 ) -> None:
     values = memoryview(plan.chunk(index, seed, levels).tobytes())  # bfloat16 has no buffer of its own
     place = tensor_start + index * CHUNK_ELEMENTS * levels.itemsize
     while values:
         count = os.pwrite(descriptor, values, place)
         values, place = values[count:], place + count
+        counter.add(count)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
-from vprm_runtime import MissingExtraError
+from vprm_runtime.extras import import_optional
 
 
 @dataclass(frozen=True)
@@ -112,11 +112,7 @@ class Page:
 
 def html_from_page(page: Page) -> str:
     """The page as one HTML document that loads nothing. Raises MissingExtraError without Jinja."""
-    try:
-        import jinja2
-        from markupsafe import Markup
-    except ImportError as error:
-        raise MissingExtraError("an HTML report", "eval") from error
+    jinja2, markupsafe = (import_optional(name, "an HTML report", "eval") for name in ("jinja2", "markupsafe"))
     environment = jinja2.Environment(
         autoescape=True,
         undefined=jinja2.StrictUndefined,
@@ -127,10 +123,10 @@ def html_from_page(page: Page) -> str:
     values: dict[str, Any] = {
         "page": page,
         "sources": sorted({row.source for row in page.rows}),
-        "css": Markup(_asset("page.css")),
-        "js": Markup(_asset("page.js")),
+        "css": markupsafe.Markup(_asset("page.css")),
+        "js": markupsafe.Markup(_asset("page.js")),
     }
-    return environment.get_template("page.html.j2").render(values)
+    return str(environment.get_template("page.html.j2").render(values))
 
 
 def _asset(name: str) -> str:

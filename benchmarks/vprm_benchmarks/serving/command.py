@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import partial
 
 from vprm_runtime.cli.arguments import add_bundle, add_json
-from vprm_runtime.cli.common import Subparsers, positive_int, print_json, resolve_bundle, stderr_console
+from vprm_runtime.cli.common import Subparsers, activity, positive_int, print_json, resolve_bundle, stdout_console
 
 _DEFAULT = "throughput,latency,connections,overload,fairness"
 
@@ -50,9 +50,8 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(f"no part {unknown[0]!r}: there are {', '.join(chosen)}")
     bundle = resolve_bundle(args.bundle)
     scorer = StepScorer.open(bundle, "cpu")
-    console = stderr_console()
-    with console.status("starting") as status:
-        bench = Bench(bundle, scorer, args.seconds, args.rounds, status.update)
+    with activity("serve") as say:
+        bench = Bench(bundle, scorer, args.seconds, args.rounds, say)
         parts = {name: chosen[name](bench) for name in names}
     precision = scorer.manifest.graphs.llm.precision
     document = {
@@ -67,5 +66,5 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json(document)
     else:
-        console.print_json(data={**parts, "accuracy": document["accuracy"]})
+        stdout_console().print_json(data={**parts, "accuracy": document["accuracy"]})
     return int(precision == "fp32" and bench.largest_difference > 1e-6)

@@ -126,14 +126,14 @@ def _measure(
     args: argparse.Namespace, depth: Depth, size: WorkloadSize, names: Sequence[str], report: Report, say: Say
 ) -> Mapping[str, _Seconds]:
     """Seconds of all contenders at one depth; the last depth's scores are what the report compares."""
-    from vprm_benchmarks.speed.contenders.choice import open_contenders
+    from vprm_benchmarks.speed.contenders.choice import needs_of, open_contenders
     from vprm_benchmarks.speed.models import prepared_model
 
-    def at_depth(text: str) -> None:
-        say(text if args.model == "demo" else f"{depth.layers} + {depth.vision_layers} layers: {text}")
+    def at_depth(text: str, done: int = 0, total: int | None = None) -> None:
+        say(text if args.model == "demo" else f"{depth.layers} + {depth.vision_layers} layers: {text}", done, total)
 
     at_depth("writing weights")
-    with prepared_model(args.model, depth) as model:
+    with prepared_model(args.model, depth, needs_of(names)) as model:
         work = workload(size, model.tile_px, model.count_tokens)
         contenders = open_contenders(names, model, size.candidates, report.roofline["threads"], at_depth)
         scores: dict[str, Scores] = {}

@@ -25,7 +25,8 @@ from vprm_demo import checkpoint_dir
 from vprm_export import ExportOptions, export_bundle
 from vprm_runtime import Bundle, EngineError, UnsupportedError
 from vprm_runtime.bundle.manifest import Precision
-from vprm_runtime.cli.common import print_json
+from vprm_runtime.cli.common import activity, print_json
+from vprm_runtime.cli.progress import Say, say_nothing
 from vprm_runtime.engines.cuda.tensorrt.graph import import_tensorrt
 
 
@@ -75,17 +76,21 @@ def measured_build(bundle_path: Path, capability: int, profile: str) -> BuildCos
     )
 
 
-def build_costs(checkpoint: Path, work: Path, precisions: list[Precision], sms: list[int], profile: str) -> list[Any]:
+def build_costs(
+    checkpoint: Path, work: Path, precisions: list[Precision], sms: list[int], profile: str, say: Say = say_nothing
+) -> list[Any]:
     """Export each precision into `work` and measure a build for each device, one at a time; bundles are removed."""
-    costs = []
+    costs: list[BuildCost] = []
     for precision in precisions:
         with tempfile.TemporaryDirectory(dir=work) as folder:
             calibration = None
             if precision in ("int8", "fp8"):
                 calibration = write_synthetic_calibration(Path(folder) / "calibration.safetensors", checkpoint)
             options = ExportOptions(precision, "fp16", target="tensorrt", calibration=calibration)
+            say(f"exporting {precision}", len(costs), len(precisions) * len(sms))
             export_bundle(checkpoint, Path(folder) / "bundle", options)
             for sm in sms:
+                say(f"building {precision} for sm{sm}", len(costs), len(precisions) * len(sms))
                 with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
                     cost = process.submit(measured_build, Path(folder) / "bundle", sm, profile).result()
                 print(_line(cost), file=sys.stderr, flush=True)  # noqa: T201 - progress
@@ -108,12 +113,13 @@ def run(args: argparse.Namespace) -> int:
     """Print a line per build on stderr, with --json one document on stdout. Exit code 1 if a build has problems."""
     library = import_tensorrt("tensorrt-rtx")
     started = time.monotonic()
-    with tempfile.TemporaryDirectory(dir=args.work) as work:
+    with activity("builds", "builds") as say, tempfile.TemporaryDirectory(dir=args.work) as work:
         checkpoint = checkpoint_dir()
         if args.model != "demo":
+            say("writing weights")
             layers = () if args.model == "8b" else (args.layers, args.vision_layers)
             checkpoint = write_random_checkpoint(Path(work) / "checkpoint", visualprm_8b_spec(*layers))
-        costs = build_costs(checkpoint, Path(work), args.precision, args.sm, args.profile)
+        costs = build_costs(checkpoint, Path(work), args.precision, args.sm, args.profile, say)
     if args.json:
         print_json(
             {

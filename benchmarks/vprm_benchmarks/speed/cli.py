@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-from rich.markup import escape
 
 from vprm_runtime.cli.arguments import add_json, add_threads
 from vprm_runtime.cli.common import (
     Subparsers,
+    activity,
     check_output_file,
     positive_int,
     print_json,
-    stderr_console,
     stdout_console,
 )
+from vprm_runtime.cli.progress import Say as Say
 from vprm_runtime.errors import InputError
 
 if TYPE_CHECKING:
     from vprm_benchmarks.speed.report import Report
 
-Say = Callable[[str], None]
 _PLOT_SUFFIXES = (".png", ".svg", ".pdf")
 
 
@@ -47,7 +44,7 @@ def add_benchmark(
     )
     add_json(parser)
     parser.add_argument("--plot", type=Path, metavar="FILE.png", help="also draw the medians")
-    parser.set_defaults(run=lambda args: _run(args, run))
+    parser.set_defaults(run=lambda args: _run(args, run), benchmark=name)
     return parser
 
 
@@ -65,7 +62,7 @@ def _run(args: argparse.Namespace, run: Callable[[argparse.Namespace, Say], Repo
     check_output_file(args.plot)
     if args.plot is not None and args.plot.suffix.lower() not in _PLOT_SUFFIXES:
         raise InputError(f"{args.plot} is not the name of an image: end it in one of {', '.join(_PLOT_SUFFIXES)}")
-    with _status() as say:
+    with activity(args.benchmark) as say:
         report = run(args, say)
     if args.plot is not None:
         from vprm_benchmarks.speed.plot import draw_report
@@ -76,10 +73,3 @@ def _run(args: argparse.Namespace, run: Callable[[argparse.Namespace, Say], Repo
     else:
         stdout_console().print(report.tables())
     return 0
-
-
-@contextmanager
-def _status() -> Iterator[Say]:
-    """A line on stderr that says what is measured; yields a function of the text."""
-    with stderr_console().status("starting") as status:
-        yield lambda text: status.update(escape(text))

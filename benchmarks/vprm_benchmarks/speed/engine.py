@@ -71,7 +71,7 @@ def register(benchmarks: Subparsers) -> None:
 def run(args: argparse.Namespace, say: Say) -> Report:
     """Measure; every chunk length of every engine takes its turn in each round."""
     from vprm_benchmarks.speed.contenders.choice import choose
-    from vprm_benchmarks.speed.models import Depth, prepared_model
+    from vprm_benchmarks.speed.models import Depth, Needs, prepared_model
     from vprm_benchmarks.speed.roofline import cpu_roofline, openvino_tflops
 
     names, absent = choose(args.engines, _DEFAULT, tuple(_ENGINES), lambda name: _ENGINES[name][0].device == "openvino")
@@ -82,7 +82,8 @@ def run(args: argparse.Namespace, say: Say) -> Report:
     keys = ("model", "layers", "vision_layers", "tokens", "chunks", "step_tokens", "rounds")
     report.settings = {key: getattr(args, key) for key in keys}
     say("writing weights")
-    with prepared_model(args.model, Depth(args.layers, args.vision_layers)) as model:
+    needs = Needs.of_bundles(_ENGINES[name][0] for name in names)
+    with prepared_model(args.model, Depth(args.layers, args.vision_layers), needs) as model:
         _measure(args, model, names, report, say)
         gc.collect()  # engines let go of the files before they are removed
     report.contenders |= {name: {"skipped": reason} for name, reason in absent.items()}

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vprm_benchmarks.speed.report import Report
+from vprm_runtime.files import whole_file
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,8 @@ def draw_bars(bars: Bars, path: Path) -> None:
     axes.margins(x=0.15)
     if bars.series:
         axes.legend()
-    figure.savefig(path, dpi=120)
+    with whole_file(path) as temporary:
+        figure.savefig(temporary, dpi=120)
 
 
 def draw_report(report: Report, path: Path) -> None:

@@ -56,7 +56,7 @@ def register(benchmarks: Subparsers) -> None:
 
 def run(args: argparse.Namespace, say: Say) -> Report:
     """Measure; the bundle is exported to a temporary directory."""
-    from vprm_benchmarks.speed.models import Depth, prepared_model
+    from vprm_benchmarks.speed.models import Depth, Needs, prepared_model
     from vprm_benchmarks.speed.roofline import cpu_roofline
 
     say("roofline")
@@ -66,8 +66,9 @@ def run(args: argparse.Namespace, say: Say) -> Report:
     if args.model == "8b-slice":
         report.settings |= {"layers": args.layers, "vision_layers": args.vision_layers}
     say("weights and bundle")
-    with prepared_model(args.model, Depth(args.layers, args.vision_layers)) as model:
-        scorer = StepScorer.open(model.bundle(BundleKind(args.precision)), "cpu", threads=report.roofline["threads"])
+    kind = BundleKind(args.precision)
+    with prepared_model(args.model, Depth(args.layers, args.vision_layers), Needs.of_bundles([kind])) as model:
+        scorer = StepScorer.open(model.bundle(kind), "cpu", threads=report.roofline["threads"])
         _measure(report, scorer, model, args, say)
     return report
 

@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Hashable, Mapping
 from typing import TypeVar
 
+from vprm_runtime.cli.progress import Say, say_nothing
+
 Call = Callable[[], object]
 Name = TypeVar("Name", bound=Hashable)
 
@@ -31,7 +33,7 @@ def interleaved(
     contenders: Mapping[Name, Call],
     rounds: int,
     warmups: int = 1,
-    say: Callable[[str], None] = lambda text: None,
+    say: Say = say_nothing,
     after: Callable[[], None] = lambda: None,
     synchronize: Callable[[], None] = lambda: None,
     failed: Callable[[Name, Exception], bool] = lambda name, error: False,
@@ -45,19 +47,22 @@ def interleaved(
     """
     times: dict[Name, list[float]] = {name: [] for name in contenders}
     taking_part = list(contenders)
+    done, total = 0, (warmups + rounds) * len(contenders)
     for number in range(-warmups, rounds):
         if number > 0 and enough():
             break
         for name in list(taking_part if number % 2 == 0 else reversed(taking_part)):
-            say(f"{'warm-up' if number < 0 else f'round {number + 1} of {rounds}'}: {name}")
+            say(f"{'warm-up' if number < 0 else f'round {number + 1} of {rounds}'}: {name}", done, total)
             try:
                 taken = seconds(contenders[name], synchronize)
             except Exception as error:
                 if not failed(name, error):
                     raise
                 taking_part.remove(name)
+                total -= rounds - number
                 continue
             after()
+            done += 1
             if number >= 0:
                 times[name].append(taken)
     return times

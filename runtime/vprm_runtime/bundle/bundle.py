@@ -10,11 +10,12 @@ from pathlib import Path
 
 from vprm_runtime.bundle.limits import MAX_MANIFEST_BYTES, check_limits
 from vprm_runtime.bundle.manifest import MANIFEST_NAME, TOKENIZER_NAME, FileInfo, Manifest, check_text
-from vprm_runtime.errors import BundleError
+from vprm_runtime.errors import BundleError, quoted
 from vprm_runtime.files import open_regular
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _HASH_CHUNK_BYTES = 1 << 22
+_NOTE = re.compile(r"\..*|report\.(json|html)|(README|LICENSE|NOTICE)(\.(md|txt))?", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ class Bundle:
             progress: gets the bytes done and in all.
 
         Raises:
-            BundleError: files differ from the manifest; it names them.
+            BundleError: files differ from the manifest, or are not listed there; it names them.
         """
         try:
             check_text(_read_manifest(self.path / MANIFEST_NAME))
@@ -115,6 +116,18 @@ class Bundle:
                 f"sha256 differs from the manifest for {', '.join(damaged)}: the bundle at {self.path} is damaged; "
                 "copy or export it again"
             )
+        if strange := self._strange_files():
+            raise BundleError(
+                f"the bundle at {self.path} has files that its manifest does not list: "
+                f"{', '.join(map(quoted, strange[:5]))}{' ...' if len(strange) > 5 else ''}; remove them, or copy the "
+                "bundle again"
+            )
+
+    def _strange_files(self) -> list[str]:
+        """Files in the folder itself that no hash stands for, but for reports and notes, which nothing reads."""
+        known = {MANIFEST_NAME, *self.manifest.files}
+        names = sorted(entry.name for entry in self.path.iterdir() if not entry.is_dir())
+        return [name for name in names if name not in known and not _NOTE.fullmatch(name)]
 
 
 def _advance(progress: Callable[[int, int], None], before: int, total: int, done: int) -> None:

@@ -7,11 +7,12 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-from vprm_runtime.bundle.bundle import is_checkpoint
+from vprm_runtime.bundle.bundle import Bundle, is_checkpoint
 from vprm_runtime.cli.console import print_json as print_json
 from vprm_runtime.cli.console import stderr_console as stderr_console
 from vprm_runtime.cli.console import stdout_console as stdout_console
 from vprm_runtime.cli.progress import RowBar as RowBar
+from vprm_runtime.cli.progress import activity as activity
 from vprm_runtime.cli.progress import byte_progress as byte_progress
 from vprm_runtime.cli.progress import phase_progress as phase_progress
 from vprm_runtime.demo import demo_hook
@@ -28,6 +29,15 @@ def resolve_bundle(bundle: Path | None) -> Path:
         return bundle
     path: Path = demo_hook("bundle")()
     return path
+
+
+def opened_bundle(bundle: Path | None, verify: bool) -> Bundle:
+    """The named bundle or the demo PRM's, opened; with `verify`, every hash is checked, and how far is shown."""
+    opened = Bundle.open(resolve_bundle(bundle))
+    if verify:
+        with byte_progress("checking") as checked:
+            opened.verify(checked)
+    return opened
 
 
 def optimised_bundle(checkpoint: Path | None) -> Path | None:
@@ -49,8 +59,8 @@ def optimised_bundle(checkpoint: Path | None) -> Path | None:
 
 
 def check_output_file(path: Path | None) -> None:
-    """Fail before the work, not after it: raise InputError where no file can be written at `path`."""
-    if path is not None and (path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK)):
+    """Fail before the work, not after it: raise InputError if no file can be written at `path`."""
+    if path is not None and ((path.exists() and not path.is_file()) or not os.access(path.parent, os.W_OK)):
         raise InputError(f"{path} cannot be written: name a file in a folder that exists and may be written to")
 
 

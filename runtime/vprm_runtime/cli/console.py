@@ -90,6 +90,29 @@ def usable_streams() -> Iterator[None]:
             logger.removeHandler(handler)
 
 
+def closed_streams() -> list[str]:
+    """Those of stdin and stdout that were closed when the command began: what stands for them is open the wrong way."""
+    if sys.platform == "win32":
+        return []
+    import fcntl
+
+    found = []
+    for number, (name, flag) in enumerate((("stdin", os.O_WRONLY), ("stdout", os.O_RDONLY))):
+        with contextlib.suppress(OSError):
+            if fcntl.fcntl(number, fcntl.F_GETFL) & os.O_ACCMODE == flag:
+                found.append(name)
+    return found
+
+
+def stream_error(error: OSError | ValueError, name: str) -> str:
+    """What to say of an error of the stream `name`, or of one whose name the error does not know."""
+    closed = closed_streams()
+    if getattr(error, "errno", None) == errno.EBADF and closed:
+        are = "is" if len(closed) == 1 else "are"
+        return f"{' and '.join(closed)} {are} closed, which this needs: leave out  >&-  or  <&-"
+    return f"{name}: {getattr(error, 'strerror', None) or error}"
+
+
 def _fill_closed() -> None:
     for number, (name, flags) in enumerate((("stdin", os.O_WRONLY), ("stdout", os.O_RDONLY), ("stderr", os.O_WRONLY))):
         if getattr(sys, name) is not None:

@@ -12,7 +12,7 @@ from vprm_runtime import native
 from vprm_runtime.bundle.bundle import Bundle
 from vprm_runtime.bundle.manifest import Manifest
 from vprm_runtime.cli.arguments import add_bundle, add_json
-from vprm_runtime.cli.common import Subparsers, byte_progress, print_json, resolve_bundle, stdout_console
+from vprm_runtime.cli.common import Subparsers, opened_bundle, print_json, stdout_console
 from vprm_runtime.engines.cuda.tensorrt.describe import engine_lines, inspect_engines
 from vprm_runtime.engines.cuda.tensorrt.engine_file import EngineInfo, engine_directories
 
@@ -33,10 +33,7 @@ def run(args: argparse.Namespace) -> int:
 
     With --verify, returns 1 where an engine in the bundle cannot be used.
     """
-    bundle = Bundle.open(resolve_bundle(args.bundle))
-    if args.verify:
-        with byte_progress("checking") as checked:
-            bundle.verify(checked)
+    bundle = opened_bundle(args.bundle, args.verify)
     engines = inspect_engines(bundle, args.verify)
     if args.json:
         document = {"path": str(bundle.path), "verified": args.verify, "manifest": asdict(bundle.manifest)}

@@ -17,10 +17,13 @@ from importlib.metadata import EntryPoint, entry_points, version
 from typing import Any
 
 from vprm_runtime.cli.common import NOTHING_SCORED
-from vprm_runtime.cli.console import show_error, stderr_console, usable_streams
+from vprm_runtime.cli.console import show_error, stderr_console, stream_error, usable_streams
 from vprm_runtime.cli.signals import INTERRUPTION, handled_signals
 from vprm_runtime.errors import MissingExtraError, VprmError, quoted
 from vprm_runtime.extras import extras_with, missing_extras
+
+
+_REPORTED = 2  # exit code of what ends with an error message
 
 
 class _Parser(argparse.ArgumentParser):
@@ -32,8 +35,9 @@ class _Parser(argparse.ArgumentParser):
         except BrokenPipeError:
             raise
         except OSError as error:
+            message = stream_error(error, "stdout")
             _drop_output()
-            show_error(f"stdout: {error.strerror or error}")
+            show_error(message)
             raise SystemExit(2) from error
 
 
@@ -79,12 +83,12 @@ def _run(words: list[str]) -> int:
         return 2
     if unknown:
         _refuse(_parser_in_use(parser, options.command, words), unknown)
-    extra, code = getattr(options, "extra", ""), 2
+    extra, code = getattr(options, "extra", ""), _REPORTED
     try:
         return int(options.run(options))
     except VprmError as error:
         message = " ".join([str(error), *getattr(error, "__notes__", [])])
-        code = NOTHING_SCORED if error.code == "nothing_scored" else 2
+        code = NOTHING_SCORED if error.code == "nothing_scored" else _REPORTED
     except ModuleNotFoundError as error:
         if error.name is None or error.name.split(".")[0].startswith("vprm_"):
             raise
@@ -103,22 +107,26 @@ def _run(words: list[str]) -> int:
 def _environment_message(error: MemoryError | OSError) -> str:
     if isinstance(error, MemoryError):
         return "there is not enough memory: free some, or take fewer tiles, shorter texts or a smaller model"
-    return f"{quoted(error.filename or 'a file or stream')}: {error.strerror or error}"
+    return stream_error(error, quoted(error.filename or "a file or stream"))
 
 
 def _flushed(run: Callable[[list[str]], int], words: list[str]) -> int:
-    """The exit code; what was written is out, or the error of that is reported."""
+    """The exit code; what was written is out, or the error of that is reported, unless one was reported already."""
+    code = 0
     try:
-        return run(words)
+        code = run(words)
+        return code
     finally:
         try:
             sys.stdout.flush()
         except BrokenPipeError:
             raise
         except (OSError, ValueError) as error:
+            message = stream_error(error, "stdout")
             _drop_output()
-            show_error(f"stdout: {getattr(error, 'strerror', None) or error}")
-            raise SystemExit(2) from error
+            if code != _REPORTED:
+                show_error(message)
+            raise SystemExit(_REPORTED) from error
 
 
 def _drop_output() -> None:

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 
@@ -25,7 +25,7 @@ class Display:
 
     def __init__(self, unit: str, interval_s: float = LINE_INTERVAL_S) -> None:
         self._unit, self._interval_s = unit, interval_s
-        self._label, self._done = "", 0
+        self._label, self._doing, self._done = "", "", 0
         self._total: int | None = None
         self._errors: int | None = None
         self._began_s, self._first = time.monotonic(), 0
@@ -34,21 +34,30 @@ class Display:
         self._bar: Progress | None = None
         self._task: Any = None
 
-    def update(self, label: str, done: int, total: int | None, errors: int | None = None) -> None:
-        """So much is done of the work that `label` names; another label than before begins anew."""
-        if label != self._label or done < self._done:
+    def update(self, label: str, done: int, total: int | None, errors: int | None = None, doing: str = "") -> None:
+        """So much is done of the work that `label` names; another label than before begins anew.
+
+        `doing` is what goes on right now. Without any figures, a line has the time since the work began.
+        """
+        if label != self._label or done < self._done or total != self._total:
             self._began_s, self._first = time.monotonic(), done
             self._task = None
-        self._label, self._done, self._total, self._errors = label, done, total, errors
+        self._label, self._doing, self._done, self._total, self._errors = label, doing, done, total, errors
         if self._bar is not None:
             if self._task is None:
                 self._task = self._bar.add_task(label, total=total, note="")
-            self._bar.update(self._task, completed=done, total=total, note=self._note(with_time=False))
+            shown = f"{label}: {doing}" if doing else label
+            self._bar.update(
+                self._task, description=shown, completed=done, total=total, note=self._note(with_time=False)
+            )
 
     def line(self) -> str:
         """The present state in words."""
+        if self._doing and self._total is None:
+            return f"{self._label}: {self._doing}, {_duration(time.monotonic() - self._began_s)} so far"
         of = f" of {self._amount(self._total)}" if self._total is not None else ""
-        return f"{self._label}: {self._amount(self._done)}{of}{self._unit_name()}{self._note(with_time=True)}"
+        doing = f" ({self._doing})" if self._doing else ""
+        return f"{self._label}: {self._amount(self._done)}{of}{self._unit_name()}{doing}{self._note(with_time=True)}"
 
     def __enter__(self) -> Self:
         console = stderr_console()
@@ -57,7 +66,7 @@ class Display:
                 TextColumn("{task.description}", markup=False), BarColumn(), TimeRemainingColumn(),
                 TextColumn("{task.fields[note]}", markup=False),
             )  # fmt: skip
-            self._bar = Progress(*columns, console=console, transient=True)
+            self._bar = Progress(*columns, console=console, transient=True, redirect_stdout=False)
             self._bar.start()
         else:
             self._thread = threading.Thread(target=self._print_lines, name="progress", daemon=True)
@@ -131,6 +140,30 @@ def phase_progress(label: str, unit: str = "steps") -> Iterator[Callable[[str, i
     with Display(unit) as display:
         display.update(label, 0, None)
         yield lambda phase, done, total: display.update(phase, done, total)
+
+
+class Say(Protocol):
+    """Says what goes on, and how much of it is done if that is known."""
+
+    def __call__(self, text: str, done: int = 0, total: int | None = None) -> None:
+        """Show it."""
+        ...
+
+
+def say_nothing(text: str, done: int = 0, total: int | None = None) -> None:
+    """A `Say` for those who want none."""
+
+
+@contextmanager
+def activity(label: str, unit: str = "calls") -> Iterator[Say]:
+    """Signs of life of the work that `label` names, in steps of other kinds; yields what says which goes on."""
+    with Display(unit) as display:
+
+        def say(text: str, done: int = 0, total: int | None = None) -> None:
+            display.update(label, done, total, doing=text)
+
+        say("starting")
+        yield say
 
 
 def _duration(seconds: float) -> str:

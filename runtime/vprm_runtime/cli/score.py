@@ -17,10 +17,10 @@ from vprm_runtime.cli.common import (
     NOTHING_SCORED,
     RowBar,
     Subparsers,
+    opened_bundle,
     optimised_bundle,
     positive_int,
     print_json,
-    resolve_bundle,
     stderr_console,
     stdout_console,
 )
@@ -90,6 +90,7 @@ def register(subparsers: Subparsers) -> None:
     parser.add_argument("--drop-empty-steps", action="store_true", help="leave out steps without text")
     add_device(parser)
     add_threads(parser)
+    parser.add_argument("--verify", action="store_true", help="check every hash of the bundle first")
     parser.add_argument(
         "--max-image-pixels", type=positive_int, metavar="N", default=MAX_IMAGE_PIXELS,
         help="refuse larger images before they are decoded (default: 178956970, as the original)",
@@ -135,9 +136,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _opened(args: argparse.Namespace) -> StepScorer:
-    return StepScorer.open(
-        resolve_bundle(args.bundle), args.device, threads=args.threads, max_image_pixels=args.max_image_pixels
-    )
+    bundle = opened_bundle(args.bundle, args.verify)
+    return StepScorer.open(bundle, args.device, threads=args.threads, max_image_pixels=args.max_image_pixels)
 
 
 def _run_file(args: argparse.Namespace, options: ScoreOptions, given: Sequence[str]) -> int:
@@ -172,6 +172,7 @@ def _run_file(args: argparse.Namespace, options: ScoreOptions, given: Sequence[s
 
 def _run_stream(args: argparse.Namespace, options: ScoreOptions, given: Sequence[str]) -> int:
     from vprm_runtime.datasets import score_stream
+    from vprm_runtime.datasets.row_files import bounded_lines
     from vprm_runtime.datasets.score_log import first_error, has_error, has_scores
 
     if args.output is not None or given or args.json:
@@ -192,7 +193,7 @@ def _run_stream(args: argparse.Namespace, options: ScoreOptions, given: Sequence
         if args.strict and has_error(document):
             raise InputError(f"row {document['row']}: {first_error(document)}")
 
-    score_stream(scorer, sys.stdin.buffer, answer, image_root=root, options=options)
+    score_stream(scorer, bounded_lines(sys.stdin.buffer, "stdin"), answer, image_root=root, options=options)
     return NOTHING_SCORED if rows and not usable else 0
 
 

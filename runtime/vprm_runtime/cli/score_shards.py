@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from vprm_runtime.bundle.bundle import Bundle
-from vprm_runtime.cli.common import NOTHING_SCORED, RowBar, positive_int, print_json, resolve_bundle, stderr_console
+from vprm_runtime.cli.common import NOTHING_SCORED, RowBar, opened_bundle, positive_int, print_json, stderr_console
 from vprm_runtime.cli.shard import CRASHED_EXIT_CODE
 from vprm_runtime.errors import EngineError, InputError, MissingExtraError
 from vprm_runtime.options import ScoreOptions
@@ -68,7 +68,7 @@ def run(args: argparse.Namespace, options: ScoreOptions) -> int:
     if not args.output.is_dir():
         check_output(args.output)
     began = time.monotonic()
-    bundle, paths = resolve_bundle(args.bundle).absolute(), _paths(args.input, args.output)
+    bundle, paths = opened_bundle(args.bundle, args.verify).path.absolute(), _paths(args.input, args.output)
     if paths.merged.exists():
         _check_same_run(paths.merged, args.input, bundle, options)
         if paths.work is not None and not paths.work.exists():

@@ -1,5 +1,6 @@
-"""Signals that end a command: SIGTERM unwinds the stack, so that temporary files go; Ctrl-C is never forgotten."""
+"""Signals that end a command: SIGTERM and SIGHUP unwind the stack, so that temporary files go; Ctrl-C is noted."""
 
+import atexit
 import contextlib
 import os
 import signal
@@ -7,9 +8,15 @@ import threading
 from collections.abc import Iterator
 from typing import NoReturn
 
+_ENDING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
+
 
 class _Terminated(BaseException):
-    """SIGTERM came. No error: nothing but clean-up may catch it."""
+    """A signal that ends processes came. No error: nothing but clean-up may catch it."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
 
 
 class Interruption:
@@ -29,33 +36,36 @@ INTERRUPTION = Interruption()
 
 @contextlib.contextmanager
 def handled_signals() -> Iterator[Interruption]:
-    """Note Ctrl-C, and let SIGTERM unwind the stack before the process ends by it as if nothing had been done.
+    """Note Ctrl-C; let SIGTERM and SIGHUP unwind the stack before the process ends by them as if nothing were done.
 
     Only in the main thread, and each only if it has Python's own handler: a shell starts what runs in the background
-    with Ctrl-C ignored, and that stays so.
+    with Ctrl-C ignored, nohup with SIGHUP, and that stays so.
     """
     INTERRUPTION.came = False
     is_main = threading.current_thread() is threading.main_thread()
     notes_interrupt = is_main and signal.getsignal(signal.SIGINT) == signal.default_int_handler
-    unwinds = is_main and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    ending = [number for number in _ENDING if is_main and signal.getsignal(number) == signal.SIG_DFL]
     if notes_interrupt:
         signal.signal(signal.SIGINT, INTERRUPTION.note)
-    if unwinds:
-        signal.signal(signal.SIGTERM, _raise)
+    for number in ending:
+        signal.signal(number, _raise)
+    came: int | None = None
     try:
         yield INTERRUPTION
-    except _Terminated:
-        if not unwinds:
+    except _Terminated as terminated:
+        if terminated.number not in ending:
             raise
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        os.kill(os.getpid(), signal.SIGTERM)
+        came = terminated.number
     finally:
-        if unwinds:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for number in ending:
+            signal.signal(number, signal.SIG_DFL)
         if notes_interrupt:
             signal.signal(signal.SIGINT, signal.default_int_handler)
+    if came is not None:
+        atexit._run_exitfuncs()  # temporary files of objects that are still alive
+        os.kill(os.getpid(), came)
 
 
 def _raise(number: int, frame: object) -> NoReturn:
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a second one ends it at once
-    raise _Terminated
+    signal.signal(number, signal.SIG_DFL)  # a second one ends it at once
+    raise _Terminated(number)

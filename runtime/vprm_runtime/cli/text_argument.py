@@ -1,9 +1,10 @@
 """TEXT or @FILE: an argument that is a text, or the name of a file that holds it."""
 
 import re
-from pathlib import Path
 
 from vprm_runtime.errors import InputError
+
+_MAX_BYTES = 1 << 26
 
 
 def text_argument(value: str | None, what: str) -> str | None:
@@ -14,7 +15,11 @@ def text_argument(value: str | None, what: str) -> str | None:
     if value is None or not value.startswith("@"):
         return value
     try:
-        text = Path(value[1:]).read_bytes().decode("utf-8-sig")
+        with open(value[1:], "rb") as file:  # a pipe is fine, one without end is not
+            content = file.read(_MAX_BYTES + 1)
+        if len(content) > _MAX_BYTES:
+            raise InputError(f"the {what} in {value[1:]} has more than {_MAX_BYTES:,} bytes: name a file of text")
+        text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(
             f"cannot read the {what} from {value[1:]}: it is not UTF-8 ({error.reason}): save it as UTF-8"

@@ -7,7 +7,7 @@ import selectors
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -23,11 +23,12 @@ class _Process:
     def __init__(self, settings: ScorerSettings) -> None:
         self.partial = b""
         self.has_ended = False  # it said why it ends
-        self.popen = subprocess.Popen(
-            [sys.executable, "-m", "vprm_runtime.datasets.shard_worker", json.dumps(asdict(settings))],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-        )
+        with _interrupts_held():
+            self.popen = subprocess.Popen(
+                [sys.executable, "-m", "vprm_runtime.datasets.shard_worker", json.dumps(asdict(settings))],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+            )
 
     def end(self) -> None:
         """End the process now. Closing stdin lets it end in an orderly way."""
@@ -98,6 +99,19 @@ class LocalWorkers:
         process = _Process(self._settings)
         self._selector.register(process.pipes[1], selectors.EVENT_READ, worker)
         return process
+
+
+@contextlib.contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """A process started meanwhile is born with SIGINT blocked: Ctrl-C, which a terminal sends to it too, is for us."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _how_it_ended(code: int) -> str:

@@ -8,8 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from vprm_runtime.errors import InputError, quoted
+from vprm_runtime.machine import available_memory_bytes
+from vprm_runtime.strict_json import unique_keys
 
 _WRAPPERS = ("data", "rows", "examples", "instances")
+MAX_LINE_BYTES = 1 << 30  # a row with an image of 0.8 GB in base64
+_MEMORY = 8  # bytes for a byte of JSON: the text, its decoded copy, and Python's objects
 _BLANKS = re.compile(r"\s*")
 
 
@@ -24,6 +28,7 @@ def rows_of_document(path: Path, named: Path) -> list[Any] | None:
     if isinstance(parsed, Mapping) and (second or _rows_of(parsed, named) == [parsed]):
         return None
     is_object = first.startswith(b"{")
+    _check_memory(path, named)
     try:
         documents = _documents(path.read_bytes().decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
@@ -41,9 +46,20 @@ def rows_of_document(path: Path, named: Path) -> list[Any] | None:
 def _first_lines(path: Path) -> tuple[bytes, bytes]:
     """The first two lines with anything in them, without the mark of UTF-8; empty if there are fewer."""
     with path.open("rb") as file:
-        lines = (line.removeprefix(codecs.BOM_UTF8).strip() for line in file)
+        whole = iter(lambda: file.readline(MAX_LINE_BYTES), b"")
+        lines = (line.removeprefix(codecs.BOM_UTF8).strip() for line in whole)
         filled = (line for line in lines if line)
         return next(filled, b""), next(filled, b"")
+
+
+def _check_memory(path: Path, named: Path) -> None:
+    """Raise InputError if a document is larger than memory can hold when it is parsed."""
+    size, available = path.stat().st_size, available_memory_bytes()
+    if available is not None and size * _MEMORY > available:
+        raise InputError(
+            f"{named} is one JSON document of {size:,} bytes, which takes about {size * _MEMORY:,} bytes of memory to "
+            f"read; {available:,} are free: write one JSON object for each line, which is read one at a time"
+        )
 
 
 def _parsed(line: bytes) -> Any:
@@ -56,7 +72,7 @@ def _parsed(line: bytes) -> Any:
 
 def _documents(text: str) -> list[Any]:
     """The JSON documents of a text, one after the other."""
-    decoder, found = json.JSONDecoder(), []
+    decoder, found = json.JSONDecoder(object_pairs_hook=unique_keys), []
     position = _after_blanks(text, 0)
     while position < len(text):
         document, position = decoder.raw_decode(text, position)

@@ -5,19 +5,19 @@ Other JSON is what row_document.py reads: an array, an object over several lines
 
 import codecs
 import gzip
-import importlib
 import json
-import shutil
 import tempfile
 import weakref
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
-from vprm_runtime.datasets.row_document import rows_of_document
-from vprm_runtime.errors import InputError, MissingExtraError
+from vprm_runtime.datasets.row_document import MAX_LINE_BYTES, rows_of_document
+from vprm_runtime.errors import InputError
+from vprm_runtime.extras import import_optional
+from vprm_runtime.machine import free_disk_bytes
 
 PARQUET_MAGIC = b"PAR1"
 _GZIP_MAGIC = b"\x1f\x8b"
@@ -33,6 +33,9 @@ _OTHERS = {
     b"\x93NUMPY": "a NumPy file: save the data as parquet or jsonl",
 }
 _START_BYTES = 512
+_CHUNK_BYTES = 1 << 20
+_FREE_BYTES, _MAX_RATIO = 1 << 30, 100  # a small file may become so large, others so many times as large
+_KEPT_FREE_BYTES = 1 << 28  # on the disk, for others
 
 
 class RowFile:
@@ -88,24 +91,48 @@ class RowFile:
         return self._start()
 
 
+def bounded_lines(stream: BinaryIO, name: str) -> Iterator[bytes]:
+    """The lines of a stream. Raises InputError at one that is longer than any row."""
+    while line := stream.readline(MAX_LINE_BYTES + 1):
+        if len(line) > MAX_LINE_BYTES:
+            raise InputError(
+                f"{name} has a line of more than {MAX_LINE_BYTES:,} bytes: write one row for each line, and give large "
+                "images as files"
+            )
+        yield line
+
+
 def _decompress(path: Path, target: BinaryIO, is_gzip: bool) -> None:
     try:
         if is_gzip:
             with gzip.open(path, "rb") as stream:
-                shutil.copyfileobj(stream, target)
+                _copy(stream, path, target)
         else:
-            arrow = _import_arrow()
+            arrow = import_optional("pyarrow", "reading zst files", "data")
             with arrow.OSFile(str(path)) as file, arrow.CompressedInputStream(file, "zstd") as stream:
-                shutil.copyfileobj(stream, target)
+                _copy(stream, path, target)
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{path} cannot be decompressed ({error}): download or write it again") from error
 
 
-def _import_arrow() -> Any:
-    try:
-        return importlib.import_module("pyarrow")
-    except ImportError as error:
-        raise MissingExtraError("reading zst files", "data") from error
+def _copy(stream: Any, path: Path, target: BinaryIO) -> None:
+    """Decompress; InputError if that gives far more than any rows do, or would fill the disk."""
+    limit = max(_FREE_BYTES, _MAX_RATIO * path.stat().st_size)
+    room = free_disk_bytes(Path(target.name)) or 1 << 62
+    size = 0
+    while chunk := stream.read(_CHUNK_BYTES):
+        size += len(chunk)
+        if size > limit:
+            raise InputError(
+                f"{path} has {path.stat().st_size:,} bytes and more than {limit:,} when decompressed: rows do not "
+                "compress so well; if these do, decompress the file yourself"
+            )
+        if size > room - _KEPT_FREE_BYTES:
+            raise InputError(
+                f"{path} has more than {size:,} bytes when decompressed, and {Path(target.name).parent} has {room:,} "
+                "free: make room, or name another folder in TMPDIR"
+            )
+        target.write(chunk)
 
 
 def _decode(path: Path, target: BinaryIO, encoding: str) -> None:

@@ -6,7 +6,6 @@ file order, so only neighbours share a prefix; memory is one row group's batch.
 """
 
 import hashlib
-import importlib
 import json
 import logging
 from array import array
@@ -21,14 +20,16 @@ from numpy.typing import NDArray
 
 from vprm_runtime.datasets.places import Places
 from vprm_runtime.datasets.row import Row, RowId, record_id, row_from_record
-from vprm_runtime.datasets.row_files import PARQUET_MAGIC, RowFile
+from vprm_runtime.datasets.row_files import PARQUET_MAGIC, RowFile, bounded_lines
 from vprm_runtime.datasets.row_images import is_image_key
 from vprm_runtime.datasets.row_json import fault_of
 from vprm_runtime.datasets.row_keys import KNOWN_KEYS
 from vprm_runtime.datasets.row_notes import LiveNotes, RowNotes
 from vprm_runtime.datasets.unchanged import FileState, LineHashes, content_hash
-from vprm_runtime.errors import InputError, MissingExtraError, quoted
+from vprm_runtime.errors import InputError, quoted
+from vprm_runtime.extras import import_optional
 from vprm_runtime.files import NotRegularError, open_regular
+from vprm_runtime.strict_json import unique_keys
 
 _PARQUET_BATCH_ROWS = 16
 _LOG = logging.getLogger("vprm")
@@ -124,8 +125,8 @@ def _warn_once(path: str, note: str) -> None:
 def row_from_line(line: bytes, number: int, where: str, image_root: Path) -> Row | BadRow:
     """The row of a line of JSON; `number` (from 0) is its id where it has none, `where` says where it stands."""
     try:
-        record = json.loads(line)
-    except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, an integer of thousands of digits
+        record = json.loads(line, object_pairs_hook=unique_keys)
+    except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, a key twice, too many digits
         return BadRow(number, f"{where} is not JSON ({error}): write one object for each line", number)
     if (fault := fault_of(record, line)) is not None:
         return BadRow(number, f"{where} {fault}", number)
@@ -311,14 +312,11 @@ def numbered_lines(file: RowFile) -> Iterator[tuple[int, bytes]]:
     offset = file.begin
     with file.path.open("rb") as stream:
         stream.seek(offset)
-        for line in stream:
+        for line in bounded_lines(stream, str(file.path)):
             yield offset, line
             offset += len(line)
 
 
 def _import_parquet() -> tuple[Any, type[Exception]]:
-    try:
-        arrow, parquet = importlib.import_module("pyarrow"), importlib.import_module("pyarrow.parquet")
-    except ImportError as error:
-        raise MissingExtraError("reading parquet files", "data") from error
+    arrow, parquet = (import_optional(name, "reading parquet files", "data") for name in ("pyarrow", "pyarrow.parquet"))
     return parquet, arrow.ArrowException

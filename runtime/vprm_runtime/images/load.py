@@ -25,6 +25,7 @@ from PIL.PngImagePlugin import PngImageFile
 from vprm_runtime.errors import InputError, quoted
 from vprm_runtime.files import NotRegularError, open_regular
 from vprm_runtime.images.encoded import looks_encoded
+from vprm_runtime.images.libtiff import silence_libtiff
 
 
 @dataclass(frozen=True)
@@ -179,6 +180,8 @@ def _parse(file: IO[bytes], name: str) -> ImageFile:
     """The image's header, read by the class that its first bytes call for."""
     found = _check_format(file, name)
     module = importlib.import_module(f"PIL.{FORMATS[found]}ImagePlugin")
+    if found == "TIFF":
+        silence_libtiff()
     return cast(ImageFile, getattr(module, f"{FORMATS[found]}ImageFile")(file))
 
 
@@ -199,6 +202,8 @@ def _check_size(name: str, width_px: int, height_px: int, max_pixels: int) -> No
 
 def _check_lazy(image: Image.Image) -> None:
     """Refuse to decode an image that the caller has only opened, if it is of another format than those read here."""
+    if image.format == "TIFF":
+        silence_libtiff()
     if isinstance(image, ImageFile) and image.tile and image.format not in (*FORMATS, "MPO"):
         raise InputError(f"an image opened from {image.format} is not decoded here: call its load() first")
 

@@ -40,6 +40,7 @@ class PromptBuilder:
         score_rule: ScoreRule,
         tokens_per_tile: int,
     ) -> None:
+        tokenizer.check_known((one.id for one in score_rule.candidates), "score_rule: candidates")
         self._encode = tokenizer.encode
         self._check_length, self._check_tokens = tokenizer.check_length, tokenizer.check_tokens
         self._control = control

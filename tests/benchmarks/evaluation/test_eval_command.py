@@ -55,6 +55,18 @@ def test_processbench_on_the_built_in_rows(
     assert (capsys.readouterr().out, scores.read_bytes()) == (out, written)
 
 
+@pytest.mark.parametrize("kind", ["processbench", "best-of-n"])
+def test_what_an_interruption_would_lose_is_said(
+    kind: str, demo_bundle: Path, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before anything is scored; not if the scores are kept."""
+    assert run(kind, demo_bundle, "--demo-rows", "4") == 0
+    shown = capsys.readouterr().err
+    assert shown.startswith("the scores are kept in no file: if this is interrupted, it begins anew; --scores FILE")
+    assert run(kind, demo_bundle, "--demo-rows", "4", "--scores", tmp_path / "scores.jsonl") == 0
+    assert "are kept in no file" not in capsys.readouterr().err
+
+
 def test_best_of_n_on_the_built_in_rows(
     demo_bundle: Path, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

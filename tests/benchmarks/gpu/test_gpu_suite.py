@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from vprm_benchmarks.gpu.__main__ import main
-from vprm_benchmarks.gpu.environment import roomy_folder
 from vprm_benchmarks.gpu.goals import goals, what_was_measured
 from vprm_benchmarks.gpu.suite import Suite, SuiteOptions
 from vprm_benchmarks.speed.arithmetic import LlmArithmetic
@@ -123,14 +122,6 @@ def test_goals_are_taken_from_measurements() -> None:
     assert what_was_measured({"results": [torch, rtx]}) == (
         "No engine that this package deploys was measured on this device (tensorrt-rtx: not installed)."
     )
-
-
-def test_folders_need_room() -> None:
-    assert roomy_folder(1).is_dir()
-    with pytest.warns(
-        RuntimeWarning, match=r"weights and bundles need 1000000\.0 GB, free are .*: --work names another"
-    ):
-        assert roomy_folder(10**15).is_dir()
 
 
 def test_arithmetic_of_a_layer(checkpoint: Path) -> None:

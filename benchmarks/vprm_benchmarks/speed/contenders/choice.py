@@ -13,7 +13,7 @@ from vprm_benchmarks.speed.bundles import NATIVE_INT8, BundleKind
 from vprm_benchmarks.speed.contenders import Contender
 from vprm_benchmarks.speed.contenders.bundle import BundleContender
 from vprm_benchmarks.speed.contenders.torch import TimedReference, TorchContender
-from vprm_benchmarks.speed.models import Model, ModelName
+from vprm_benchmarks.speed.models import Model, ModelName, Needs
 from vprm_runtime import InputError, MissingExtraError, StepScorer
 
 _METHODS: dict[str, Method] = {"per_step": "per-step", "one_pass": "one-pass", "prefix": "prefix-reuse"}
@@ -60,6 +60,13 @@ def choose(
 def choose_contenders(asked: Sequence[str] | None, model: ModelName) -> tuple[tuple[str, ...], dict[str, str]]:
     """`choose` for `vprm bench best-of-n`."""
     return choose(asked, DEFAULT_NAMES[model], NAMES, _needs_openvino)
+
+
+def needs_of(names: Sequence[str]) -> Needs:
+    """What contenders need at least: PyTorch's weights in memory, once for each type, and bundles on the disk."""
+    types = {name.rpartition("_")[2] for name in names if name not in _BUNDLES}
+    bundles = Needs.of_bundles({_BUNDLES[name] for name in names if name in _BUNDLES})
+    return Needs(sum(_DTYPES[dtype].itemsize for dtype in types), bundles.disk_bytes)
 
 
 def _needs_openvino(name: str) -> bool:

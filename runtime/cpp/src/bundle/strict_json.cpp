@@ -28,7 +28,7 @@ Json strict_json(std::string_view text) {
             case Json::parse_event_t::object_end: keys.pop_back(); break;
             case Json::parse_event_t::key: {
                 const auto &key = parsed.template get_ref<const std::string &>();
-                if (!keys.back().insert(key).second) throw JsonError("the key \"" + excerpt(key) + "\" stands there twice");
+                if (!keys.back().insert(key).second) throw JsonError("the key \"" + excerpt(key) + "\" is there twice");
                 break;
             }
             default: break;

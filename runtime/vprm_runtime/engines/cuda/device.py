@@ -1,6 +1,5 @@
 """A CUDA device through `cuda-python`: memory, copies, one stream, recorded runs."""
 
-import importlib
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +9,8 @@ from numpy.typing import NDArray
 from vprm_runtime.engines.cuda.memory_budget import gigabytes
 from vprm_runtime.engines.cuda.protocol import DeviceFacts
 from vprm_runtime.engines.cuda.spare_memory import SpareMemory, free_memory
-from vprm_runtime.errors import EngineError, MissingExtraError
+from vprm_runtime.errors import EngineError
+from vprm_runtime.extras import import_optional
 
 _NO_DRIVER = (
     "install NVIDIA's driver for this device (nvidia-smi should list it), or score on the CPU with --device cpu"
@@ -143,11 +143,10 @@ class CudaDevice:
 
 
 def import_cuda_runtime(extra: str = "tensorrt") -> Any:
-    """`cuda.bindings.runtime`. Raises MissingExtraError if cuda-python is not installed."""
-    try:
-        return importlib.import_module("cuda.bindings.runtime")
-    except ImportError as error:
-        raise MissingExtraError("scoring on a CUDA device (cuda-python)", extra) from error
+    """`cuda.bindings.runtime`. Raises MissingExtraError if cuda-python is not installed, EngineError if it cannot be
+    loaded.
+    """
+    return import_optional("cuda.bindings.runtime", "scoring on a CUDA device (cuda-python)", extra)
 
 
 def is_device_present() -> bool:

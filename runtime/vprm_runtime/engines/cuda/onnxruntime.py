@@ -96,7 +96,7 @@ class OrtDeviceGraph:
         if name == "cuda":
             providers.insert(0, (PROVIDER, provider_options(index, stream)))
         try:
-            session = self._ort.InferenceSession(str(self._path), options, providers=providers)
+            session = self._ort.InferenceSession(str(self._path), options, providers=providers, enable_fallback=0)
         except Exception as error:
             raise EngineError(f"ONNX Runtime {self._ort.__version__} cannot open {self._path}: {error}") from error
         if name == "cuda":
@@ -209,7 +209,7 @@ def is_cuda_installed() -> bool:
     """Whether the installed ONNX Runtime was built with CUDA."""
     try:
         return PROVIDER in import_onnxruntime(*_NEED).get_available_providers()
-    except MissingExtraError:
+    except (MissingExtraError, EngineError):
         return False
 
 

@@ -1,6 +1,5 @@
 """ONNX Runtime on the CPU: a bundle's graphs as they are."""
 
-import importlib
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,8 @@ from vprm_runtime import native
 from vprm_runtime.bundle.bundle import Bundle
 from vprm_runtime.bundle.manifest import GraphInfo
 from vprm_runtime.engines.host.engine import Arrays, HostEngine
-from vprm_runtime.errors import EngineError, MissingExtraError
+from vprm_runtime.errors import EngineError
+from vprm_runtime.extras import import_optional
 
 
 class OrtGraph:
@@ -58,7 +58,12 @@ class OrtGraph:
         if self._is_native:
             options.register_custom_ops_library(str(native.library_path()))
         try:
-            return self._ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            return self._ort.InferenceSession(
+                str(path),
+                options,
+                providers=["CPUExecutionProvider"],
+                enable_fallback=0,  # which prints on stdout
+            )
         except Exception as error:
             raise EngineError(
                 f"ONNX Runtime {self._ort.__version__} cannot open {path}: {error}. "
@@ -76,8 +81,5 @@ class OrtEngine(HostEngine):
 
 
 def import_onnxruntime(need: str, extra: str) -> Any:
-    """The module. Raises MissingExtraError if it is not installed."""
-    try:
-        return importlib.import_module("onnxruntime")
-    except ImportError as error:
-        raise MissingExtraError(need, extra) from error
+    """The module. Raises MissingExtraError if it is not installed, EngineError if it cannot be loaded."""
+    return import_optional("onnxruntime", need, extra)

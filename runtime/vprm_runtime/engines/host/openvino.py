@@ -4,7 +4,6 @@ A graph of precision `int8` stays in ONNX Runtime: OpenVINO runs products whose 
 point, which is slower than either library's own best.
 """
 
-import importlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +17,8 @@ from vprm_runtime.bundle.bundle import Bundle
 from vprm_runtime.bundle.manifest import GraphInfo
 from vprm_runtime.engines.host.engine import Arrays, HostEngine, HostGraph
 from vprm_runtime.engines.host.onnxruntime import OrtGraph
-from vprm_runtime.errors import EngineError, MissingExtraError
+from vprm_runtime.errors import EngineError
+from vprm_runtime.extras import import_optional
 
 Arithmetic = Literal["bf16", "fp32"]
 
@@ -135,7 +135,4 @@ def native_arithmetic(core: Any) -> Arithmetic:
 
 
 def _import_openvino() -> Any:
-    try:
-        return importlib.import_module("openvino")
-    except ImportError as error:
-        raise MissingExtraError("scoring with OpenVINO", "openvino") from error
+    return import_optional("openvino", "scoring with OpenVINO", "openvino")

@@ -4,7 +4,6 @@ What differs: TensorRT-RTX compiles its kernels when a context first meets a sha
 and captures CUDA graphs by itself (IRuntimeConfig). Source: NVIDIA's Python API reference of both packages.
 """
 
-import importlib
 import mmap
 import weakref
 from collections.abc import Mapping
@@ -19,17 +18,15 @@ from vprm_runtime.engines.cuda.tensorrt.engine_file import Library
 from vprm_runtime.engines.cuda.tensorrt.kernel_cache import KernelCache
 from vprm_runtime.engines.cuda.tensorrt.refit import refit
 from vprm_runtime.errors import EngineError, MissingExtraError
+from vprm_runtime.extras import import_optional
 
 _MODULES: Mapping[Library, str] = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 _KEPT_MESSAGES = 50
 
 
 def import_tensorrt(library: Library) -> Any:
-    """The package's module. Raises MissingExtraError if it is not installed."""
-    try:
-        module = importlib.import_module(_MODULES[library])
-    except ImportError as error:
-        raise MissingExtraError(f"{library} engines", library) from error
+    """The package's module. Raises MissingExtraError if it is not installed, EngineError if it cannot be loaded."""
+    module = import_optional(_MODULES[library], f"{library} engines", library)
     if not hasattr(module, "Runtime"):  # some folder of that name on the path, or the bindings without their library
         raise MissingExtraError(f"{library} engines (the module {module.__name__} has no Runtime)", library)
     return module
@@ -39,7 +36,7 @@ def is_installed(library: Library) -> bool:
     """Whether the package can be imported."""
     try:
         import_tensorrt(library)
-    except MissingExtraError:
+    except (MissingExtraError, EngineError):
         return False
     return True
 

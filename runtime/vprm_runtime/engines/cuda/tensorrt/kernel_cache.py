@@ -4,6 +4,8 @@ import contextlib
 from pathlib import Path
 from typing import Any
 
+from vprm_runtime.files import write_whole
+
 
 class KernelCache:
     """The kernels that TensorRT-RTX compiled on this device, kept in a file between processes."""
@@ -18,10 +20,5 @@ class KernelCache:
         """Write the file; if the bundle is read-only, kernels are compiled again next time."""
         if self._path is None:
             return
-        temporary = self._path.with_suffix(".part")
-        try:
-            temporary.write_bytes(bytes(self.cache.serialize()))
-            temporary.replace(self._path)
-        except OSError:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            write_whole(self._path, bytes(self.cache.serialize()))
