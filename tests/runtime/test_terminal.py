@@ -256,7 +256,7 @@ def test_long_commands_tell_that_they_live(demo_bundle: Path, tmp_path: Path) ->
         "p.Display.__init__.__defaults__ = (0.02,)\n"
         "told, line, update = threading.Event(), p.Display.line, p.Display.update\n"
         "def tell(self):\n    self._total is not None and told.set(); return line(self)\n"
-        "def wait(self, *state, **doing):\n    update(self, *state, **doing); self._total is not None and told.wait(60)\n"
+        "def wait(self, *a, **k):\n    update(self, *a, **k); self._total is not None and told.wait(60)\n"
         "p.Display.line, p.Display.update = tell, wait  # work goes on only after a line, however fast it is\n"
         "from vprm_runtime.cli.main import main; sys.exit(main(sys.argv[1:]))"
     )

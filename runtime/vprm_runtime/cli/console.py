@@ -7,6 +7,7 @@ import logging
 import os
 import re
 import sys
+import warnings
 from collections.abc import Iterable, Iterator
 from typing import IO, Any
 
@@ -75,6 +76,12 @@ def usable_streams() -> Iterator[None]:
     A closed stream becomes one whose use is an OSError with its name, and its number cannot become another file's.
     """
     _fill_closed()
+    warnings.filterwarnings(
+        "ignore", category=UserWarning, module=r"PIL\."
+    )  # of damaged files: what matters is an error
+    warnings.filterwarnings(
+        "ignore", category=Warning, message="Image size .* exceeds limit"
+    )  # we have limits of our own
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:

@@ -22,7 +22,6 @@ from vprm_runtime.cli.signals import INTERRUPTION, handled_signals
 from vprm_runtime.errors import MissingExtraError, VprmError, quoted
 from vprm_runtime.extras import extras_with, missing_extras
 
-
 _REPORTED = 2  # exit code of what ends with an error message
 
 
