@@ -112,3 +112,14 @@ def test_the_wheel_holds_the_packages_and_nothing_else(tmp_path: Path) -> None:
         assert needed in names
     assert not [name for name in names if "__pycache__" in name or name.endswith((".pyc", ".c", ".h"))]
     assert ("vprm_runtime/native/libvprm_native.so" in names) == ("py3-none-any" not in wheel.name)
+
+
+def test_no_source_file_is_over_400_lines() -> None:
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split(
+        "\n"
+    )
+    kinds = {".py", ".c", ".h", ".cpp", ".hpp", ".js", ".css", ".html", ".j2"}
+    sources = [ROOT / name for name in listed if Path(name).suffix in kinds]
+    assert len(sources) > 300
+    lines = {path: path.read_bytes().count(b"\n") for path in sources if path.exists()}
+    assert {str(path): count for path, count in lines.items() if count > 400} == {}

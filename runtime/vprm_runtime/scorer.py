@@ -37,6 +37,7 @@ from vprm_runtime.prompt.builder import PromptBuilder, Response, TokenisedPrompt
 from vprm_runtime.prompt.image_markers import remark_on_marks
 from vprm_runtime.prompt.steps import SplittingWatch, split_steps
 from vprm_runtime.prompt.tokenizer import TextTokenizer
+from vprm_runtime.remarks import Remarks
 from vprm_runtime.results import ScoreResult
 from vprm_runtime.session import Session
 
@@ -44,7 +45,6 @@ if TYPE_CHECKING:
     from vprm_runtime.datasets.requests import RequestLike
 
 MAX_THREADS = max(64, 4 * (os.cpu_count() or 1))  # more of them hinder each other: minutes for a step
-MOST_WARNINGS = 100  # of one scorer
 Images = ImageInput | Sequence[ImageInput] | None
 
 _LOG = logging.getLogger("vprm")
@@ -61,7 +61,7 @@ class StepScorer:
         self._model = model
         self._pool = PrefixPool(prefix_cache_bytes)
         self._is_closed = False
-        self._warned: set[str] = set()
+        self._remarks = Remarks()
 
     @staticmethod
     def open(
@@ -221,9 +221,9 @@ class StepScorer:
             result = session.score(texts, **vars(how))
         watch = SplittingWatch()
         watch.add(texts, [len(candidate.steps) for candidate in result])
-        self._warn_of_splitting(watch, how.max_steps)
+        self._remarks.of_splitting(watch, how.max_steps)
         if (remark := remark_on_marks(str(question), len(result.tiles))) is not None:
-            self._warn_once(remark)
+            self._remarks.say(remark)
         return result
 
     def score_many(
@@ -262,8 +262,8 @@ class StepScorer:
 
         base = ScoreOptions(max_steps, max_tiles, aggregate, step_separator, drop_empty_steps)
         watch = SplittingWatch()
-        yield from score_requests(self.session, rows, Path(image_root), base, watch, progress, self._warn_once)
-        self._warn_of_splitting(watch, max_steps)
+        yield from score_requests(self.session, rows, Path(image_root), base, watch, progress, self._remarks.say)
+        self._remarks.of_splitting(watch, max_steps)
 
     def session(
         self, images: Images, question: str, options: ScoreOptions | None = None, *, max_tiles: int | None = None
@@ -392,18 +392,6 @@ class StepScorer:
                 if key is not None:
                     self._pool.keep(key, prefix)
             return Session(self._model, self._pool, prefix, defaults)
-
-    def _warn_of_splitting(self, watch: SplittingWatch, max_steps: int | None) -> None:
-        """Log a warning, once, if responses were probably meant to have several steps."""
-        if max_steps != 1 and watch.warning is not None:
-            self._warn_once(watch.warning)
-
-    def _warn_once(self, line: str) -> None:
-        """Log a warning; one that differs from an earlier one by its numbers only was said."""
-        topic = "".join(sign for sign in line if not sign.isdigit())
-        if topic not in self._warned and len(self._warned) < MOST_WARNINGS:
-            self._warned.add(topic)
-            _LOG.warning("%s", line)
 
     def _check_open(self) -> None:
         self._pool.collect()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -37,3 +38,10 @@ def forty_rows(root: Path) -> Path:
         for number in range(40)
     ]
     return write_rows(root / "rows.jsonl", rows)
+
+
+def png() -> bytes:
+    """An image file's bytes."""
+    stream = io.BytesIO()
+    Image.effect_noise((40, 30), 50).convert("RGB").save(stream, "PNG")
+    return stream.getvalue()
