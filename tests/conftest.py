@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
+from tests.support.fake_hub import hub as hub
 
 from vprm_benchmarks.random_checkpoint import tiny_spec, write_random_checkpoint
 from vprm_demo import checkpoint_dir

@@ -7,9 +7,10 @@ from typing import Any
 
 from vprm_export.checkpoint import Checkpoint
 from vprm_optimize.decide import NoneHeldError
+from vprm_optimize.jobs import Say
 from vprm_optimize.plan import Plan, Request, make_plan
 from vprm_optimize.report import PAGE_NAME, REPORT_NAME, report_of, with_summary
-from vprm_optimize.run import Say, opened_run
+from vprm_optimize.run import opened_run
 from vprm_runtime.bundle.bundle import Bundle
 
 
@@ -49,9 +50,9 @@ def optimize(
         try:
             best = run.run()
         except NoneHeldError as error:
-            error.report = report_of(request, run.plan, run.outcomes, None, name)
+            error.report = report_of(request, run.plan, run.outcomes, None, name, run.journal.stages())
             raise
-        report = report_of(request, run.plan, run.outcomes, best, name)
+        report = report_of(request, run.plan, run.outcomes, best, name, run.journal.stages())
         files = {REPORT_NAME: json.dumps(report, indent=2, ensure_ascii=False) + "\n"}
         if html:
             from vprm_optimize.page import html_of

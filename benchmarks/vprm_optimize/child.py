@@ -61,7 +61,7 @@ def _reference(job: Job, say: Say) -> None:
 
     bundle, work, output = Bundle.open(job["bundle"]), Path(job["work"]), Path(job["output"])
     sets = Selection.from_dict(job["selection"]).judging
-    total, done = sum(len(one.numbers) for one in sets), len(read_scores(output))
+    total, done = sum(len(one.numbers) for one in sets), len(whole_lines(output))
     while done < total:
         work.mkdir(exist_ok=True)
         batch = list(_window(sets, done, job["batch_rows"]))
@@ -100,7 +100,7 @@ def _judge(job: Job, say: Say) -> None:
 
     output = Path(job["output"])
     sets = Selection.from_dict(job["selection"]).judging
-    total, done = sum(len(one.numbers) for one in sets), len(read_scores(output))
+    total, done = sum(len(one.numbers) for one in sets), len(whole_lines(output))
     if done == total:
         return
     scorer = StepScorer.open(job["bundle"], job["device"], threads=job["threads"])
@@ -165,8 +165,8 @@ def _append(file: Path, document: dict[str, Any]) -> None:
         lines.write(json.dumps(document) + "\n")
 
 
-def read_scores(file: Path) -> list[dict[str, Any]]:
-    """Whole lines of a file of scores; what an interruption left of another is cut off."""
+def whole_lines(file: Path) -> list[dict[str, Any]]:
+    """Documents of a file's whole lines; what an interruption left of another line is cut off."""
     if not file.exists():
         return []
     content = file.read_bytes()

@@ -17,6 +17,7 @@ from vprm_runtime.cli.common import (
     phase_progress,
     positive_int,
     print_json,
+    print_stderr,
     stderr_console,
     stdout_console,
 )
@@ -79,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
     from vprm_optimize.plan import Request
 
     request = Request(
-        checkpoint=local_checkpoint(args.checkpoint, stderr_console().print),
+        checkpoint=local_checkpoint(args.checkpoint, print_stderr),
         output=args.bundle,
         target=args.target,
         data=tuple(args.data),
@@ -119,16 +120,19 @@ def run(args: argparse.Namespace) -> int:
 
 
 def bundle_in_cache(checkpoint: Path) -> Path:
-    """The best bundle of a checkpoint for this machine, made once, in the cache folder; the plan goes to stderr.
+    """The best bundle of a checkpoint (or of a model's id) for this machine, made once, in the cache folder.
 
-    Changed weights, another version of vprm or another machine give another bundle. Raises what `optimize` raises.
+    The plan goes to stderr. Changed weights, another version of vprm or another machine give another bundle. Raises
+    what `optimize` raises.
     """
     import hashlib
     from importlib.metadata import version
 
+    from vprm_export.hub import local_checkpoint
     from vprm_optimize.api import optimize
     from vprm_optimize.plan import Request
 
+    checkpoint = local_checkpoint(checkpoint, print_stderr)
     digest = hashlib.sha256(f"{version('vprm')} {SCHEMA_VERSION} {this_machine()}".encode())
     for file in sorted(checkpoint.iterdir()):
         stat = file.stat()
@@ -168,7 +172,7 @@ def _print_plan(plan: "Plan", request: "Request", console: Console) -> None:
     console.print(table)
     for recipe, why in plan.left_out:
         console.print(Text(f"left out: {recipe.name}: {why}"))
-    for note in plan.notes:
+    for note in (*plan.notes, *plan.rates.lines()):
         console.print(Text(f"note: {note}"))
     certain, most = _duration(plan.seconds(certain=True)), _duration(plan.seconds(certain=False))
     lines = [

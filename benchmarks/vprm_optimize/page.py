@@ -7,6 +7,9 @@ from vprm_benchmarks.report import Axis, Card, Chart, Page, Series, Table, html_
 from vprm_benchmarks.report.charts import COLOURS
 from vprm_optimize.report import COLUMNS, outcome_cells
 
+_STAGE_COLUMNS = ("stage", "estimated s", "took s", "CPU s", "others' CPU s", "memory")
+_STAGES = "Estimates are for an idle machine. Memory: without mapped files."
+
 
 def html_of(report: dict[str, Any]) -> str:
     """The page of a report. Raises MissingExtraError without Jinja."""
@@ -24,6 +27,7 @@ def html_of(report: dict[str, Any]) -> str:
     tables = [
         Table("Recipes", COLUMNS, tuple(tuple(outcome_cells(one)) for one in report["recipes"]), _method(report)),
         Table("Machine", ("", ""), _machine(report)),
+        Table("Stages", _STAGE_COLUMNS, _stages(report), _STAGES),
         Table("The same by hand", ("command",), tuple((line,) for line in report["commands"])),
         Table("Notes", ("",), tuple((note,) for note in report["notes"])),
     ]
@@ -49,6 +53,23 @@ def _method(report: dict[str, Any]) -> str:
         f"Allowed: error {budget['mean_error']:g}, F1 change {budget['f1_change']:g}, flips of choices "
         f"{budget['flips_outside']:.1%} (interval: 95%). Timed: {request['tiles']} tiles, "
         f"{request['responses']} responses of {request['steps']} steps of {request['tokens_per_step']} tokens."
+    )
+
+
+def _stages(report: dict[str, Any]) -> tuple[tuple[str, ...], ...]:
+    def figure(value: float | None, unit: float = 1.0, form: str = ",.0f") -> str:
+        return "" if value is None else format(value / unit, form)
+
+    return tuple(
+        (
+            one["name"],
+            figure(one["estimated_s"]),
+            figure(one["seconds"]),
+            figure(one["cpu_s"]),
+            figure(one["others_cpu_s"]),
+            f"{figure(one['memory_bytes'], 1e6)} MB" if one["memory_bytes"] else "",
+        )
+        for one in report["took"]["stages"]
     )
 
 

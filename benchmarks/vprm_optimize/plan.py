@@ -8,7 +8,7 @@ from typing import Any
 from vprm_benchmarks.quality.budget import BUDGETS, Budget
 from vprm_export.architecture import Architecture
 from vprm_export.checkpoint import Checkpoint
-from vprm_optimize.estimate import Estimator, ModelSize, RowCost, measure_rates, row_cost
+from vprm_optimize.estimate import Estimator, ModelSize, Rates, RowCost, measure_rates, row_cost
 from vprm_optimize.recipes import Goal, Groups, Recipe, recipe_groups
 from vprm_optimize.selection import Selection, demo_selection, limited, split_by_question
 from vprm_optimize.targets import Target, find_target
@@ -76,6 +76,7 @@ class Plan:
     is_small: bool
     stages: tuple[Stage, ...]
     notes: tuple[str, ...]
+    rates: Rates
 
     @property
     def recipes(self) -> tuple[Recipe, ...]:
@@ -85,6 +86,12 @@ class Plan:
     def seconds(self, certain: bool) -> float:
         """Estimated seconds of the stages that are certain, or of all."""
         return sum(stage.seconds for stage in self.stages if stage.is_certain or not certain)
+
+    def estimate(self, name: str) -> float | None:
+        """Estimated seconds of a stage, or of several, separated by commas; None if they are not in the plan."""
+        by_name = {stage.name: stage.seconds for stage in self.stages}
+        found = [by_name.get(one) for one in name.split(", ")]
+        return None if None in found else sum(one for one in found if one is not None)
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -105,6 +112,7 @@ class Plan:
             is_small=document["is_small"],
             stages=tuple(Stage(**stage) for stage in document["stages"]),
             notes=tuple(document["notes"]),
+            rates=Rates(**document["rates"]),
         )
 
 
@@ -125,7 +133,8 @@ def make_plan(request: Request, machine: Machine | None = None) -> Plan:
     tiling = TilingInfo(vision.image_px, architecture.min_tiles, architecture.max_tiles, architecture.use_thumbnail)
     selection = split_by_question(request.data, request.image_root) if request.data else demo_selection()
     cost = row_cost(selection.judging, tiling, model.tokens_per_tile)
-    estimator = Estimator(model, measure_rates(_existing(request.output.parent)), machine.cores)
+    rates = measure_rates(_existing(request.output.parent))
+    estimator = Estimator(model, rates, machine.cores)
     batch = max(1, min(_MOST_BATCH_ROWS, int(_BATCH_BYTES // max(1, estimator.row_disk_bytes(cost)))))
     groups = recipe_groups(target, request.goal, model.layers, is_small)
     groups, left_out = _that_fit(groups, estimator, target)
@@ -146,6 +155,7 @@ def make_plan(request: Request, machine: Machine | None = None) -> Plan:
         is_small=is_small,
         stages=(),
         notes=(*notes, *_target_notes(target, machine)),
+        rates=rates,
     )
     plan = replace(plan, stages=tuple(_stages(plan, estimator, cost, request)))
     _check_room(plan, request)
@@ -274,11 +284,14 @@ def _check_room(plan: Plan, request: Request) -> None:
 
 
 def disk_needed(plan: Plan) -> int:
-    """Bytes that lie on disk at the same time: the reference with its largest stage, or a group's bundles."""
+    """Bytes that lie on disk at the same time: the reference with its activations, and a group's bundles.
+
+    Of large models the reference is given back before the first recipe is exported.
+    """
     first = sum(stage.disk_bytes for stage in plan.stages if "reference" in stage.name or stage.name == "calibrate")
     by_name = {stage.name: stage.disk_bytes for stage in plan.stages}
     groups = [sum(by_name[f"export {recipe.name}"] for recipe in group) for group in plan.groups]
-    return first + max(groups) if plan.is_small else max(first, 2 * max(groups))
+    return first + max(groups) if plan.is_small else max(first, max(groups))
 
 
 def _existing(folder: Path) -> Path:

@@ -4,12 +4,15 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
+from vprm_export.checkpoint import Checkpoint
 from vprm_optimize.decide import Outcome
 from vprm_optimize.plan import RESPONSES, Plan, Request
 from vprm_optimize.timing import STEP_TOKENS, STEPS, TILES
 from vprm_runtime.bundle.manifest import Manifest, Optimisation
+from vprm_runtime.bundle.names import hub_id
 from vprm_runtime.machine import this_machine
 
 REPORT_NAME, PAGE_NAME = "report.json", "report.html"
@@ -17,9 +20,14 @@ _FIGURES = {"mean_error": "mean step-score error", "f1_change": "macro F1 change
 
 
 def report_of(
-    request: Request, plan: Plan, outcomes: Sequence[Outcome], best: Outcome | None, name: str
+    request: Request,
+    plan: Plan,
+    outcomes: Sequence[Outcome],
+    best: Outcome | None,
+    name: str,
+    stages: Sequence[dict[str, Any]],
 ) -> dict[str, Any]:
-    """The document of report.json and of `--json`."""
+    """The document of report.json and of `--json`. `stages`: what each took, as `Journal.stages` has it."""
     selection = plan.selection
     return {
         "vprm": version("vprm"),
@@ -43,6 +51,7 @@ def report_of(
         "reason": "no recipe held the budget" if best is None else best.reason,
         "device": None if best is None else best.recipe.device,
         "recipes": [_recipe(outcome) for outcome in outcomes],
+        "took": {"rates": asdict(plan.rates), "stages": list(stages)},
         "notes": list(plan.notes),
         "commands": [] if best is None else commands(request, best),
     }  # fmt: skip
@@ -52,6 +61,7 @@ def _recipe(outcome: Outcome) -> dict[str, Any]:
     return {
         "name": outcome.recipe.name,
         **asdict(outcome.recipe),
+        "calibrated": outcome.recipe.is_calibrated,
         "state": outcome.state,
         "reason": outcome.reason,
         "size_bytes": outcome.size_bytes,
@@ -63,7 +73,7 @@ def _recipe(outcome: Outcome) -> dict[str, Any]:
 
 def commands(request: Request, best: Outcome) -> list[str]:
     """Commands that make the chosen bundle stage by stage, judge it and use it."""
-    checkpoint, output = shlex.quote(str(request.checkpoint)), shlex.quote(str(request.output))
+    checkpoint, output = shlex.quote(_source(request.checkpoint)), shlex.quote(str(request.output))
     data = [f"--data {shlex.quote(str(file))}" for file in request.data[:1]]
     lines = []
     if best.recipe.is_calibrated:
@@ -78,6 +88,12 @@ def commands(request: Request, best: Outcome) -> list[str]:
     device = [] if best.recipe.device in ("cpu", "auto") else ["--device", best.recipe.device]
     lines.append(" ".join(["vprm score", output, *device, "--image FIGURE --question TEXT --response TEXT"]))
     return lines
+
+
+def _source(checkpoint: Path) -> str:
+    """The checkpoint as a command takes it: of the hub's cache, the model's id and revision."""
+    model = hub_id(checkpoint)
+    return str(checkpoint) if model is None else f"{model}@{Checkpoint.open(checkpoint).revision}"
 
 
 def with_summary(manifest: Manifest, request: Request, plan: Plan, best: Outcome) -> Manifest:

@@ -8,33 +8,30 @@ State lies in `OUT.parts`, beside the bundle:
     reference.jsonl           a line for each row
     RECIPE/                   a recipe's bundle; given back once it has lost
     RECIPE.jsonl, .json       its scores; its times and what was found out about it
+    stages.jsonl              what each stage took
 """
 
 import fcntl
 import json
 import shutil
-import subprocess
-import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import vprm_runtime.errors as errors
 from vprm_export import export_bundle
-from vprm_optimize.child import read_scores
+from vprm_optimize.child import whole_lines
 from vprm_optimize.decide import Outcome, choose, compared_rows, judged
+from vprm_optimize.jobs import Journal, Say, run_job
 from vprm_optimize.plan import RESPONSES, Plan, Request, make_plan
 from vprm_optimize.recipes import Recipe, export_options
 from vprm_runtime.errors import EngineError, InputError, VprmError
 from vprm_runtime.files import write_whole
 from vprm_runtime.machine import available_memory_bytes
 
-Say = Callable[[str, int, int], None]  # what, done, in all
 _PLAN = "plan.json"
 
 
@@ -113,6 +110,7 @@ class Run:
         self.request, self.plan, self.work = request, plan, work
         self._lock_descriptor, self._say = lock, say
         self.outcomes: list[Outcome] = []
+        self.journal = Journal(work / "stages.jsonl")
         self._started = time.monotonic()
 
     def bundle(self, recipe: Recipe) -> Path:
@@ -182,12 +180,13 @@ class Run:
         scores, done = self.work / "reference.jsonl", self.work / "reference.done"
         needs_calibration = any(recipe.is_calibrated for recipe in self.plan.recipes)
         if not done.exists() or (needs_calibration and not self.calibration.exists()):
-            self._export_to(Recipe("fp32", "fp32"), self.work / "fp32", "export fp32")
+            self._export_to(Recipe("fp32", "fp32"), self.work / "fp32", "export fp32 (reference)")
         if needs_calibration and not self.calibration.exists():
             self._calibrate(self.calibration, ())
         if not done.exists():
             job = {"kind": "reference", "output": str(scores), "work": str(self.work / "rows"), **self._common()}
-            self._child({**job, "batch_rows": self.plan.batch_rows, "bundle": str(self.work / "fp32")})
+            job |= {"batch_rows": self.plan.batch_rows, "bundle": str(self.work / "fp32")}
+            self._child("reference scores", job)
             _write_text(done, "")
         if not self.plan.is_small:
             shutil.rmtree(self.work / "fp32", ignore_errors=True)
@@ -195,7 +194,8 @@ class Run:
     def _calibrate(self, output: Path, sensitivity: Sequence[str]) -> None:
         layout = next(recipe.layout for recipe in self.plan.recipes if recipe.is_calibrated)
         job = {"kind": "calibrate", "bundle": str(self.work / "fp32"), "output": str(output), "layout": layout}
-        self._child({**job, "sensitivity": list(sensitivity), **self._common()})
+        name = "sensitivities" if sensitivity else "calibrate"
+        self._child(name, {**job, "sensitivity": list(sensitivity), **self._common()})
 
     def _common(self) -> dict[str, Any]:
         return {"selection": self.plan.selection.to_dict(), "threads": self.request.threads}
@@ -211,7 +211,7 @@ class Run:
                 continue
             self._try(outcome)
             tried.append(outcome)
-            if not outcome.survived and not self.request.keep_all:
+            if not outcome.survived:
                 shutil.rmtree(self.bundle(recipe), ignore_errors=True)
         if self.plan.target.runs_here:
             self._time([outcome for outcome in tried if outcome.survived])
@@ -227,9 +227,9 @@ class Run:
             output = self.work / f"{recipe.name}.jsonl"
             device = "cpu" if recipe.device == "auto" and not self.plan.target.runs_here else recipe.device
             job = {"kind": "judge", "bundle": str(self.bundle(recipe)), "device": device, "output": str(output)}
-            self._child({**job, **self._common()}, f"judge {recipe.name}")
-            reference = read_scores(self.work / "reference.jsonl")
-            rows, left_out = compared_rows(self.plan.selection, reference, read_scores(output))
+            self._child(f"judge {recipe.name}", {**job, **self._common()}, f"judge {recipe.name}")
+            reference = whole_lines(self.work / "reference.jsonl")
+            rows, left_out = compared_rows(self.plan.selection, reference, whole_lines(output))
             outcome.quality = judged(rows, left_out, self.request.budget)
         except InputError:
             raise
@@ -257,7 +257,7 @@ class Run:
         """A calibration that has each Linear's sensitivity too; made when a recipe is reached that wants it."""
         detailed = self.work / f"calibration-{recipe.precision}.safetensors"
         if not detailed.exists():
-            self._export_to(Recipe("fp32", "fp32"), self.work / "fp32", "export fp32")
+            self._export_to(Recipe("fp32", "fp32"), self.work / "fp32", "export fp32 (reference)")
             self._calibrate(detailed, (recipe.precision,))
 
     def _export_to(self, recipe: Recipe, target: Path, what: str) -> None:
@@ -273,7 +273,8 @@ class Run:
             system_message=self.request.system_message,
             score_rule=self.request.score_rule,
         )
-        export_bundle(self.request.checkpoint, target, options, lambda done, total: self._say(what, done, total))
+        with self.journal.stage(what, self.plan.estimate(what)):
+            export_bundle(self.request.checkpoint, target, options, lambda done, total: self._say(what, done, total))
 
     def _time(self, outcomes: Sequence[Outcome]) -> None:
         """Time bundles, all in turns if they fit in memory together; after a crash one by one."""
@@ -301,7 +302,8 @@ class Run:
         output = self.work / "speed.json"
         bundles = {o.recipe.name: [str(self.bundle(o.recipe)), o.recipe.device] for o in outcomes}
         job = {"kind": "time", "bundles": bundles, "output": str(output), "threads": self.request.threads}
-        self._child({**job, "responses": RESPONSES[self.request.goal]})
+        name = ", ".join(f"time {outcome.recipe.name}" for outcome in outcomes)
+        self._child(name, {**job, "responses": RESPONSES[self.request.goal]})
         found = _read_json(output)
         for outcome in outcomes:
             outcome.speed = found[outcome.recipe.name]
@@ -327,49 +329,15 @@ class Run:
         }
         job["capability"], job["output"] = self.plan.target.capability, str(self.work / "engines.json")
         try:
-            self._child(job)
+            self._child("build engines", job)
             best.reason += f"; engines built with {builder} for sm{self.plan.target.capability}"
         except VprmError as error:
             best.reason += f"; no engine was built: {error}"
 
-    def _child(self, job: dict[str, Any], label: str | None = None) -> None:
-        """Run a job in a process of its own. Raises its error, or EngineError if it crashed."""
-        with (
-            tempfile.NamedTemporaryFile("w", suffix=".json", dir=self.work, encoding="utf-8") as file,
-            tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as said_file,
-        ):
-            json.dump(job, file)
-            file.flush()
-            command = [sys.executable, "-m", "vprm_optimize.child", file.name]
-            last: dict[str, Any] = {}
-            with subprocess.Popen(
-                command, stdout=subprocess.PIPE, stderr=said_file, text=True, pass_fds=(self._lock_descriptor,)
-            ) as process:
-                try:
-                    for line in process.stdout or ():
-                        last = json.loads(line)
-                        if "what" in last:
-                            self._say(label or last["what"], last["done"], last["total"])
-                except BaseException:
-                    process.terminate()
-                    raise
-            code = process.returncode
-            said_file.seek(0)
-            said = said_file.read()
-        if code == 0:
-            return
-        if "error" in last:
-            kind = getattr(errors, last["kind"], EngineError)
-            raise EngineError(last["error"]) if kind is errors.MissingExtraError else kind(last["error"])
-        raise EngineError(_why(code, said, label or job["kind"]))
-
-
-def _why(code: int, said: str, what: str) -> str:
-    if code == -9:
-        return f"{what}: the process was killed, most likely because memory ran out"
-    if code < 0:
-        return f"{what}: the engine crashed (signal {-code})"
-    return f"{what}: ended with code {code}: {' '.join(said.split())[-300:]}"
+    def _child(self, name: str, job: dict[str, Any], label: str | None = None) -> None:
+        """Run a job, as stage `name`, in a process of its own. Raises its error, or EngineError if it crashed."""
+        with self.journal.stage(name, self.plan.estimate(name)) as meter:
+            run_job(job, self.work, (self._lock_descriptor,), self._say, label, meter)
 
 
 def _write_json(path: Path, document: Any) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from vprm_runtime.bundle.manifest import TARGETS
 from vprm_runtime.cli.arguments import add_image_root, add_json
-from vprm_runtime.cli.common import Subparsers, phase_progress, positive_int, print_json, resolve_bundle, stderr_console
+from vprm_runtime.cli.common import Subparsers, phase_progress, positive_int, print_json, print_stderr, resolve_bundle
 
 _QUANTISED = ("int8", "w8", "w4", "fp8")
 
@@ -18,7 +18,11 @@ def register(subparsers: Subparsers) -> None:
         description="Run rows through a bundle (fp32 or fp16) or checkpoint, layer by layer; goes on where it stopped.",
     )
     parser.add_argument(
-        "model", nargs="?", type=Path, metavar="BUNDLE|CHECKPOINT", help="bundle or checkpoint (default: demo PRM)"
+        "model",
+        nargs="?",
+        type=Path,
+        metavar="BUNDLE|CHECKPOINT",
+        help="of a model (default: demo PRM)",
     )
     parser.add_argument("--data", type=Path, metavar="FILE", help="rows, jsonl or parquet (default: the demo's)")
     add_image_root(parser)
@@ -48,18 +52,20 @@ def run(args: argparse.Namespace) -> int:
     """Calibrate. Returns the exit code."""
     from vprm_calibration.calibrate import CalibrationOptions, calibrate
     from vprm_calibration.sequences import SequenceLimits
+    from vprm_export.hub import local_checkpoint
     from vprm_export.temporary_bundle import as_bundle
 
     limits = SequenceLimits(args.max_rows, args.max_tiles)
     options = CalibrationOptions(
         limits, tuple(args.sensitivity), args.target, args.sensitivity_rows, args.image_root, args.device
     )
-    with as_bundle(resolve_bundle(args.model)) as bundle, phase_progress("calibrating") as advance:
+    model = local_checkpoint(resolve_bundle(args.model), print_stderr)
+    with as_bundle(model) as bundle, phase_progress("calibrating") as advance:
         calibration = calibrate(bundle, args.data or _demo_rows(args.max_rows), args.output, options, advance)
     left_out = calibration.provenance["left_out"]
     if left_out:
         text = f"{len(left_out)} rows were left out, the first is row {left_out[0]['row']}: {left_out[0]['reason']}"
-        stderr_console().print(text, highlight=False, markup=False, soft_wrap=True)
+        print_stderr(text)
     if args.json:
         print_json(
             {
@@ -70,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
                 "provenance": dict(calibration.provenance),
             }
         )
-    stderr_console().print(f"wrote {args.output}", highlight=False, markup=False, soft_wrap=True)
+    print_stderr(f"wrote {args.output}")
     return 0
 
 

@@ -4,6 +4,7 @@ A segment takes the residual stream before its layer and gives the one after it,
 The cuts are found by the names of Linears that the exporter noted on the nodes (vprm_export.graphs.builder.LINEAR_KEY).
 """
 
+import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -52,6 +53,7 @@ class LayeredGraph:
         if info.quantisation is not None:
             raise InputError(f"{bundle.path} is {info.precision}: calibrate a bundle exported as fp32 or fp16")
         self.graph = ir.load(bundle.llm_path).graph
+        self.weights_path = bundle.path / info.files[1]
         self.dtype = np.dtype(info.io_dtype)
         self.linears: dict[str, list[Linear]] = {name: [] for name in linear_names(self.layers)}
         for node in self.graph:
@@ -100,9 +102,10 @@ class Segment:
 def opened_segment(
     layered: LayeredGraph, inputs: Sequence[ir.Value], outputs: Sequence[ir.Value], directory: Path
 ) -> Iterator[Segment]:
-    """Cut the graph between values and open it; its weights lie in `directory` meanwhile.
+    """Cut the graph between values and open it, in a folder in `directory` that is there meanwhile.
 
-    The graph's own inputs come on top of `inputs`. Values among `inputs` replace what would have made them.
+    The graph's own inputs come on top of `inputs`. Values among `inputs` replace what would have made them. The weights
+    are read where the bundle has them if `directory` is on its disk, else copied.
     """
     import onnxruntime
 
@@ -119,7 +122,8 @@ def opened_segment(
     folder.mkdir()
     try:
         model = ir.Model(graph, ir_version=11, producer_name="vprm")
-        ir.save(model, folder / "segment.onnx", external_data=_WEIGHTS_FILE)
+        shared = _linked(layered.weights_path, folder)
+        ir.save(model, folder / "segment.onnx", external_data=None if shared else _WEIGHTS_FILE)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         options.add_session_config_entry(
@@ -130,3 +134,12 @@ def opened_segment(
         yield Segment(session, [str(value.name) for value in outputs if value.name in names])
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _linked(weights: Path, folder: Path) -> bool:
+    """Link a bundle's weights into `folder`: ONNX Runtime reads none from outside a graph's folder. False if not."""
+    try:
+        os.link(weights, folder / weights.name)
+    except OSError:  # on another disk, or one without links
+        return False
+    return True

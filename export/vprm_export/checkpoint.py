@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from vprm_export.no_weights import INDEX_NAME, SINGLE_NAME, check_no_adapter, check_no_adapter_tensors, why_no_weights
 from vprm_export.readings import Readings
 from vprm_runtime.bundle.limits import is_plain_name
+from vprm_runtime.bundle.names import hub_id, model_name
 from vprm_runtime.errors import CheckpointError, quoted
 from vprm_runtime.strict_json import loads
 
@@ -86,12 +87,9 @@ class Checkpoint:
     def name(self) -> str:
         """What the model is called: the folder's name, or the repository's for a folder of the hub's cache."""
         path = self.path.resolve()
-        repository = path.parent.parent
-        if path.parent.name == "snapshots" and repository.name.startswith("models--"):
-            return repository.name.removeprefix("models--").replace("--", "/")
-        if _COMMIT.fullmatch(path.name):  # a snapshot that was copied elsewhere
+        if _COMMIT.fullmatch(path.name) and hub_id(self.path) is None:  # a snapshot that was copied elsewhere
             return str(self.config.get("_name_or_path") or path.parent.name)
-        return path.name
+        return model_name(self.path)
 
     @property
     def revision(self) -> str | None:

@@ -8,7 +8,7 @@ from rich.text import Text
 
 from vprm_runtime import native
 from vprm_runtime.bundle.manifest import PRECISIONS, TARGETS, Manifest, Precision, Target
-from vprm_runtime.cli.common import Subparsers, byte_progress, stderr_console
+from vprm_runtime.cli.common import Subparsers, byte_progress, print_stderr, stderr_console
 from vprm_runtime.cli.text_argument import text_argument
 from vprm_runtime.errors import InputError
 
@@ -61,18 +61,16 @@ def run(args: argparse.Namespace) -> int:
         precision, args.vision_precision, system_message, args.score_rule, target, args.calibration, args.keep_high,
         args.allow_nonfinite,
     )  # fmt: skip
-    checkpoint = local_checkpoint(
-        args.checkpoint, lambda line: stderr_console().print(line, highlight=False, markup=False, soft_wrap=True)
-    )
+    checkpoint = local_checkpoint(args.checkpoint, print_stderr)
     with byte_progress("exporting") as progress:
         manifest = export_bundle(checkpoint, args.bundle, options, progress)
     print_readings(manifest)
-    stderr_console().print(f"wrote {args.bundle}", highlight=False, markup=False, soft_wrap=True)
+    print_stderr(f"wrote {args.bundle}")
     if manifest.graphs.llm.is_native or manifest.graphs.vision.is_native:
-        stderr_console().print(f"native operators {native.summary()}", highlight=False, markup=False, soft_wrap=True)
+        print_stderr(f"native operators {native.summary()}")
     if args.precision is None:
         for line in _about_default(precision, checkpoint):
-            stderr_console().print(line, highlight=False, markup=False, soft_wrap=True)
+            print_stderr(line)
     return 0
 
 

@@ -1,10 +1,12 @@
 """A model's id on the hub where a checkpoint folder is expected: downloaded once, or the command that does it."""
 
 import importlib
-import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+from vprm_export.checkpoint import Checkpoint
+from vprm_runtime.bundle.names import HUB_ID
 from vprm_runtime.errors import CheckpointError
 
 NEEDED = (
@@ -12,10 +14,9 @@ NEEDED = (
     "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt",
 )  # fmt: skip
 """Files that an export reads; code, images and other formats of the weights are left."""
-_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 
 
-def local_checkpoint(text: str, say: Callable[[str], None] = lambda line: None) -> Path:
+def local_checkpoint(text: str | Path, say: Callable[[str], None] = lambda line: None) -> Path:
     """The folder of a checkpoint that is named by its path or by its id on the hub.
 
     Args:
@@ -28,9 +29,9 @@ def local_checkpoint(text: str, say: Callable[[str], None] = lambda line: None) 
     Raises:
         CheckpointError: it is an id, and huggingface_hub is not installed or the download failed.
     """
-    name, _, revision = text.partition("@")
-    if Path(text).exists() or not _ID.fullmatch(name):
+    if Path(text).exists() or not HUB_ID.fullmatch(str(text)):
         return Path(text)
+    name, _, revision = str(text).partition("@")
     by_hand = f"hf download {name}{f' --revision {revision}' if revision else ''} --local-dir {name.split('/')[1]}"
     try:
         hub = importlib.import_module("huggingface_hub")
@@ -45,7 +46,20 @@ def local_checkpoint(text: str, say: Callable[[str], None] = lambda line: None) 
         return Path(hub.snapshot_download(name, revision=commit, allow_patterns=list(NEEDED)))
     except Exception as error:  # the library, and each of the libraries it may use, raise errors of their own
         first = str(error).strip().split("\n")[0][:200]
+        if (kept := _downloaded_before(hub, name, revision)) is not None:
+            say(f"the hub does not answer ({first}): taking {name} as it was downloaded before, at {kept.name}")
+            return kept
         raise CheckpointError(
             f"there is no folder {text}, and the hub's model of that name cannot be had "
             f"({type(error).__name__}: {first}): check the name and the network, or download it elsewhere:  {by_hand}"
         ) from error
+
+
+def _downloaded_before(hub: Any, name: str, revision: str) -> Path | None:
+    """The folder of an earlier download, if all of its weights are there."""
+    try:
+        folder = Path(hub.snapshot_download(name, revision=revision or None, local_files_only=True))
+        Checkpoint.open(folder)
+    except Exception:  # noqa: BLE001  as above
+        return None
+    return folder

@@ -14,7 +14,7 @@ from safetensors.numpy import load_file
 from tests.support.fake_device import FakeDevice, fake_engine
 
 from vprm_calibration.calibrate import CalibrationOptions, calibrate
-from vprm_calibration.layer_graphs import LayeredGraph
+from vprm_calibration.layer_graphs import LayeredGraph, opened_segment
 from vprm_calibration.sequences import SequenceLimits
 from vprm_calibration.statistics import collect_statistics, hessian_of, hidden_directory, stored_sequences
 from vprm_export import ExportOptions, export_bundle
@@ -205,3 +205,27 @@ def test_layers_run_on_the_device_that_is_named(bundle: Path) -> None:
     ]
     with pytest.raises(InputError, match="unknown device 'gpu'"):
         LayeredGraph(opened, "gpu")
+
+
+def test_segments_read_the_bundles_weights_and_copy_none(bundle: Path, tmp_path: Path) -> None:
+    layered = LayeredGraph(Bundle.open(bundle))
+    with opened_segment(layered, [], [layered.starts[0]], bundle.parent):
+        (weights,) = (bundle.parent / "segment").glob("*.data")
+        assert weights.samefile(layered.weights_path)
+    assert layered.weights_path.stat().st_nlink == 1
+
+
+def test_segments_are_the_same_without_links(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*args: object) -> None:
+        raise OSError("links across disks")
+
+    layered = LayeredGraph(Bundle.open(bundle))
+    tokens, kv_width = np.array([5, 6], np.int64), Bundle.open(bundle).manifest.model.kv_width
+    embeds = np.zeros((0, Bundle.open(bundle).manifest.model.hidden_size), np.float32)
+    feeds = with_context({"input_ids": tokens, "image_embeds": embeds}, layered.layers, kv_width, layered.dtype)
+    found = []
+    for _ in range(2):
+        with opened_segment(layered, [], [layered.starts[0]], tmp_path) as segment:
+            found.append(segment.run(feeds)[0])
+        monkeypatch.setattr("os.link", refused)
+    np.testing.assert_array_equal(found[0], found[1])

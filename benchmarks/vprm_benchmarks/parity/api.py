@@ -18,6 +18,7 @@ from vprm_benchmarks.parity.tolerances import Precisions
 from vprm_benchmarks.reference import ReferenceScorer, load_rule
 from vprm_export.checkpoint import read_safetensors_header
 from vprm_runtime import Bundle, CheckpointError, InputError, StepScorer
+from vprm_runtime.bundle.names import hub_id
 from vprm_runtime.room import check_room
 
 Progress = Callable[[str, int, int | None], None]
@@ -68,7 +69,7 @@ def run_parity(
     )
     return ParityReport(
         bundle=str(bundle),
-        checkpoint=str(checkpoint),
+        checkpoint=hub_id(checkpoint) or str(checkpoint),
         precision=f"vision {vision}, LLM {llm}",
         engine=scorer.engine.description,
         cases=comparison.cases,

@@ -16,6 +16,7 @@ from vprm_runtime.cli.common import (
     check_output_file,
     positive_int,
     print_json,
+    print_stderr,
     resolve_bundle,
     stderr_console,
     stdout_console,
@@ -86,8 +87,9 @@ def run(args: argparse.Namespace) -> int:
 
 def _checkpoint(args: argparse.Namespace) -> Path:
     if args.checkpoint is not None:
-        checkpoint: Path = args.checkpoint
-        return checkpoint
+        from vprm_export.hub import local_checkpoint
+
+        return local_checkpoint(args.checkpoint, print_stderr)
     if args.bundle is not None:
         raise InputError("give --checkpoint DIR, the directory that the bundle was exported from")
     from vprm_demo import checkpoint_dir

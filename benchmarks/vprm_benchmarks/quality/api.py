@@ -14,6 +14,7 @@ from vprm_benchmarks.quality.report import QualityReport
 from vprm_export.temporary_bundle import as_bundle
 from vprm_runtime.bundle.bundle import Bundle
 from vprm_runtime.bundle.manifest import GraphsInfo, Manifest
+from vprm_runtime.bundle.names import model_name
 from vprm_runtime.datasets import open_rows
 from vprm_runtime.datasets.missing_images import check_image_paths
 from vprm_runtime.errors import InputError
@@ -58,7 +59,7 @@ def measure_quality(
         reference_bundle = Bundle.open(reference_path)
         opened = {name: Bundle.open(path) for name, path in bundles.items()}
         for name, bundle in opened.items():
-            _check_same_model(name, bundle.manifest, against.name, reference_bundle.manifest)
+            _check_same_model(name, bundle.manifest, model_name(against), reference_bundle.manifest)
         engine = emulated_engine(reference_bundle, options.threads) if options.emulate else None
         reference = StepScorer.open(reference_bundle, options.against_device, threads=options.threads, engine=engine)
         candidates = {
@@ -78,7 +79,7 @@ def measure_quality(
             reports[name] = QualityReport(
                 bundle=name,
                 precision=_precision(bundle.manifest.graphs),
-                against=against.name,
+                against=model_name(against),
                 rows=len(compared.rows[name]),
                 left_out=compared.left_out,
                 figures=figures,

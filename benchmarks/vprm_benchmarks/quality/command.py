@@ -12,8 +12,8 @@ from vprm_runtime.cli.common import (
     check_output_file,
     positive_int,
     print_json,
+    print_stderr,
     resolve_bundle,
-    stderr_console,
     stdout_console,
 )
 from vprm_runtime.files import write_whole
@@ -66,9 +66,11 @@ def run(args: argparse.Namespace) -> int:
     from rich.table import Table
 
     from vprm_benchmarks.quality.api import QualityOptions, measure_quality
+    from vprm_export.hub import local_checkpoint
 
     check_output_file(args.html)
     bundle = resolve_bundle(args.bundle)
+    against = local_checkpoint(args.against, print_stderr)
     data = tuple(args.data) or _demo_rows(args.max_rows)
     options = QualityOptions(
         data, args.max_rows, _budget(args, bundle), args.threads, args.emulate,
@@ -77,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
     with RowBar("comparing") as bar:
         reports = measure_quality(
             {bundle.name: bundle},
-            args.against,
+            against,
             options,
             bar.advance,
         )
@@ -85,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
     if report.left_out:
         first = report.left_out[0]
         text = f"{len(report.left_out)} rows were left out, the first is row {first.number}: {first.reason}"
-        stderr_console().print(text, highlight=False, markup=False, soft_wrap=True)
+        print_stderr(text)
     if args.html is not None:
         write_whole(args.html, report.to_html().encode())
     if args.json:

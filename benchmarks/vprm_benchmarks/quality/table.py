@@ -28,10 +28,11 @@ from vprm_benchmarks.quality.report import QualityReport
 from vprm_calibration.calibrate import CalibrationOptions, calibrate
 from vprm_calibration.sequences import SequenceLimits
 from vprm_export import ExportOptions, export_bundle
+from vprm_export.hub import local_checkpoint
 from vprm_runtime import native
 from vprm_runtime.bundle.bundle import Bundle
 from vprm_runtime.bundle.manifest import Precision, Target
-from vprm_runtime.cli.common import RowBar, activity, print_json
+from vprm_runtime.cli.common import RowBar, activity, print_json, print_stderr
 from vprm_runtime.cli.progress import Say, say_nothing
 from vprm_runtime.datasets import open_rows
 
@@ -80,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
     from vprm_demo import best_of_n_rows, calibration_rows, checkpoint_dir, held_out_rows
 
     with TemporaryDirectory(prefix="vprm-table-") as directory:
-        work, checkpoint = Path(directory), args.checkpoint or checkpoint_dir()
+        work, checkpoint = Path(directory), local_checkpoint(args.checkpoint or checkpoint_dir(), print_stderr)
         if args.plant:
             checkpoint = plant_outliers(checkpoint, work / "planted")
         peers = [name for name in PEERS if PEERS[name] is not modelopt_int8 or has_modelopt()]

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from vprm_runtime.bundle.limits import MAX_MANIFEST_BYTES, check_limits
 from vprm_runtime.bundle.manifest import MANIFEST_NAME, TOKENIZER_NAME, FileInfo, Manifest, check_text
+from vprm_runtime.bundle.names import HUB_ID, model_name
 from vprm_runtime.errors import BundleError, quoted
 from vprm_runtime.files import open_regular
 
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _HASH_CHUNK_BYTES = 1 << 22
 _NOTE = re.compile(r"\..*|report\.(json|html)|(README|LICENSE|NOTICE)(\.(md|txt))?", re.IGNORECASE)
 
@@ -148,8 +148,8 @@ def is_checkpoint(directory: Path) -> bool:
 
 
 def _why_no_directory(text: str, directory: Path) -> str:
-    if _HUB_ID.fullmatch(text):
-        name = text.split("/")[1]
+    if HUB_ID.fullmatch(text):
+        name = text.split("/")[1].split("@")[0]
         return (
             f"no bundle directory at {text}. If it is a model on the hub, one command downloads it and makes its best "
             f"bundle for this machine:  vprm optimize {text} {name}-bundle"
@@ -159,9 +159,10 @@ def _why_no_directory(text: str, directory: Path) -> str:
 
 def _why_no_manifest(directory: Path) -> str:
     if is_checkpoint(directory):
+        name = model_name(directory).split("/")[-1]
         return (
             f"{directory} is a checkpoint, not a bundle: make its best bundle for this machine with  "
-            f"vprm optimize {shlex.quote(str(directory))} {shlex.quote(f'{directory.resolve().name}-bundle')}"
+            f"vprm optimize {shlex.quote(str(directory))} {shlex.quote(f'{name}-bundle')}"
         )
     return f"{directory} has no {MANIFEST_NAME}: it is not a bundle; make one:  vprm optimize CHECKPOINT BUNDLE"
 

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from vprm_runtime.bundle.bundle import Bundle, is_checkpoint
+from vprm_runtime.bundle.names import HUB_ID
 from vprm_runtime.cli.console import print_json as print_json
+from vprm_runtime.cli.console import print_stderr as print_stderr
 from vprm_runtime.cli.console import stderr_console as stderr_console
 from vprm_runtime.cli.console import stdout_console as stdout_console
 from vprm_runtime.cli.progress import RowBar as RowBar
@@ -41,11 +43,11 @@ def opened_bundle(bundle: Path | None, verify: bool) -> Bundle:
 
 
 def optimised_bundle(checkpoint: Path | None) -> Path | None:
-    """The best bundle of a checkpoint, made once into the cache folder; a bundle, or None, as it is.
+    """The best bundle of a checkpoint or of a model's id, made once into the cache folder; a bundle or None as it is.
 
     Raises MissingExtraError if what makes it is not installed.
     """
-    if checkpoint is None or not is_checkpoint(checkpoint):
+    if checkpoint is None or not (is_checkpoint(checkpoint) or _is_hub_id(checkpoint)):
         return checkpoint
     for hook in entry_points(group="vprm.optimize", name="bundle"):
         try:
@@ -56,6 +58,10 @@ def optimised_bundle(checkpoint: Path | None) -> Path | None:
                 raise
             raise MissingExtraError("vprm score --optimize", "optimize") from error
     raise MissingExtraError("vprm score --optimize", "optimize")
+
+
+def _is_hub_id(path: Path) -> bool:
+    return not path.exists() and HUB_ID.fullmatch(str(path)) is not None
 
 
 def check_output_file(path: Path | None) -> None:

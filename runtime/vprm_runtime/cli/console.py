@@ -48,6 +48,11 @@ def stderr_console() -> Console:
     return SafeConsole(stderr=True, emoji=False)
 
 
+def print_stderr(line: str) -> None:
+    """A line of plain text beside the results."""
+    stderr_console().print(line, highlight=False, markup=False, soft_wrap=True)
+
+
 def show_error(message: str) -> None:
     """The one line of a command that failed."""
     line = Text.assemble(("error:", "bold red"), " ", message)

@@ -48,7 +48,7 @@ def register(subparsers: Subparsers) -> None:
     add_bundle(parser)
     parser.add_argument(
         "--optimize", action="store_true",
-        help="BUNDLE is a checkpoint: make its best bundle first, once, in the cache folder (see  vprm optimize )",
+        help="BUNDLE is a checkpoint or a hub id: make its best bundle first, once, in the cache folder",
     )  # fmt: skip
     parser.add_argument("--image", nargs="+", default=[], metavar="FILE", help="image files, in order")
     parser.add_argument("--question", metavar="TEXT|@FILE", help="what the responses answer")

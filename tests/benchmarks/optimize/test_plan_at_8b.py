@@ -52,7 +52,7 @@ def test_it_fits_and_no_stage_holds_the_model_in_floating_point(checkpoint: Path
     plan = make_plan(request(checkpoint, tmp_path), SERVER)
     assert not plan.is_small
     assert all(len(group) == 1 for group in plan.groups)  # one after the other: a bundle has 9 GB
-    assert disk_needed(plan) < 63_000_000_000
+    assert disk_needed(plan) < 40_000_000_000  # the reference in float32; it is gone before the first recipe
     by_name = {stage.name: stage for stage in plan.stages}
     for name in ("calibrate", "reference scores"):
         assert by_name[name].memory_bytes < 16 << 30
