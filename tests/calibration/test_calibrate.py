@@ -15,7 +15,7 @@ from tests.support.fake_device import FakeDevice, fake_engine
 
 from vprm_calibration.calibrate import CalibrationOptions, calibrate
 from vprm_calibration.layer_graphs import LayeredGraph, opened_segment
-from vprm_calibration.sequences import SequenceLimits
+from vprm_calibration.sequences import SequenceLimits, with_context
 from vprm_calibration.statistics import collect_statistics, hessian_of, hidden_directory, stored_sequences
 from vprm_export import ExportOptions, export_bundle
 from vprm_export.precision.calibration_file import Calibration, hessian_block
@@ -222,7 +222,13 @@ def test_segments_are_the_same_without_links(bundle: Path, tmp_path: Path, monke
     layered = LayeredGraph(Bundle.open(bundle))
     tokens, kv_width = np.array([5, 6], np.int64), Bundle.open(bundle).manifest.model.kv_width
     embeds = np.zeros((0, Bundle.open(bundle).manifest.model.hidden_size), np.float32)
-    feeds = with_context({"input_ids": tokens, "image_embeds": embeds}, layered.layers, kv_width, layered.dtype)
+    stored = {
+        "input_ids": tokens,
+        "image_embeds": embeds,
+        "position_ids": np.arange(2),
+        "score_positions": np.array([1]),
+    }
+    feeds = with_context(stored, layered.layers, kv_width, layered.dtype)
     found = []
     for _ in range(2):
         with opened_segment(layered, [], [layered.starts[0]], tmp_path) as segment:

@@ -4,6 +4,7 @@ bytes as the plain way."""
 from __future__ import annotations
 
 import hashlib
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 from numpy.typing import NDArray
+from safetensors.numpy import save_file
 
 from vprm_benchmarks.random_checkpoint import tiny_spec, write_random_checkpoint
 from vprm_export import checkpoint as checkpoint_module
@@ -19,8 +21,8 @@ from vprm_export import external_data
 from vprm_export.checkpoint import Checkpoint
 from vprm_export.external_data import ExternalData
 from vprm_export.precision.quantizers import quantized_blocks, quantized_weight
-from vprm_export.weights import Weight, converted, scaled, stacked, transpose_into
-from vprm_runtime import BundleError, UnsupportedError
+from vprm_export.weights import TensorReader, Weight, converted, scaled, stacked, transpose_into
+from vprm_runtime import BundleError, CheckpointError, UnsupportedError
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 FP32 = np.dtype(np.float32)
@@ -98,6 +100,23 @@ def test_a_checkpoint_is_read_in_blocks(tmp_path: Path, monkeypatch: pytest.Monk
         whole, blocks = checkpoint.read(name), list(checkpoint.read_blocks(name))
         np.testing.assert_array_equal(np.concatenate(blocks), whole)
         assert all(block.nbytes <= 1000 or len(block) == 1 for block in blocks)
+
+
+def test_a_heads_few_rows_are_checked_and_read_in_little_memory(tmp_path: Path) -> None:
+    """The head of an 8 B model has 0.8 GB, of which two rows are exported: checking it takes no multiple of that."""
+    content = np.zeros((1 << 14, 1 << 10), BFLOAT16)
+    (tmp_path / "config.json").write_text("{}")
+    save_file({"head": content}, tmp_path / "model.safetensors")
+    weight = TensorReader(Checkpoint.open(tmp_path)).weight("head", content.shape).rows(np.array([5, 7]))
+    tracemalloc.start()
+    assert weight.load().shape == (2, 1 << 10)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < content.nbytes / 2
+    content[-1, -1] = np.inf
+    save_file({"head": content}, tmp_path / "model.safetensors")
+    with pytest.raises(CheckpointError, match="NaN or infinite"):
+        TensorReader(Checkpoint.open(tmp_path)).weight("head", content.shape).rows(np.array([5, 7])).load()
 
 
 def test_the_file_is_what_was_laid_out_and_so_is_its_hash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
