@@ -112,7 +112,7 @@ def _judge(job: Job, say: Say) -> None:
 
 def _time(job: Job, say: Say) -> None:
     """Keys: bundles {name: [path, device]}, output, threads, responses."""
-    from vprm_optimize.timing import time_bundles
+    from vprm_benchmarks.speed.bundle_times import time_bundles
 
     bundles = {name: (Path(path), str(device)) for name, (path, device) in job["bundles"].items()}
     found = time_bundles(bundles, job["threads"], job["responses"], say)

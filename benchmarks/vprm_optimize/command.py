@@ -198,6 +198,8 @@ def _print_report(report: dict[str, Any], console: Console) -> None:
         if one["reason"] and one["state"] != "chosen":
             console.print(Text(f"{one['name']}: {one['reason']}"))
     console.print(Text(f"{report['bundle']}: {report['chosen']}: {report['reason']}", "bold"))
+    for line in report["not_measured"]:
+        console.print(Text(f"not measured: {line}"))
     console.print(Text(f"score with:  {report['commands'][-1]}"))
 
 

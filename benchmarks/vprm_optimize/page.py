@@ -29,6 +29,7 @@ def html_of(report: dict[str, Any]) -> str:
         Table("Machine", ("", ""), _machine(report)),
         Table("Stages", _STAGE_COLUMNS, _stages(report), _STAGES),
         Table("The same by hand", ("command",), tuple((line,) for line in report["commands"])),
+        Table("Not measured here", ("",), tuple((line,) for line in report["not_measured"])),
         Table("Notes", ("",), tuple((note,) for note in report["notes"])),
     ]
     chart = _chart(report["recipes"])

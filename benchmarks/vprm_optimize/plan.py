@@ -270,9 +270,10 @@ def _check_room(plan: Plan, request: Request) -> None:
     needed = disk_needed(plan) + _SPARE_BYTES
     free = free_disk_bytes(request.output.parent)
     if free is not None and free < needed:
+        largest = max(plan.stages, key=lambda stage: stage.disk_bytes)
         raise InputError(
-            f"{request.output.parent} has {free / 1e9:.0f} GB free, the run needs about {needed / 1e9:.0f} GB: "
-            "make room or name a folder on another disk"
+            f"{request.output.parent} has {free / 1e9:.0f} GB free, the run needs about {needed / 1e9:.0f} GB, most of "
+            f"it, {largest.disk_bytes / 1e9:.0f} GB, for: {largest.name}. Make room or name a BUNDLE on another disk"
         )
     memory = available_memory_bytes()
     peak = max((stage.memory_bytes for stage in plan.stages if stage.is_certain), default=0)

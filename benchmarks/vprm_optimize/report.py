@@ -7,10 +7,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from vprm_benchmarks.speed.bundle_times import STEP_TOKENS, STEPS, TILES
 from vprm_export.checkpoint import Checkpoint
 from vprm_optimize.decide import Outcome
 from vprm_optimize.plan import RESPONSES, Plan, Request
-from vprm_optimize.timing import STEP_TOKENS, STEPS, TILES
 from vprm_runtime.bundle.manifest import Manifest, Optimisation
 from vprm_runtime.bundle.names import hub_id
 from vprm_runtime.machine import this_machine
@@ -53,6 +53,7 @@ def report_of(
         "recipes": [_recipe(outcome) for outcome in outcomes],
         "took": {"rates": asdict(plan.rates), "stages": list(stages)},
         "notes": list(plan.notes),
+        "not_measured": [] if best is None else not_measured(request, plan, best),
         "commands": [] if best is None else commands(request, best),
     }  # fmt: skip
 
@@ -84,9 +85,23 @@ def commands(request: Request, best: Outcome) -> list[str]:
     lines.append(" ".join(["vprm export", checkpoint, output, *best.recipe.export_arguments(), *prompt]))
     if best.recipe.precision != "fp32":
         lines.append(" ".join(["vprm quality", output, "--against", checkpoint, *data]))
-    lines.append("vprm bench best-of-n")
     device = [] if best.recipe.device in ("cpu", "auto") else ["--device", best.recipe.device]
+    lines.append(" ".join(["vprm bench bundles", output, *device, "--responses", str(RESPONSES[request.goal])]))
     lines.append(" ".join(["vprm score", output, *device, "--image FIGURE --question TEXT --response TEXT"]))
+    return lines
+
+
+def not_measured(request: Request, plan: Plan, best: Outcome) -> list[str]:
+    """What could not be found out on this machine, and the command that does it on the other."""
+    if plan.target.runs_here:
+        return []
+    title, output = plan.target.title, shlex.quote(str(request.output))
+    lines = [f"speed on {title}: there, run  vprm bench bundles {output}"]
+    if plan.target.is_gpu:
+        judge = f"vprm quality {output} --against {shlex.quote(_source(request.checkpoint))}"
+        lines.append(f"accuracy of the engine on {title} (the CPU computed the same graphs): there, run  {judge}")
+        if "engines built" not in best.reason:
+            lines.append(f"no engine for {title} was built")
     return lines
 
 

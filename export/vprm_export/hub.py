@@ -56,10 +56,13 @@ def local_checkpoint(text: str | Path, say: Callable[[str], None] = lambda line:
 
 
 def _downloaded_before(hub: Any, name: str, revision: str) -> Path | None:
-    """The folder of an earlier download, if all of its weights are there."""
-    try:
-        folder = Path(hub.snapshot_download(name, revision=revision or None, local_files_only=True))
-        Checkpoint.open(folder)
-    except Exception:  # noqa: BLE001  as above
+    """The folder of an earlier download, if all of its weights are there; None if it is not clear which is meant."""
+    cache = Path(hub.constants.HF_HUB_CACHE) / f"models--{name.replace('/', '--')}" / "snapshots"
+    folders = [folder for folder in cache.glob(f"{revision}*") if folder.is_dir()]
+    if len(folders) != 1:
         return None
-    return folder
+    try:
+        Checkpoint.open(folders[0])
+    except CheckpointError:
+        return None
+    return folders[0]

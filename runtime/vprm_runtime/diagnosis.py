@@ -138,9 +138,12 @@ def _engine_findings(machine: Machine) -> Iterator[Finding]:
 
 def _gpu_library(device: str, module: str, distribution: str, has_gpu: bool) -> Finding:
     if importlib.util.find_spec(module) is None:
-        return Finding(
-            f"{_ENGINE}{device}", "missing" if has_gpu else "note", f"{distribution} is not installed", _install(device)
-        )
+        if has_gpu:
+            return Finding(f"{_ENGINE}{device}", "missing", f"{distribution} is not installed", _install(device))
+        if device == "tensorrt-rtx":
+            text = f"{distribution} is not installed: it builds engines for other machines' GPUs ahead of time"
+            return Finding(f"{_ENGINE}{device}", "note", text, _install(device))
+        return Finding(f"{_ENGINE}{device}", "note", f"{distribution} is not installed; it needs a GPU")
     text = f"{distribution} {_version(distribution) or 'of unknown version'}"
     if not has_gpu:
         ahead = "; builds engines ahead of time" if device == "tensorrt-rtx" else ""
@@ -155,10 +158,11 @@ def _ort_cuda(has_gpu: bool) -> Finding:
     if installed and plain:
         mend = "pip uninstall -y onnxruntime onnxruntime-gpu && " + _install("cuda")
         return Finding(f"{_ENGINE}cuda", "broken", "onnxruntime and onnxruntime-gpu overwrite each other's files", mend)
+    if not installed and not has_gpu:
+        return Finding(f"{_ENGINE}cuda", "note", "onnxruntime-gpu is not installed; it needs a GPU")
     if not installed:
-        return Finding(
-            f"{_ENGINE}cuda", "missing" if has_gpu else "note", "onnxruntime-gpu is not installed", _install("cuda")
-        )
+        mend = ("pip uninstall -y onnxruntime && " if plain else "") + _install("cuda")
+        return Finding(f"{_ENGINE}cuda", "missing", "onnxruntime-gpu is not installed", mend)
     if not has_gpu:
         return Finding(f"{_ENGINE}cuda", "note", f"onnxruntime-gpu {installed}, but there is no GPU to score on")
     if (problem := _import_problem("onnxruntime")) is not None:

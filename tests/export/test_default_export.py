@@ -61,8 +61,13 @@ def test_what_was_downloaded_is_used_without_a_network(hub: list[str], monkeypat
     assert local_checkpoint("Owner/Model", lines.append) == folder
     assert hub == []
     assert "no network" in lines[0] and COMMIT in lines[0]
+    assert local_checkpoint(f"Owner/Model@{COMMIT[:8]}") == folder
+    for other in ("Owner/Other", "Owner/Model@v2"):
+        with pytest.raises(CheckpointError, match="no network"):
+            local_checkpoint(other)
+    (folder.parent / ("b" * 40)).mkdir()  # which of the two is meant is not clear
     with pytest.raises(CheckpointError, match="no network"):
-        local_checkpoint("Owner/Other")
+        local_checkpoint("Owner/Model")
 
 
 def test_a_model_that_the_hub_does_not_have_is_an_error_with_the_command(hub: list[str]) -> None:

@@ -78,6 +78,22 @@ def test_nvidia_smi_is_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     assert find(found, "engine cuda").state in ("missing", "ok", "broken")
 
 
+def test_without_a_gpu_nothing_is_to_be_installed_for_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(diagnosis.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(diagnosis, "_version", lambda name: "1.0" if name == "onnxruntime" else None)
+    findings = [diagnosis._gpu_library("tensorrt", "tensorrt", "tensorrt", has_gpu=False), diagnosis._ort_cuda(False)]
+    assert [(finding.state, finding.mend) for finding in findings] == [("note", ""), ("note", "")]
+    ahead = diagnosis._gpu_library("tensorrt-rtx", "tensorrt_rtx", "tensorrt-rtx-cu13", has_gpu=False)
+    assert ahead.state == "note" and ahead.mend and "ahead of time" in ahead.text
+
+
+def test_onnxruntime_for_cpus_is_removed_before_the_one_for_gpus_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(diagnosis, "_version", lambda name: "1.0" if name == "onnxruntime" else None)
+    found = diagnosis._ort_cuda(True)
+    assert found.state == "missing"
+    assert found.mend == "pip uninstall -y onnxruntime && pip install 'vprm[cuda]'"
+
+
 @pytest.mark.parametrize("text", ["", "No devices were found\n", "NVIDIA, H100, 9.0\n", "X, [N/A], 1, 2\n"])
 def test_what_nvidia_smi_says_instead_of_gpus_is_none(text: str) -> None:
     assert gpus_of(text) == ()

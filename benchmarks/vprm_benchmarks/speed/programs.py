@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vprm_benchmarks.speed.cli import add_number
-from vprm_runtime.cli.arguments import add_json, add_threads
+from vprm_runtime.cli.arguments import add_device, add_json, add_threads
 from vprm_runtime.cli.common import Subparsers, positive_int
 
 
@@ -51,6 +51,14 @@ def _gpu(parser: argparse.ArgumentParser) -> None:
     add_number(parser, "--rounds", 3, "measured rounds")
     parser.add_argument("--budget-s", type=float, default=450.0, metavar="S", help="begin nothing new after S seconds")
     parser.add_argument("--work", type=Path, metavar="DIR", help="for weights and bundles, kept (default: temporary)")
+
+
+def _bundles(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("bundles", nargs="+", type=Path, metavar="BUNDLE", help="bundle directories")
+    add_number(parser, "--responses", 8, "of the request")
+    add_device(parser)
+    add_threads(parser)
+    add_json(parser)
 
 
 def _builds(parser: argparse.ArgumentParser) -> None:
@@ -104,6 +112,13 @@ def _random_checkpoint(parser: argparse.ArgumentParser) -> None:
 
 
 PROGRAMS = {
+    "bundles": Program(
+        "vprm_benchmarks.speed.bundle_times",
+        "seconds of one request on each of your bundles",
+        "One synthetic request (7 tiles, 8 steps of 40 tokens a response) on all bundles in turns, as  vprm optimize  "
+        "times them: image and question, the whole request, and one more step. All are open at the same time.",
+        _bundles,
+    ),
     "gpu": Program(
         "vprm_benchmarks.gpu.command",
         "parity, speed and memory of every engine on a GPU",

@@ -48,7 +48,7 @@ def _print(found: Diagnosis) -> None:
             text.append(f"\n→ {finding.mend}", "italic")
         table.add_row(Text(finding.area), Text(finding.state, _STYLES[finding.state]), text)
     console.print(table)
-    console.print(Text(_verdict(found)))
+    console.print(Text(_verdict(found)), soft_wrap=True)
 
 
 def _verdict(found: Diagnosis) -> str:

@@ -72,7 +72,7 @@ def test_too_little_disk_or_memory_is_said_with_figures(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(planning, "free_disk_bytes", lambda path: 10_000_000_000)
-    with pytest.raises(InputError, match=r"10 GB free, the run needs about \d+ GB"):
+    with pytest.raises(InputError, match=r"10 GB free, the run needs about 3\d GB, .*export fp32 \(reference\)"):
         make_plan(request(checkpoint, tmp_path), SERVER)
     monkeypatch.setattr(planning, "free_disk_bytes", lambda path: 64_000_000_000)
     monkeypatch.setattr(planning, "available_memory_bytes", lambda: 1 << 30)

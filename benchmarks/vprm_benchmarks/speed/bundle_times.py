@@ -1,19 +1,43 @@
-"""How fast bundles are on this machine: one best-of-N request, all bundles in turns."""
+"""How fast bundles are on this machine: one best-of-N request, all bundles in turns.
 
+vprm bench bundles BUNDLE...
+"""
+
+import argparse
 import statistics
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from rich.table import Table
+from rich.text import Text
+
 from vprm_benchmarks.speed.workload import Workload, WorkloadSize, workload
 from vprm_runtime.bundle.manifest import TOKENIZER_NAME
+from vprm_runtime.cli.common import phase_progress, print_json, stdout_console
 from vprm_runtime.prompt.tokenizer import TextTokenizer
 from vprm_runtime.scorer import StepScorer
 
 TILES, STEPS, STEP_TOKENS = 7, 8, 40  # as `vprm bench best-of-n`
 _ENOUGH_S = 6.0  # of each bundle's requests
 _MOST_ROUNDS = 9
+
+
+def run(args: argparse.Namespace) -> int:
+    """Time the bundles that are named. Returns the exit code."""
+    with phase_progress("timing") as say:
+        bundles = {str(path): (path, args.device) for path in args.bundles}
+        found = time_bundles(bundles, args.threads, args.responses, say)
+    if args.json:
+        print_json(found)
+        return 0
+    table = Table("bundle", "prefill s", "best of N s", "one step s", "open s", "rounds", show_edge=False)
+    for name, times in found.items():
+        seconds = (f"{times[key]:.3g}" for key in ("prefill_s", "best_of_n_s", "step_s", "open_s"))
+        table.add_row(Text(name), *seconds, str(times["rounds"]))
+    stdout_console().print(table)
+    return 0
 
 
 def time_bundles(
