@@ -123,7 +123,8 @@ def _build(job: Job, say: Say) -> None:
     """Keys: bundle, library, capability, profile, output."""
     from dataclasses import asdict
 
-    from vprm_compile.build import BuildOptions, build_engines
+    from vprm_compile.build import build_engines
+    from vprm_compile.capability import BuildOptions
     from vprm_runtime.bundle.bundle import Bundle
 
     options = BuildOptions(job["library"], job["capability"], job["profile"])

@@ -16,7 +16,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from vprm_export.graphs.builder import LINEAR_KEY
+from vprm_export.graphs.builder import IR_VERSION, LINEAR_KEY
 from vprm_export.precision.linears import linear_names
 from vprm_runtime.bundle.bundle import Bundle
 from vprm_runtime.engines.select import device_and_index
@@ -121,7 +121,7 @@ def opened_segment(
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     try:
-        model = ir.Model(graph, ir_version=11, producer_name="vprm")
+        model = ir.Model(graph, ir_version=IR_VERSION, producer_name="vprm")
         shared = _linked(layered.weights_path, folder)
         ir.save(model, folder / "segment.onnx", external_data=None if shared else _WEIGHTS_FILE)
         options = onnxruntime.SessionOptions()

@@ -9,9 +9,8 @@
 | finish   | the above                      | engine.json written, folder renamed: the engine exists, whole        |
 """
 
-import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,14 +20,14 @@ from vprm_compile.callbacks import (
     compiled_into,
     progress_monitor,
     stream_writer,
-    supported_capabilities,
 )
+from vprm_compile.capability import BuildOptions, check_precision, checked_capability
+from vprm_compile.compile_log import compile_failure, has_no_fused_attention, reported_bytes
 from vprm_compile.engine_check import check_engine_file
 from vprm_compile.inspector import check_by_inspector
 from vprm_compile.network import adapted_graph, allow_decomposed_attention, imported_network
 from vprm_runtime.bundle.bundle import Bundle
 from vprm_runtime.bundle.manifest import GraphInfo
-from vprm_runtime.engines.cuda.device import CudaDevice, is_device_present
 from vprm_runtime.engines.cuda.profiles import Profile, llm_profiles, profile_set, vision_profiles
 from vprm_runtime.engines.cuda.tensorrt.engine_file import (
     ENGINES_FOLDER,
@@ -36,28 +35,15 @@ from vprm_runtime.engines.cuda.tensorrt.engine_file import (
     SCHEMA_VERSION,
     EngineInfo,
     GraphEngine,
-    Library,
-    Weights,
     bundle_fingerprint,
     engine_name,
 )
 from vprm_runtime.engines.cuda.tensorrt.graph import import_tensorrt
-from vprm_runtime.errors import BundleError, EngineError, InputError, UnsupportedError
+from vprm_runtime.errors import BundleError, EngineError
 from vprm_runtime.files import whole_folder, write_whole
 
 Progress = Callable[[str, int, int], None]  # phase, steps done, steps in all
 NO_FUSED_ATTENTION = "attention has no fused kernel here: scores of all heads are multiplied out, which is slow"
-_FP8_CAPABILITY = 89  # Ada and later; NVIDIA, TensorRT-RTX support matrix
-
-
-@dataclass(frozen=True)
-class BuildOptions:
-    """What to build. `compute_capability` 89 for 8.9; None: that of the device in this machine."""
-
-    library: Library
-    compute_capability: int | None = None
-    profile: str = "latency"
-    weights: Weights = "full"
 
 
 def build_engines(
@@ -105,55 +91,6 @@ def build_engines(
     except OSError as error:
         raise BundleError(f"writing {error.filename or target} failed ({error.strerror}): check the disk") from error
     return info
-
-
-def checked_capability(trt: Any, options: BuildOptions) -> int:
-    """The compute capability to build for. Raises InputError or EngineError if that cannot be built here."""
-    present = CudaDevice().facts.compute_capability if is_device_present() else None
-    capability = options.compute_capability or present
-    if options.weights == "stripped" and present is None:
-        raise EngineError("--weights stripped needs a device with its driver at build time: use  --weights full  here")
-    if capability is None:
-        raise InputError(
-            "there is no CUDA device here to build for: name one, e.g. "
-            "--sm 80 (A100), 86 (RTX 30, A10), 89 (L4, L40S, RTX 40), 120 (RTX 50)"
-        )
-    if options.library == "tensorrt":
-        if present is None:
-            raise EngineError(
-                "TensorRT times kernels on the device that it builds for, and there is none here: build on that "
-                "machine, or ahead of time with  --engine tensorrt-rtx"
-            )
-        if capability != present:
-            raise InputError(f"TensorRT builds for the device in this machine, sm{present}, not for sm{capability}")
-        return capability
-    allowed = supported_capabilities(trt)
-    if capability not in allowed and capability != present:  # for the device that is here the library itself may try
-        raise InputError(
-            f"TensorRT-RTX {trt.__version__} does not build for sm{capability}, only for "
-            f"{', '.join(map(str, allowed))}: H100, H200 and B200 need  --engine tensorrt  on the spot"
-        )
-    return capability
-
-
-def check_precision(graph: GraphInfo, capability: int) -> None:
-    """Raise UnsupportedError if a graph's precision cannot become an engine for this device."""
-    quantisation = graph.quantisation
-    if quantisation is not None and quantisation.target != "tensorrt":
-        raise UnsupportedError(
-            f"{graph.file} is quantised for {quantisation.target} engines: export the checkpoint again with  "
-            f"--precision {graph.precision} --target tensorrt"
-        )
-    if graph.io_dtype == "float32":
-        raise UnsupportedError(
-            f"{graph.file} computes in float32, for which TensorRT has no fused attention kernel: export the "
-            "checkpoint again with  --precision fp16  (or int8, w8, w4, fp8 with --target tensorrt)"
-        )
-    if graph.precision == "fp8" and capability < _FP8_CAPABILITY:
-        raise UnsupportedError(
-            f"{graph.file} is fp8, which sm{capability} cannot multiply (from sm{_FP8_CAPABILITY} on): "
-            "export the checkpoint again with  --precision int8 --target tensorrt"
-        )
 
 
 @dataclass(frozen=True)
@@ -209,9 +146,9 @@ def _build_graph(trt: Any, name: str, job: _GraphJob, directory: Path, progress:
         sha256=sha256,
         precision=job.graph.precision,
         profiles=job.profiles,
-        weights_bytes=_reported_bytes(log.lines, "Total Weights Memory")
+        weights_bytes=reported_bytes(log.lines, "Total Weights Memory")
         or _stored_bytes(job.path.with_name(job.graph.files[1])),
-        workspace_bytes=_reported_bytes(log.lines, "Total Activation Memory"),
+        workspace_bytes=reported_bytes(log.lines, "Total Activation Memory"),
         build_s=round(build_s, 3),
         check=check,
     )
@@ -222,12 +159,6 @@ def _compile(trt: Any, builder: Any, network: Any, config: Any, log: BuildLog, p
     with path.open("wb") as file:
         writer = stream_writer(trt, file)
         return str(writer.sha256) if compiled_into(builder, network, config, writer) else None
-
-
-def has_no_fused_attention(errors: Sequence[str]) -> bool:
-    """Whether a compilation failed because attention has no fused kernel for these types and sizes on this device."""
-    text = " ".join(errors)
-    return "not supported by a dedicated kernel" in text or "is_decomposable" in text
 
 
 def load_timing_cache(config: Any, path: Path) -> None:
@@ -260,26 +191,6 @@ def _configure(trt: Any, builder: Any, config: Any, job: _GraphJob) -> None:
         config.set_compute_capability(targets.get(f"SM{job.capability}", trt.ComputeCapability.CURRENT), 0)
 
 
-def compile_failure(graph: str, errors: Sequence[str]) -> str:
-    """What to tell of a failed compilation, by the library's own messages."""
-    text = " ".join(errors)
-    node = re.search(r"node_\w+", text)
-    where = f" at {node.group()}" if node else ""
-    if re.search(r"fp8|float8", text, re.IGNORECASE):
-        why = "FP8 cannot be compiled for this device: export with --precision int8 --target tensorrt"
-    elif re.search(r"out of memory|bad_alloc|OOM", text, re.IGNORECASE):
-        why = "there is not enough memory: build on a larger machine, or with --profile latency"
-    else:
-        why = "try another --profile or --precision, and report it with these messages"
-    return f"TensorRT cannot compile {graph}{where}: {why}. It says: {text.strip()[:1000] or 'nothing'}"
-
-
 def _stored_bytes(data: Path) -> int:
     """Size of a graph's weights as the bundle stores them."""
     return data.stat().st_size if data.is_file() else 0
-
-
-def _reported_bytes(lines: Sequence[str], label: str) -> int:
-    """A size from the builder's log; 0 if it says none (TensorRT words it otherwise from version to version)."""
-    found = [match.group(1) for line in lines if (match := re.match(rf"{label}: (\d+) bytes", line))]
-    return int(found[-1]) if found else 0

@@ -45,7 +45,8 @@ def register(subparsers: Subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Build for each device. Exit code 1 where a compiled engine does not do what its precision promises."""
-    from vprm_compile.build import BuildOptions, build_engines
+    from vprm_compile.build import build_engines
+    from vprm_compile.capability import BuildOptions
 
     bundle = Bundle.open(resolve_bundle(args.bundle))
     with byte_progress("checking the bundle's files") as checked:

@@ -10,11 +10,8 @@
 Nothing is written before everything has been checked, and the bundle's name appears only in the last stage.
 """
 
-import errno
 import importlib.metadata
-import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +20,7 @@ import onnx_ir as ir
 
 from vprm_export.architecture import Architecture
 from vprm_export.checkpoint import Checkpoint
+from vprm_export.export_stages import naming, stage, temporary_sibling
 from vprm_export.external_data import ExternalData
 from vprm_export.graphs.llm import build_llm_graph
 from vprm_export.graphs.vision import build_vision_graph
@@ -51,12 +49,10 @@ from vprm_runtime.bundle.manifest import (
     Target,
     TilingInfo,
 )
-from vprm_runtime.errors import BundleError, CheckpointError, VprmError, quoted
-from vprm_runtime.files import clear_leftovers, whole_folder
+from vprm_runtime.errors import BundleError, CheckpointError
 from vprm_runtime.prompt.score_rule import ScoreRule
 
 Progress = Callable[[int, int], None]  # bytes written so far, bytes in all
-_ODD_VALUES = (TypeError, ValueError, KeyError, IndexError, AttributeError, OverflowError, RecursionError)
 _TOOLS = ("vprm", "onnx-ir", "numpy", "tokenizers")
 
 
@@ -97,7 +93,7 @@ def export_bundle(
     target = Path(bundle_path)
     if target.exists():
         raise BundleError(f"{target} exists already: remove it or choose another name")
-    with _stage("read"):
+    with stage("read"):
         readings = Readings()
         checkpoint = Checkpoint.open(checkpoint_path, readings)
         if is_hf_layout(checkpoint.config):
@@ -109,9 +105,9 @@ def export_bundle(
         check_image_tokens(checkpoint.config, tokenizer.control.img_context, architecture, readings)
         if rule.marker is not None:
             tokenizer = tokenizer.with_special(rule.marker)
-    with _stage("build"):
+    with stage("build"):
         plan = _build(checkpoint, architecture, tokenizer, rule, options, readings)
-    with _stage("write"), _temporary_sibling(target, plan.size_bytes) as directory:
+    with stage("write"), temporary_sibling(target, plan.size_bytes) as directory:
         files = _write(plan, tokenizer, directory, progress)
         manifest = _manifest(checkpoint, architecture, tokenizer, plan, readings, files)
         (directory / MANIFEST_NAME).write_text(manifest.to_json(), "utf-8")
@@ -213,7 +209,7 @@ def _system_message(options: ExportOptions, rule: RuleText, architecture: Archit
 
 def _write(plan: _BuiltGraphs, tokenizer: BundleTokenizer, directory: Path, progress: Progress) -> dict[str, FileInfo]:
     files: dict[str, FileInfo] = {}
-    with _naming(TOKENIZER_NAME):
+    with naming(TOKENIZER_NAME):
         (directory / TOKENIZER_NAME).write_text(tokenizer.json_text, "utf-8")
     done = 0
 
@@ -223,9 +219,9 @@ def _write(plan: _BuiltGraphs, tokenizer: BundleTokenizer, directory: Path, prog
         progress(done, plan.size_bytes)
 
     for graph in (plan.vision, plan.llm):
-        with _naming(graph.data.file_name):
+        with naming(graph.data.file_name):
             files[graph.data.file_name] = graph.data.write(directory, advance)
-        with _naming(graph.info.file):
+        with naming(graph.info.file):
             ir.save(graph.model, directory / graph.info.file)
         files[graph.info.file] = file_info(directory / graph.info.file)
     files[TOKENIZER_NAME] = file_info(directory / TOKENIZER_NAME)
@@ -275,51 +271,3 @@ def _version(tool: str) -> str:
         return importlib.metadata.version(tool)
     except importlib.metadata.PackageNotFoundError:
         return "not installed"
-
-
-@contextmanager
-def _stage(name: str) -> Iterator[None]:
-    """Name the stage in errors of this package. While a checkpoint is read, its values may be of any kind."""
-    try:
-        yield
-    except VprmError as error:
-        error.add_note(f"(export stage: {name})")
-        raise
-    except _ODD_VALUES as error:
-        if name != "read":
-            raise
-        why = quoted(f"{type(error).__name__}: {error}")
-        raise CheckpointError(
-            f"the checkpoint's files have a value of an unexpected kind ({why}): copy it again"
-        ) from error
-
-
-@contextmanager
-def _naming(file_name: str) -> Iterator[None]:
-    """Put the file's name in an error of the disk: a failing write does not know it."""
-    try:
-        yield
-    except OSError as error:
-        error.filename = error.filename or file_name
-        raise
-
-
-@contextmanager
-def _temporary_sibling(target: Path, size_bytes: int) -> Iterator[Path]:
-    """A folder beside `target` that becomes it at the end. Disk errors become BundleErrors."""
-    clear_leftovers(target)
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        free_bytes = shutil.disk_usage(target.parent).free
-        if free_bytes < size_bytes:
-            raise BundleError(
-                f"{target.parent} has {free_bytes:,} bytes free, the bundle needs {size_bytes:,}: make room"
-            )
-    except OSError as error:
-        raise BundleError(f"cannot write beside {target} ({error.strerror}): choose another place") from error
-    try:
-        with whole_folder(target) as directory:
-            yield directory
-    except OSError as error:
-        why = "the disk is full: make room" if error.errno == errno.ENOSPC else "check the disk and its permissions"
-        raise BundleError(f"writing {error.filename or target} failed ({error.strerror}); {why}") from error

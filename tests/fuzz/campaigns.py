@@ -191,7 +191,7 @@ def make_safetensors(generator: random.Random) -> bytes:
 def row_reader(work: Path, bundle: Path) -> Reader:
     """A row, or a bad row that says why, as an InputError."""
     from vprm_runtime import InputError
-    from vprm_runtime.datasets.source import BadRow, row_from_line
+    from vprm_runtime.datasets.parsed_row import BadRow, row_from_line
 
     def read(line: bytes) -> None:
         row = row_from_line(line, 0, "line 1", work)

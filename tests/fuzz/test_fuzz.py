@@ -16,7 +16,7 @@ from tests.fuzz.kills import run_kills
 from tests.fuzz.shared import SHARED
 
 from vprm_runtime import VprmError
-from vprm_runtime.datasets.source import row_from_line
+from vprm_runtime.datasets.parsed_row import row_from_line
 
 BUDGETS = {"images": 300, "manifests": 150, "safetensors": 500, "texts": 25, "rows": 500, "tokenizers": 25}
 SHARED_BUDGETS = {"threads": 2, "forks": 3, "flips": 30}

@@ -12,7 +12,7 @@ import pytest
 
 from vprm_runtime import InputError, StepScorer
 from vprm_runtime.datasets import score_stream
-from vprm_runtime.datasets.source import BadRow, row_from_line
+from vprm_runtime.datasets.parsed_row import BadRow, row_from_line
 
 TEXTS = {
     "letters": "a", "words": "some words ", "emoji": "\U0001f600", "spaces": " ", "newlines": "\n", "nuls": "\0",

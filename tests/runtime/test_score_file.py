@@ -20,9 +20,9 @@ from tests.support.rows import forty_rows, read_rows, write_rows
 
 from vprm_runtime import EngineError, InputError, ScoreOptions, StepScorer
 from vprm_runtime.datasets import open_rows, score_file
+from vprm_runtime.datasets.parsed_row import BadRow
 from vprm_runtime.datasets.prefetch import rows_with_tiles
 from vprm_runtime.datasets.row import Row
-from vprm_runtime.datasets.source import BadRow
 
 
 @pytest.fixture(scope="session")

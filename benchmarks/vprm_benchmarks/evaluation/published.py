@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 PAPER = "VisualPRM, arXiv 2503.10291"
 
-VISUAL_PROCESS_BENCH_ROWS = 2866
 VISUAL_PROCESS_BENCH_SOURCES = {
     "MMMU_DEV_VAL": "MMMU",
     "MathVision_MINI": "MathVision",

@@ -39,7 +39,8 @@ from vprm_benchmarks.speed.models import Model
 from vprm_benchmarks.speed.roofline import synchronize
 from vprm_benchmarks.speed.stopwatch import median_s
 from vprm_benchmarks.speed.workload import WorkloadSize, workload
-from vprm_compile.build import BuildOptions, build_engines
+from vprm_compile.build import build_engines
+from vprm_compile.capability import BuildOptions
 from vprm_export import ExportOptions, export_bundle
 from vprm_runtime import Bundle, StepScorer
 from vprm_runtime.bundle.manifest import Precision

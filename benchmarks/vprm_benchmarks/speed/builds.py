@@ -20,7 +20,8 @@ from typing import Any
 from vprm_benchmarks.gpu.synthetic_calibration import write_synthetic_calibration
 from vprm_benchmarks.random_checkpoint import visualprm_8b_spec, write_random_checkpoint
 from vprm_benchmarks.speed.machine import machine, peak_rss_bytes
-from vprm_compile.build import BuildOptions, build_engines
+from vprm_compile.build import build_engines
+from vprm_compile.capability import BuildOptions
 from vprm_demo import checkpoint_dir
 from vprm_export import ExportOptions, export_bundle
 from vprm_runtime import Bundle, EngineError, UnsupportedError

@@ -3,11 +3,11 @@
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields, is_dataclass, replace
-from types import UnionType
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+from typing import Literal, get_args
 
+from vprm_runtime.bundle.dataclass_json import parsed
 from vprm_runtime.bundle.graph_io import FloatDType, GraphIO, llm_io, vision_io
 from vprm_runtime.errors import BundleError, quoted
 from vprm_runtime.prompt.score_rule import ScoreRule
@@ -248,7 +248,7 @@ class Manifest:
             )
         if not re.fullmatch("[0-9a-f]{64}", str(document.pop(HASH_KEY, ""))):
             raise BundleError(f"{MANIFEST_NAME} has no {HASH_KEY}: export the bundle again with this version")
-        return _parse(Manifest, document, MANIFEST_NAME)
+        return parsed(Manifest, document, MANIFEST_NAME, _OPTIONAL)
 
 
 def text_hash(text: bytes) -> str:
@@ -265,51 +265,3 @@ def check_text(text: bytes) -> None:
             f"{MANIFEST_NAME} was changed after it was written (its {HASH_KEY} differs): copy the bundle again, or "
             "export it again"
         )
-
-
-T = TypeVar("T")
-
-
-def _parse(kind: type[T], value: object, where: str) -> T:
-    """Check `value` against dataclass `kind`, recursively."""
-    if not isinstance(value, Mapping):
-        raise BundleError(f"{where} should be an object, not {type(value).__name__}: export the bundle again")
-    hints = get_type_hints(kind)
-    known = [field.name for field in fields(kind)]  # type: ignore[arg-type]
-    names = [name for name in known if name in value or name not in _OPTIONAL]
-    if set(value) != set(names):
-        odd = quoted(sorted(set(value) ^ set(names)))
-        raise BundleError(f"{where} has missing or unknown keys {odd}: export the bundle again with this version")
-    return kind(**{name: _parse_field(hints[name], value[name], f"{where}: {name}") for name in names})
-
-
-def _parse_field(hint: Any, value: object, where: str) -> object:
-    origin, arguments = get_origin(hint), get_args(hint)
-    if is_dataclass(hint):
-        return _parse(hint, value, where)  # type: ignore[arg-type]
-    if origin is tuple and isinstance(value, list):
-        return tuple(_parse_field(arguments[0], item, where) for item in value)
-    if origin is dict and isinstance(value, dict):
-        return {key: _parse_field(arguments[1], item, f"{where}: {quoted(key)}") for key, item in value.items()}
-    if origin is Literal:
-        accepted = value in arguments
-    elif origin in (Union, UnionType):
-        for argument in arguments:
-            if is_dataclass(argument) and isinstance(value, Mapping):
-                return _parse(argument, value, where)  # type: ignore[arg-type]
-        accepted = any(_is_plain(argument, value) for argument in arguments)
-    else:
-        accepted = _is_plain(hint, value)
-    if not accepted:
-        raise BundleError(
-            f"{where} is {quoted(repr(value))}, expected {hint}: export the bundle again with this version"
-        )
-    return float(value) if hint is float else value  # type: ignore[arg-type]
-
-
-def _is_plain(hint: Any, value: object) -> bool:
-    if hint is float:
-        return isinstance(value, float) or (type(value) is int and abs(value) < 1 << 53)
-    if get_origin(hint) is not None:  # a list or an object was expected, and it is none
-        return False
-    return isinstance(value, hint) and (hint is bool or not isinstance(value, bool))

@@ -11,8 +11,9 @@ Memory: an index of the rows (about 150 bytes each), one row, one prefix. A row'
 rows are in the file, or on where a run was interrupted: rows share the prefix, never a block of candidates.
 """
 
+from vprm_runtime.datasets.parsed_row import BadRow
 from vprm_runtime.datasets.score_file import BatchSummary, Progress, score_file
-from vprm_runtime.datasets.source import BadRow, RowSource, open_rows
+from vprm_runtime.datasets.source import RowSource, open_rows
 from vprm_runtime.datasets.stream import score_stream
 
 __all__ = ["BadRow", "BatchSummary", "Progress", "RowSource", "open_rows", "score_file", "score_stream"]

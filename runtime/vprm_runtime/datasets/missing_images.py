@@ -4,8 +4,8 @@ import logging
 from collections.abc import Iterable
 from pathlib import Path
 
+from vprm_runtime.datasets.parsed_row import BadRow
 from vprm_runtime.datasets.row import Row
-from vprm_runtime.datasets.source import BadRow
 from vprm_runtime.errors import InputError, quoted
 
 _LOG = logging.getLogger("vprm")

@@ -7,8 +7,8 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from vprm_runtime.datasets.parsed_row import BadRow
 from vprm_runtime.datasets.row import Row
-from vprm_runtime.datasets.source import BadRow
 
 Tiles = list[NDArray[np.uint8]]  # of each image: [T, size, size, 3]
 MakeTiles = Callable[[], Tiles]

@@ -7,8 +7,10 @@ A file of rows says so when it is opened (`RowNotes.lines`), rows that come one 
 import difflib
 import hashlib
 import json
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from typing import Protocol
 
 from vprm_runtime.datasets.row import RowId
@@ -115,3 +117,9 @@ def shown_key(name: str) -> str:
 
 def _key(row_id: RowId) -> bytes:
     return hashlib.blake2b(json.dumps(row_id).encode(), digest_size=8).digest()
+
+
+@lru_cache(maxsize=1024)
+def warn_once(path: str, note: str) -> None:
+    """A command opens its rows several times; a note is logged the first time."""
+    logging.getLogger("vprm").warning("%s: %s", path, note)

@@ -5,9 +5,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from vprm_runtime.datasets.parsed_row import BadRow
 from vprm_runtime.datasets.prefetch import MakeTiles, Tiles
 from vprm_runtime.datasets.row import Row
-from vprm_runtime.datasets.source import BadRow
 from vprm_runtime.datasets.unchanged import ChangedInputError
 from vprm_runtime.errors import EngineError, InputError
 from vprm_runtime.images.load import NamedImage, read_image_file

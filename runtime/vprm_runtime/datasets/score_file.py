@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from vprm_runtime.datasets.attempts import Attempts, crash_error
+from vprm_runtime.datasets.parsed_row import BadRow
 from vprm_runtime.datasets.prefetch import rows_with_tiles
 from vprm_runtime.datasets.row import Row
 from vprm_runtime.datasets.row_scorer import RowScorer, failure, watch_splitting
 from vprm_runtime.datasets.score_log import IMAGE_ROOT, ScoreLog, first_error, has_error, has_scores
-from vprm_runtime.datasets.source import BadRow, RowSource, open_rows
+from vprm_runtime.datasets.source import RowSource, open_rows
 from vprm_runtime.datasets.unchanged import ImageLog
 from vprm_runtime.errors import EngineError, InputError, quoted
 from vprm_runtime.options import DEFAULT_OPTIONS, ScoreOptions

@@ -15,11 +15,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from vprm_runtime.datasets.jsonl import numbered_lines
+from vprm_runtime.datasets.parquet import ParquetRows
+from vprm_runtime.datasets.parsed_row import BadRow, row_from_line
 from vprm_runtime.datasets.places import MANIFEST_NAME, SCHEMA, ShardInput, packed_place, places_path, read_manifest
 from vprm_runtime.datasets.row import Row
 from vprm_runtime.datasets.row_files import PARQUET_MAGIC, RowFile
 from vprm_runtime.datasets.row_notes import RowNotes
-from vprm_runtime.datasets.source import BadRow, ParquetRows, numbered_lines, row_from_line
 from vprm_runtime.errors import InputError, quoted
 from vprm_runtime.files import open_regular, whole_folder
 

@@ -6,12 +6,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from vprm_runtime.datasets.parsed_row import BadRow, row_from_line
 from vprm_runtime.datasets.prefetch import MakeTiles, Tiles
 from vprm_runtime.datasets.row import Row
 from vprm_runtime.datasets.row_notes import LiveNotes
 from vprm_runtime.datasets.row_scorer import RowScorer, failure, watch_splitting
 from vprm_runtime.datasets.score_file import MAX_ENGINE_FAILURES
-from vprm_runtime.datasets.source import BadRow, row_from_line
 from vprm_runtime.errors import EngineError, InputError
 from vprm_runtime.options import DEFAULT_OPTIONS, ScoreOptions
 from vprm_runtime.prompt.steps import SplittingWatch

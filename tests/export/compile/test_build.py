@@ -10,15 +10,10 @@ from types import SimpleNamespace
 import pytest
 
 from vprm_benchmarks.gpu.synthetic_calibration import write_synthetic_calibration
-from vprm_compile.build import (
-    NO_FUSED_ATTENTION,
-    BuildOptions,
-    build_engines,
-    check_precision,
-    checked_capability,
-    compile_failure,
-)
+from vprm_compile.build import NO_FUSED_ATTENTION, build_engines
 from vprm_compile.callbacks import BuildLog
+from vprm_compile.capability import BuildOptions, check_precision, checked_capability
+from vprm_compile.compile_log import compile_failure
 from vprm_compile.network import adapted_graph, imported_network, refusal
 from vprm_demo import checkpoint_dir
 from vprm_export import ExportOptions, export_bundle
@@ -172,8 +167,8 @@ def test_builds_that_cannot_be(fp16_bundle: Bundle, options: BuildOptions, kind:
 @needs_rtx
 def test_a_device_that_is_here_may_be_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     hopper = SimpleNamespace(facts=DeviceFacts("NVIDIA H100", 90, 1))
-    monkeypatch.setattr("vprm_compile.build.is_device_present", lambda: True)
-    monkeypatch.setattr("vprm_compile.build.CudaDevice", lambda: hopper)
+    monkeypatch.setattr("vprm_compile.capability.is_device_present", lambda: True)
+    monkeypatch.setattr("vprm_compile.capability.CudaDevice", lambda: hopper)
     trt = import_tensorrt("tensorrt-rtx")
     assert checked_capability(trt, BuildOptions("tensorrt-rtx")) == 90
     assert checked_capability(trt, BuildOptions("tensorrt-rtx", 89)) == 89
