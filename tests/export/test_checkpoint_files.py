@@ -17,6 +17,7 @@ from vprm_benchmarks.reference import ReferenceScorer
 from vprm_export import export_bundle
 from vprm_export.no_weights import INDEX_NAME, SINGLE_NAME
 from vprm_runtime import CheckpointError, StepScorer
+from vprm_runtime.bundle.bundle import Bundle
 from vprm_runtime.cli.main import main
 
 
@@ -102,3 +103,31 @@ def test_a_single_file_is_taken_before_an_index(checkpoint: Path, shards: Path, 
     assert SINGLE_NAME in message
     assert first in message
     assert score_of(checkpoint, "again") == expected
+
+
+BESIDE_A_SINGLE_FILE: dict[str, tuple[Callable[[Path, Path], Any], str | None]] = {
+    "an old index without its shards": (lambda own, other: shutil.copy(other / INDEX_NAME, own), INDEX_NAME),
+    "shards without an index": (
+        lambda own, other: [shutil.copy(file, own) for file in other.glob("model-*.safetensors")], "model-00001-of-"
+    ),
+    "a second file": (
+        lambda own, other: shutil.copy(min(other.glob("model-*.safetensors")), own / "ema.safetensors"),
+        "ema.safetensors",
+    ),
+    "an index of itself": (
+        lambda own, other: write_index(own, dict.fromkeys(load_file(own / SINGLE_NAME), SINGLE_NAME)), None
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", BESIDE_A_SINGLE_FILE)
+def test_what_else_is_beside_a_single_file(checkpoint: Path, shards: Path, kind: str) -> None:
+    """Never taken, and named where it holds weights."""
+    expected = score_of(checkpoint, "alone")
+    add, named = BESIDE_A_SINGLE_FILE[kind]
+    add(checkpoint, shards)
+    assert score_of(checkpoint, "beside") == expected
+    readings = Bundle.open(checkpoint.parent / "beside").manifest.provenance.readings
+    (weights,) = [reading for reading in readings if reading.what == "weights"]
+    assert weights.assumed is (named is not None)
+    assert named is None or named in weights.value

@@ -117,6 +117,7 @@ def test_rows_that_cannot_be_compared_are_listed_and_the_others_compared(
         {**good, "id": "image", "responses": ["An <image>."]},
         {**good, "id": "missing", "image": "gone.png"},
         {**good, "id": "fewer", "question": "<image> Q?"},
+        {**good, "id": "lost", "question": "<image 1> Q?"},
         {**good, "id": "empty", "question": " "},
         {**good, "id": "none", "responses": ["a", None]},
     ]
@@ -128,7 +129,7 @@ def test_rows_that_cannot_be_compared_are_listed_and_the_others_compared(
     document = json.loads(shown.out)
     assert document["cases"] == 2
     names = sorted(row["name"] for row in document["not_comparable"])
-    assert names == sorted([*(str(row["id"]) for row in odd), "11"])
+    assert names == sorted([*(str(row["id"]) for row in odd), "12"])
     assert "not comparable: row context: a text holds <IMG_CONTEXT>" in shown.err
     file.write_text(json.dumps(odd[0]), "utf-8")
     with pytest.raises(
