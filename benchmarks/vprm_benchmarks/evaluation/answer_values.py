@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-_SEPARATOR = re.compile(r"\s*(?:[,，、;；]\s*(?:and\b|和)?|\band\b|&|和|以及)\s*")
-_CONJUNCTION = re.compile(r"\band\b|&|和|以及")
+_SEPARATOR = re.compile(r"\s*(?:[,，、;；]\s*(?:(?:and|or)\b|和|或)?|\b(?:and|or)\b|&|和|以及|或者?)\s*")
+_CONJUNCTION = re.compile(r"\b(?:and|or)\b|&|和|以及|或")
+_PLUS_MINUS = re.compile(r"((?:[a-z]\s*=\s*)?)\\pm\s*(\S+)")
+_CHAIN = re.compile(r"([-+]?[\d./]+)\s*(<=?|\\leq?\b)\s*[a-z]\s*(<=?|\\leq?\b)\s*([-+]?[\d./]+)")
 _THOUSANDS = re.compile(r"[-+]?\$?\d{1,3}(?:,\d{3})+(?:\.\d+)?")
 _VALUE = re.compile(
     r"(?:[a-z]\s*=\s*)?[-+]?(?:\d+(?:[./]\d+)?|\\frac\{[^{}]*\}\{[^{}]*\}|[a-z]{2,}|\d*\\sqrt\{[^{}]*\})%?"
@@ -37,10 +39,21 @@ def list_in(text: str) -> AnswerList | None:
     inner = braces[1] if braces else text
     if _THOUSANDS.fullmatch(inner):
         return None
+    if both := _PLUS_MINUS.fullmatch(inner):
+        return AnswerList((f"{both[1]}{both[2]}", f"{both[1]}-{both[2]}"), True)
     values = tuple(_SEPARATOR.split(inner))
     if len(values) < 2 or not all(_VALUE.fullmatch(value) for value in values):
         return None
     return AnswerList(values, braces is not None or _CONJUNCTION.search(inner) is not None)
+
+
+def interval_of(text: str) -> str | None:
+    """The interval that a normalised chain such as "1<x<=2" stands for, "(1,2]"; None if it is none."""
+    chain = _CHAIN.fullmatch(text)
+    if chain is None:
+        return None
+    low, high = ("(" if chain[2] == "<" else "["), (")" if chain[3] == "<" else "]")
+    return f"{low}{chain[1]},{chain[4]}{high}"
 
 
 def number_in_words(text: str) -> str | None:

@@ -12,7 +12,7 @@ import threading
 from functools import lru_cache
 from typing import Any
 
-from vprm_benchmarks.evaluation.answer_values import AnswerList, list_in, number_in_words
+from vprm_benchmarks.evaluation.answer_values import AnswerList, interval_of, list_in, number_in_words
 from vprm_benchmarks.evaluation.final_answers import cleaned, final_answer
 from vprm_runtime.extras import import_optional
 
@@ -31,7 +31,7 @@ _ROOT = re.compile(r"√\s*(?:\(([^()]*)\)|(\d+(?:\.\d+)?|[a-zA-Z]))")
 _SIGNS = {
     "−": "-", "–": "-", "×": "\\times ", "·": "\\cdot ", "÷": "/", "π": "\\pi ", "∞": "\\infty ", "²": "^2", "³": "^3",
     "½": "\\frac{1}{2}", "¼": "\\frac{1}{4}", "¾": "\\frac{3}{4}", "⅓": "\\frac{1}{3}", "⅔": "\\frac{2}{3}",
-    "，": ",", "：": ":", "（": "(", "）": ")", "≤": "\\le ", "≥": "\\ge ", "°": "",
+    "，": ",", "：": ":", "（": "(", "）": ")", "≤": "\\le ", "±": "\\pm ", "≥": "\\ge ", "°": "",
 }  # fmt: skip
 _MEMBER = re.compile(r"^[a-z]\s*(?:\\in\b|∈)\s*(?=[(\[{\\])")  # x in an interval or a set: the interval or the set
 _DEGREES = re.compile(r"\^\s*\{?\s*\\circ\s*\}?|\\degree|°|\s+degrees?\b", re.IGNORECASE)
@@ -145,4 +145,8 @@ def _normalised(text: str) -> str:
     for sign, latex in _SIGNS.items():
         plain = plain.replace(sign, latex)
     plain = _MEMBER.sub("", _UNITS.sub("", " ".join(plain.split()).lower()).strip())
-    return number_in_words(plain) or plain
+    if (interval := interval_of(plain)) is not None:
+        return interval
+    number, blank, noun = plain.rpartition(" ")
+    counted = number_in_words(number) if noun.isalpha() else None  # "twelve apples"
+    return number_in_words(plain) or (plain if counted is None else f"{counted}{blank}{noun}")

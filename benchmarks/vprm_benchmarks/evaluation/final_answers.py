@@ -10,13 +10,15 @@ _TAGGED = re.compile(r"<answer>\s*(.*?)\s*</answer>", re.IGNORECASE | re.DOTALL)
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z\"'*(])|(?<=[。！？])|\n")
 _MARKER = re.compile(
     r"(?:\b(?:answer|correct (?:option|choice)|right (?:option|choice))\**\s*"
-    r"(?:(?:would|should|must|will)\s+be|(?:is|are)\b|[:：=])+|"
+    r"(?:(?:would|should|must|will)\s+be|(?=(?:is|are)n['’]t\b)|(?:is|are)\b(?!n['’]t)|[:：=])+|"
     r"(?:答案|正确选项)\s*(?:(?:应该是|应为|应是|[是为:：=])+|(?=并?不是)))\s*[:：]?\s*",
     re.IGNORECASE,
 )
 _CHOICE = re.compile(
     r"(?:(?i:\b(?:must be|should be|is|choose|select|pick)\s+(?:the\s+)?(?:option|choice|answer)\s*|"
-    r"\b(?:choose|select|pick)\s+)|(?:故|应|因此|所以|答案)?选(?:择|项)?\s*[:：]?\s*)[(（]?([A-J])(?![A-Za-z])"
+    r"\b(?:choose|select|pick|go(?:ing)? with|(?:final|my) choice\s*(?:is|:)|"
+    r"it(?:['’]s| is)(?=\s+\(?[A-J]\)?\s*(?:[.,;!]|$)))\s*)|"
+    r"应该?是\s*(?=[A-J](?:[。，,.]|$))|(?:故|应|因此|所以|答案)?选(?:择|项)?\s*[:：]?\s*)[(（]?([A-J])(?![A-Za-z])"
 )
 _IS_RIGHT = re.compile(
     r"(?:\b(?i:option|choice|answer)\s*)?[(（]?(?<![A-Za-z])([A-J])[)）]?\s*(?:"
@@ -27,7 +29,8 @@ _EITHER = re.compile(
     r"either\b.*\bor\b.*|[(（]?[A-J][)）]?\s*(?:/|\bor\b|或者?)\s*(?:option\s+)?[(（]?[A-J][)）]?", re.IGNORECASE
 )
 _TURN = re.compile(
-    r"\b(?:actually|wait|instead|correction|sorry|rather|however|on second thought)\b|其实|不对|更正|等等|应该是",
+    r"\b(?:actually|wait|instead|correction|sorry|rather|however|on (?:second thought|reflection)|mistake)\b|"
+    r"其实|不对|更正|等等",
     re.IGNORECASE,
 )
 _TAKEN_BACK = re.compile(
@@ -46,7 +49,14 @@ _AFTER_OPTION = re.compile(
 )
 _YES_OR_NO = re.compile(r"(yes|no)\b\s*[,.;:]", re.IGNORECASE)
 _AROUND = '*_`$"“” \t'
-_NEGATED = re.compile(r"(?:not\b|并?不是)(?:[^,;，；]*?[,;，；]?\s*(?:\bbut\b|而是)\s*(.+))?", re.IGNORECASE)
+_NEGATED = re.compile(
+    r"(?:not\b|(?:is|are)n['’]t\b|neither\b(?=.*\bnor\b)|并?不是)"
+    r"(?:[^,;，；]*?[,;，；]?\s*(?:\bbut\b|\bit(?:['’]s| is)\b|而是)\s*(.+))?",
+    re.IGNORECASE,
+)
+_SO_YES_OR_NO = re.compile(
+    r".*[,;]\s*(?:so|thus|hence|therefore)\s*,?\s*(?:the answer is\s+)?(yes|no)\W*", re.IGNORECASE
+)
 
 
 def final_answer(response: Response) -> str | None:
@@ -61,7 +71,8 @@ def final_answer(response: Response) -> str | None:
     text = response if isinstance(response, str) else "\n".join(str(step) for step in response)
     boxed = _last_boxed(text)
     if boxed is not None:
-        return cleaned(boxed)
+        after = text[text.rfind(f"{{{boxed}") + len(boxed) + 1 :]
+        return _option(after) if _option(after) and _TURN.search(after) else cleaned(boxed)
     if tagged := [match for match in _TAGGED.findall(text) if cleaned(match)]:
         return _without_reason(cleaned(tagged[-1]))
     sentences = [sentence.strip() for sentence in _SENTENCE_END.split(text) if sentence.strip()]
@@ -89,6 +100,8 @@ def _of_last_line(line: str) -> str | None:
     """The answer of a response that says nowhere that it is one."""
     after = _LAST_IS.match(line)
     said = cleaned(after[1]) if after else ""
+    if concluded := _SO_YES_OR_NO.fullmatch(line):
+        return concluded[1]
     if leading := _YES_OR_NO.match(line):  # "No, the angle is 30" may answer either question
         return None if any(sign.isdigit() for sign in said) else leading[1]
     if _MARKER.search(line) and _NEGATED.match(said or line[_MARKER.search(line).end() :]):  # type: ignore[union-attr]
