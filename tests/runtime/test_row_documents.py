@@ -105,3 +105,39 @@ def test_labels_and_keys_are_checked_in_every_shape(
         "got 9 entries" in str(row.label_error) for row in open_rows(tmp_path / "rows.json") if isinstance(row, Row)
     )
     assert "keys that are not read: answr (did you mean answer?)" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"has_image": True}, "has_image says that there is an image"),
+        ({"image_id": 0}, "image_id says that there is an image"),
+        ({"image_ids": [4]}, "image_ids says that there is an image"),
+        ({"num_images": 2.0}, "num_images says that there is an image"),
+        ({"max_step": 3}, "max_step is not read: write max_steps"),
+        ({"aggregate": "min"}, "aggregate is not read from a row"),
+        ({"figure": "a.png"}, "figure looks like an image"),
+    ],
+)
+def test_columns_of_every_type_are_looked_at(tmp_path: Path, more: dict[str, Any], message: str) -> None:
+    """What a row of jsonl is refused for, a row of parquet is, whatever the column's type."""
+    pyarrow = pytest.importorskip("pyarrow", reason="parquet needs pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    row = {"question": "Q", "responses": ["r"], **more, "pixels": [[0.5, 1.0]]}
+    parquet.write_table(pyarrow.Table.from_pylist([{**row, **dict.fromkeys(more)}, row]), tmp_path / "rows")
+    good, bad = open_rows(tmp_path / "rows")
+    assert isinstance(good, Row)
+    assert message in getattr(bad, "error", "")
+
+
+def test_a_second_key_of_responses_in_parquet_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    pyarrow = pytest.importorskip("pyarrow", reason="parquet needs pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    row = {"question": "Q", "responses": ["r"]}
+    table = pyarrow.Table.from_pylist([{**row, "response": None}, {**row, "response": "s"}, {**row, "response": "t"}])
+    parquet.write_table(table, tmp_path / "rows")
+    for _ in range(2):
+        assert len(list(open_rows(tmp_path / "rows"))) == 3
+    assert [record.getMessage().partition(": ")[2] for record in caplog.records] == [
+        "row 1: response (another key is read instead) is not read"
+    ]

@@ -70,6 +70,7 @@ def test_other_keys_that_look_like_an_image_are_refused_by_name(key: str, value:
     ("key", "value"),
     [
         ("img_type", "photo"), ("num_images", 0), ("has_image", False), ("image_id", None), ("image_size", []),
+        ("image_id", -1), ("has_image", "False"), ("image_count", "0"),
         ("image_caption", "A cat."), ("caption", "see figure.png for this"), ("category", "chart"),
         ("image_source", "COCO"), ("subfield", "geometry"), ("explanation", "The figure shows"), ("figure", None),
     ],
@@ -81,6 +82,7 @@ def test_keys_about_an_image_are_listed_as_unread(key: str, value: object) -> No
 STATED = (
     ("image_id", "17"), ("image_size", [3, 4]), ("num_images", 2), ("has_image", True), ("hasImage", "true"),
     ("image_width", 640), ("image_ids", [5]), ("img_id", 3), ("image_hash", "0a"), ("n_images", 1), ("photo_count", 1),
+    ("image_id", 0), ("num_images", "1"),
 )  # fmt: skip
 
 

@@ -1,5 +1,6 @@
 """Parquet files of rows, read in small batches in file order: only neighbours share a prefix."""
 
+import re
 from collections.abc import Container, Iterator
 from dataclasses import replace
 from functools import partial
@@ -16,6 +17,7 @@ from vprm_runtime.errors import InputError
 from vprm_runtime.extras import import_optional
 
 _PARQUET_BATCH_ROWS = 16
+_INTEGERS = re.compile(r"(?:large_)?list<\w+: u?int\d+(?: not null)?>")
 
 
 class ParquetRows:
@@ -69,11 +71,13 @@ class ParquetRows:
 
     @staticmethod
     def _may_matter(field: Any) -> bool:
-        """Whether a column is read: a known one, or one that may hold an image and so has to be looked at."""
+        """Whether a column is read: a known one, or one that may hold an image, or say something of one, or be a limit
+        under another name, and so has to be looked at. Lists of numbers (pixels, embeddings) are not."""
         if field.name in KNOWN_KEYS or is_image_key(field.name):
             return True
         kind = str(field.type)
-        return any(word in kind for word in ("string", "binary", "struct", "dictionary"))
+        texts = any(word in kind for word in ("string", "binary", "struct", "dictionary"))
+        return texts or "list" not in kind or _INTEGERS.fullmatch(kind) is not None
 
     def ids(self) -> Iterator[RowId]:
         """All ids, in file order; reads the id column only."""

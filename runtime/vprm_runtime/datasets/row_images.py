@@ -186,17 +186,21 @@ def _snake(key: str) -> str:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", key).lower().replace("-", "_").replace(" ", "_")
 
 
-_STATES_ONE = re.compile(
-    r"(?:has|with)_(?:image|img|picture|photo)s?|(?:num|n|number_of|total|count_of)_(?:image|img|picture|photo)s?|"
-    r"(?:image|img|picture|photo)s?_(?:count|num|number|ids?|idx|index|hash|md5|sha\d*|width|height|size|w|h)"
+_COUNTS = re.compile(
+    r"(?:has|with|num|n|number_of|total|count_of)_(?:image|img|picture|photo)s?|"
+    r"(?:image|img|picture|photo)s?_(?:count|num|number)"
 )
+_NONE = (0, "0", "false", "no", "none")  # False is 0
+_DESCRIBES = re.compile(r"(?:image|img|picture|photo)s?_(?:ids?|idx|index|hash|md5|sha\d*|width|height|size|w|h)")
 
 
 def check_no_image_stated(record: Record) -> None:
     """Raise InputError if a record without an image says under another key that it has one: it was lost on the way."""
     for key, value in record.items():
-        if _STATES_ONE.fullmatch(_snake(str(key))) and any(
-            not is_empty(item) and item not in (0, "0", "false", "False", "no") for item in _items(value)
+        name, items = _snake(str(key)), [item for item in _items(value) if not is_empty(item) and item != -1]
+        counts = [item.lower() if isinstance(item, str) else item for item in items]
+        if (_COUNTS.fullmatch(name) and any(item not in _NONE for item in counts)) or (
+            _DESCRIBES.fullmatch(name) and items
         ):
             raise InputError(
                 f"{quoted(key, 60)} says that there is an image, and the row has none: give it as image, or leave "

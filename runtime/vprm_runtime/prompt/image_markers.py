@@ -36,6 +36,6 @@ def remark_on_marks(question: str, images: int) -> str | None:
     numbers = {int(match[1]) for match in found if match[1] is not None}
     if (other := next((match[0] for match in found if match[1] is None), None)) is not None:
         return f"{other} in the question is text to this model: write {IMAGE_PLACEHOLDER} for an image"
-    if len(numbers) == images:
+    if max(numbers) <= images and (len(numbers) == images or IMAGE_PLACEHOLDER in question):
         return None
     return f"the question's marks for images ({found[-1][0]} ...) are not as many as the images: they are text"
