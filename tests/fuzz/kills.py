@@ -164,7 +164,7 @@ def _optimised(bundle: Path) -> dict[str, Any]:
     report = json.loads(found.pop("report.json"))
     for one in report["recipes"]:
         one["speed"] = one["export_s"] = None
-    del report["bundle"], report["commands"]
+    del report["bundle"], report["commands"], report["took"]
     return {**found, "report": report}
 
 
