@@ -105,7 +105,7 @@ def opened_segment(
     """Cut the graph between values and open it, in a folder in `directory` that is there meanwhile.
 
     The graph's own inputs come on top of `inputs`. Values among `inputs` replace what would have made them. The weights
-    are read where the bundle has them if `directory` is on its disk, else copied.
+    are read in the bundle's place if `directory` is on its disk, else copied.
     """
     import onnxruntime
 

@@ -162,7 +162,7 @@ def _compile(trt: Any, builder: Any, network: Any, config: Any, log: BuildLog, p
 
 
 def load_timing_cache(config: Any, path: Path) -> None:
-    """Give a TensorRT configuration the kernel timings of earlier builds, or an empty cache where there are none that
+    """Give a TensorRT configuration the kernel timings of earlier builds, or an empty cache if there are none that
     this version on this device takes."""
     saved = path.read_bytes() if path.is_file() else b""
     cache = config.create_timing_cache(saved)

@@ -44,7 +44,7 @@ def register(subparsers: Subparsers) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Build for each device. Exit code 1 where a compiled engine does not do what its precision promises."""
+    """Build for each device. Exit code 1 if a compiled engine does not do what its precision promises."""
     from vprm_compile.build import build_engines
     from vprm_compile.capability import BuildOptions
 

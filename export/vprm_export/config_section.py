@@ -16,7 +16,7 @@ _TINIEST, _LARGEST = 1.2e-38, 3.4e38  # normal numbers of float32
 class Section:
     """An object of config.json, its name for messages (file and key), and where to note what was read or assumed.
 
-    Methods take a key's default only where the weights' names and shapes contradict a wrong one, or where the model's
+    Methods take a key's default only if the weights' names and shapes contradict a wrong one, or if the model's
     own class has it; a default that was taken is noted. Without a default an absent key is refused by name.
     """
 

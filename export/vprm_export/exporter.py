@@ -58,7 +58,7 @@ _TOOLS = ("vprm", "onnx-ir", "numpy", "tokenizers")
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """What to make of a checkpoint. `vision_precision` None: the LLM's, or its floating type where the LLM is
+    """What to make of a checkpoint. `vision_precision` None: the LLM's, or its floating type if the LLM is
     quantised; `system_message` None: the model's own; `score_rule`: a name of vprm_export.score_rules.SCORE_RULES, or
     the path of a rule file; `target`, `calibration` and `keep_high`: see vprm_export.precision.resolve;
     `allow_nonfinite`: export weights that are NaN or infinite too.

@@ -163,7 +163,7 @@ def _vision_config(section: Section) -> dict[str, Any]:
 def _llm_config(section: Section, top: Section, has_head: bool) -> dict[str, Any]:
     values = {**section.values, "model_type": section.given("model_type", "qwen2")}
     values |= {key: section.given(key, default) for key, default in _TEXT_DEFAULTS.items()}
-    if section.optional("tie_word_embeddings") is None:  # the top's default is true, also where a head is stored
+    if section.optional("tie_word_embeddings") is None:  # the top's default is true, also if a head is stored
         values["tie_word_embeddings"] = not has_head and top.optional("tie_word_embeddings") is not False
         section.readings.assume(
             "text_config.tie_word_embeddings", values["tie_word_embeddings"], "absent: by whether a head is stored"

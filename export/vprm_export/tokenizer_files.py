@@ -1,6 +1,6 @@
 """A checkpoint's tokenizer as one `tokenizer.json` for the `tokenizers` library.
 
-Taken over where the checkpoint has one; else made from SentencePiece files (`tokenizer.model`: BPE with byte fallback,
+Taken over if the checkpoint has one; else made from SentencePiece files (`tokenizer.model`: BPE with byte fallback,
 as InternLM2 and Llama have it), or from `vocab.json` and `merges.txt` (byte-level BPE, Qwen2's). Tokens that
 `added_tokens.json` and `tokenizer_config.json` add have to have the ids there.
 """

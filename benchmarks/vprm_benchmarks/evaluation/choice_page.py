@@ -177,7 +177,7 @@ def _choice_row(question: Question, way: str, images: tuple[PageImage, ...]) -> 
 
 
 def _wrong_choice(question: Question, way: str) -> tuple[int, float]:
-    """1 where a wrong response was chosen though a right one was there, and by how much it was ahead."""
+    """1 if a wrong response was chosen though a right one was there, and by how much it was ahead."""
     best, scores = question.chosen(way), question.scores[way]
     right = [_or_zero(scores[n]) for n, correct in enumerate(question.correct) if correct]
     if question.correct[best] or not right:

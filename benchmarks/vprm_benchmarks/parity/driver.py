@@ -34,7 +34,7 @@ def compare_sides(
 ) -> Comparison:
     """Observe every case on both sides and compare what was seen, stage by stage.
 
-    A stage after one that differs is still compared where shapes allow. A case that one side could not finish fails
+    A stage after one that differs is still compared if shapes allow. A case that one side could not finish fails
     the first stage that it did not reach. ``on_case`` gets each case before it is run, and its number from 0.
     """
     started = time.perf_counter()

@@ -104,5 +104,5 @@ def _check_same_model(name: str, manifest: Manifest, against: str, reference: Ma
 
 
 def _precision(graphs: GraphsInfo) -> str:
-    """The LLM's, and the vision graph's where that is quantised too."""
+    """The LLM's, and the vision graph's if that is quantised too."""
     return graphs.llm.precision + (f", vision {graphs.vision.precision}" if graphs.vision.quantisation else "")

@@ -27,12 +27,12 @@ class ReferenceTokenizer(Protocol):
         ...
 
     def token_id(self, token: str) -> int:
-        """The id of one token, by its content; KeyError where there is none."""
+        """The id of one token, by its content; KeyError if there is none."""
         ...
 
 
 def load_tokenizer(directory: Path) -> ReferenceTokenizer:
-    """The tokenizer of the checkpoint ``directory``: ``tokenizer.model`` where it is, else ``tokenizer.json``."""
+    """The tokenizer of the checkpoint ``directory``: ``tokenizer.model`` if it is there, else ``tokenizer.json``."""
     if (directory / "tokenizer.model").is_file():
         config = json.loads((directory / "tokenizer_config.json").read_text(encoding="utf-8"))
         is_llama = str(config.get("tokenizer_class")).startswith("LlamaTokenizer")

@@ -2,8 +2,8 @@
 
 For `8b-slice` two depths are run, half and all of the layers asked for. Time is a straight line in the number of
 layers, for the vision encoder and for the rest, so two depths give the time of VisualPRM-8B's 24 and 32 layers, with an
-error bar from the rounds; where more layers were not slower there is an error in place of a figure. What a
-contender saves in the last layer alone flatters nobody.
+error bar from the rounds; if more layers were not slower there is an error in place of a figure. A saving in
+the last layer alone is not multiplied by the extrapolation.
 """
 
 from __future__ import annotations

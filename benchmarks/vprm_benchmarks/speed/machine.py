@@ -43,7 +43,7 @@ def versions(packages: tuple[str, ...]) -> dict[str, str | None]:
 def peak_rss_bytes() -> int:
     """Largest resident memory of this process so far, mapped files included.
 
-    From the kernel's high-water mark of this program's own memory where there is one: what getrusage gives goes back
+    From the kernel's high-water mark of this program's own memory if there is one: what getrusage gives goes back
     to the process that started this one.
     """
     try:

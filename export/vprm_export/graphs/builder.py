@@ -145,7 +145,7 @@ class GraphBuilder:
         return value
 
     def cast(self, value: ir.Value, dtype: np.dtype[Any], source: np.dtype[Any]) -> ir.Value:
-        """`value` of dtype `source` as `dtype`; no operator where they are equal."""
+        """`value` of dtype `source` as `dtype`; no operator if they are equal."""
         return value if dtype == source else self.op("Cast", value, to=ir.DataType.from_numpy(dtype).value)
 
     def reshape(self, value: ir.Value, *shape: int) -> ir.Value:

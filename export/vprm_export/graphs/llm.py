@@ -2,8 +2,8 @@
 
 Source of the maths: internlm/internlm2_5-7b-chat modeling_internlm2.py; transformers 5.23 models/llama, qwen2.
 Deliberate differences: the head has only the candidate tokens' rows; after the last layer's keys and values only the
-scored rows go on; dynamic NTK scaling is not applied, since the runtime refuses prompts past max_position_embeddings,
-where alone it matters. Inputs and outputs: vprm_runtime.bundle.graph_io.
+scored rows go on; dynamic NTK scaling is not applied, since it matters only for prompts past
+max_position_embeddings, which the runtime refuses. Inputs and outputs: vprm_runtime.bundle.graph_io.
 """
 
 from collections.abc import Sequence

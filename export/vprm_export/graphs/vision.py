@@ -87,7 +87,7 @@ class _VisionGraph:
         return graph.op("Add", tokens, graph.weight(self._positions(), FLOAT32))
 
     def _positions(self) -> Weight:
-        """Learned positions [1, N, C], resized where tiles are of another size than the stored ones."""
+        """Learned positions [1, N, C], resized if tiles are of another size than the stored ones."""
         vision = self._vision
         side, width = vision.patches_per_side, vision.hidden_size
         trained_side = vision.trained_image_px // vision.patch_px

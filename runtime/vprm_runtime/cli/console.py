@@ -29,7 +29,7 @@ class SafeConsole(Console):
     """A console that shows text as text: whatever is printed passes `shown`, styles and progress bars are its own."""
 
     def on_broken_pipe(self) -> None:
-        """Called where nobody reads the output: the command ends by this error, see main.py."""
+        """Called if nobody reads the output: the command ends by this error, see main.py."""
         raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:

@@ -31,7 +31,7 @@ def register(subparsers: Subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print the manifest; a damaged bundle is a BundleError (exit code 2).
 
-    With --verify, returns 1 where an engine in the bundle cannot be used.
+    With --verify, returns 1 if an engine in the bundle cannot be used.
     """
     bundle = opened_bundle(args.bundle, args.verify)
     engines = inspect_engines(bundle, args.verify)

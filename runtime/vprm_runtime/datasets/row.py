@@ -90,7 +90,7 @@ class Row:
 
 
 def row_from_record(record: object, number: int, image_root: Path, images_beside: int = 0) -> Row:
-    """The row that a record describes; `number` (from 0) is its id where it has none.
+    """The row that a record describes; `number` (from 0) is its id if it has none.
 
     Relative image paths start at `image_root`; `images_beside` images came with the record, outside of it. Raises
     InputError naming the key that is missing or wrong.
@@ -126,7 +126,7 @@ def row_from_record(record: object, number: int, image_root: Path, images_beside
 
 
 def record_id(record: object, number: int) -> RowId:
-    """The record's own id, or its number where it has none. Raises InputError on an id of another type."""
+    """The record's own id, or its number if it has none. Raises InputError on an id of another type."""
     value = record.get("id") if isinstance(record, Mapping) else None
     if isinstance(value, float):
         value = _whole(value)

@@ -41,7 +41,7 @@ def is_image_key(key: str) -> bool:
 
 
 def images_of(record: Record, image_root: Path, text_keys: frozenset[str]) -> tuple[RowImage, ...]:
-    """The record's images in order; relative paths start at `image_root`. Empty where the row is text only.
+    """The record's images in order; relative paths start at `image_root`. Empty if the row is text only.
 
     `text_keys` are the keys that hold texts and labels. Raises InputError if images stand under several keys, in a
     form that is not known, or under a key that looks like an image and is not read.

@@ -46,7 +46,7 @@ class RowScorer:
         return replace(row, images=tuple(read))
 
     def document(self, row: Row | BadRow, tiles: MakeTiles) -> dict[str, Any]:
-        """The JSON document; `tiles` is called where the row has another prefix than the one before.
+        """The JSON document; `tiles` is called if the row has another prefix than the one before.
 
         Raises EngineError if the engine failed, which says nothing about the row, and ChangedInputError.
         """
@@ -76,7 +76,7 @@ class RowScorer:
             self._session = None
 
     def _session_for(self, row: Row, tiles: MakeTiles) -> Session:
-        """The standing session where the row shares its prefix, else a new one (the old one's cache goes first)."""
+        """The open session if the row shares its prefix, else a new one (the old one's cache goes first)."""
         key = row.group_key
         if self._session is None or key != self._session_key:
             self.close()

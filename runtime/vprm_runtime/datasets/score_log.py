@@ -44,7 +44,7 @@ class ScoreLog:
         """Open or create `path` for the run described by `run` (JSON values) over rows of these numbers.
 
         A partial last line is cut off; rows with an error instead of scores are dropped, unless `keep_errors`. Raises
-        InputError where the file cannot be written, is being written, belongs to another run or is damaged.
+        InputError if the file cannot be written, is being written, belongs to another run or is damaged.
         """
         self._path = path
         self._log = LineLog(path)

@@ -49,7 +49,7 @@ def score_stream(
     Rows are those of a jsonl file; blank lines are skipped. Every row gets one answer, in order: its scores, or its id
     and an `error`. A row with the images and question of the one before pays for its responses only. What a user should
     know beside errors (keys that are not read, ids that repeat, responses that are one step each) is logged once.
-    Raises EngineError where the engine fails on MAX_ENGINE_FAILURES rows in a row, all of which were answered.
+    Raises EngineError if the engine fails on MAX_ENGINE_FAILURES rows in a row, all of which were answered.
     """
     rows = RowScorer(scorer, options)
     notes, watch = LiveNotes(partial(_LOG.warning, "%s")), SplittingWatch()

@@ -37,7 +37,7 @@ def _grids(min_tiles: int, max_tiles: int) -> tuple[tuple[int, int], ...]:
 def tile_grid(width_px: int, height_px: int, tiling: TilingInfo) -> tuple[int, int]:
     """(columns, rows) of the grid closest to the image's aspect ratio.
 
-    On an exact tie the later (larger) grid wins where the image has more than half the grid's pixels.
+    On an exact tie the later (larger) grid wins if the image has more than half the grid's pixels.
     """
     aspect_ratio = width_px / height_px
     best, best_difference = (1, 1), float("inf")
@@ -56,7 +56,7 @@ def tile_count(width_px: int, height_px: int, tiling: TilingInfo) -> int:
 
 
 def tile_image(image: Image.Image, tiling: TilingInfo) -> NDArray[np.uint8]:
-    """Cut an RGB image into tiles: uint8 [T, size, size, 3], row-major, thumbnail last where there are several.
+    """Cut an RGB image into tiles: uint8 [T, size, size, 3], row-major, thumbnail last if there are several.
 
     Raises InputError on an image without area, or one that there is no memory to resize.
     """

@@ -1,7 +1,7 @@
 """The package's own operators for ONNX Runtime on x86-64 CPUs: quantised Linears, and attention in bfloat16.
 
 Graphs of target `cpu-native` have them in place of standard operators; `linear.h` and `attention.h` say what they
-compute. The library is built with the package where there is a C compiler (`build_native.py`) and is the only compiled
+compute. The library is built with the package if there is a C compiler (`build_native.py`) and is the only compiled
 part. It runs on every x86-64 CPU, fast from AVX-512 VNNI on; VPRM_NATIVE_LEVEL=plain|avx512|amx chooses a lower level
 than the CPU's best.
 """

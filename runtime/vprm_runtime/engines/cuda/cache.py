@@ -98,7 +98,7 @@ class DeviceCache(CachedRows):
 
     @property
     def new_rows_aligned(self) -> bool:
-        """Whether TensorRT can write at `new_address`; always so where a row's size is a multiple of the alignment."""
+        """Whether TensorRT can write at `new_address`; always so if a row's size is a multiple of the alignment."""
         return self._length * self._row_bytes % ALIGNMENT_BYTES == 0
 
 

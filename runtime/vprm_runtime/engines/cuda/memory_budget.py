@@ -72,5 +72,5 @@ class MemoryBudget:
 
 
 def gigabytes(size_bytes: int) -> str:
-    """Bytes as people read them: in GB (10^9), or MB where that is less than a tenth of a GB."""
+    """Bytes as people read them: in GB (10^9), or MB if that is less than a tenth of a GB."""
     return f"{size_bytes / 1e9:.2f} GB" if size_bytes >= 1e8 else f"{size_bytes / 1e6:.2f} MB"

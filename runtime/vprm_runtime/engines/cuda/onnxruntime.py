@@ -1,8 +1,8 @@
 """ONNX Runtime on CUDA: the bundle's graphs as they are, on the addresses that the engine gives them.
 
-ONNX Runtime runs on the device's stream, so that copies and graphs follow each other without waiting. A node for which
-it has no CUDA kernel would run on the CPU, with its inputs and outputs copied there and back, and nothing would say so:
-where that happens to one that matters, the graph is refused.
+ONNX Runtime runs on the device's stream, so that copies and graphs follow each other without waiting. It silently runs
+nodes without a CUDA kernel on the CPU and copies their inputs and outputs. Graphs in which that happens to a node that
+matters are refused.
 """
 
 import contextlib

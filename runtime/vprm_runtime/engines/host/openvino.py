@@ -1,4 +1,4 @@
-"""OpenVINO on the CPU: the same graphs, in bfloat16 arithmetic where the CPU has it, so never picked unasked.
+"""OpenVINO on the CPU: the same graphs, in bfloat16 arithmetic if the CPU has it, so never picked unasked.
 
 A graph of precision `int8` stays in ONNX Runtime: OpenVINO runs products whose scales belong to tokens in floating
 point, which is slower than either library's own best.
@@ -77,7 +77,7 @@ class OpenVinoGraph:
 class OpenVinoEngine(HostEngine):
     """Graphs in OpenVINO on the CPU, those of precision `int8` and of target cpu-native in ONNX Runtime.
 
-    `arithmetic` None: bfloat16 where the CPU computes in it, else float32.
+    `arithmetic` None: bfloat16 if the CPU computes in it, else float32.
     """
 
     def __init__(self, bundle: Bundle, threads: int | None = None, arithmetic: Arithmetic | None = None) -> None:
@@ -97,7 +97,7 @@ class OpenVinoEngine(HostEngine):
 
 @contextmanager
 def _without_links(path: Path) -> Iterator[Path]:
-    """The graph where its file and its weights are no symbolic links, as they are in a hub's cache.
+    """The graph if its file and its weights are no symbolic links, as they are in a hub's cache.
 
     OpenVINO refuses weights that are a link out of the graph's folder. Hard links, in a folder that is gone when the
     graph has been opened, cost no copy. Raises EngineError if none can be made.

@@ -63,7 +63,7 @@ def open_tensorrt(bundle: Bundle, device_index: int = 0, library: Library | None
 def choose_engine(
     bundle: Bundle, facts: DeviceFacts, library: Library | None, installed: Callable[[Library], bool]
 ) -> tuple[Path, EngineInfo]:
-    """The engine directory for this device: TensorRT before TensorRT-RTX where both can be used."""
+    """The engine directory for this device: TensorRT before TensorRT-RTX if both can be used."""
     wanted: Sequence[Library] = (library,) if library else ("tensorrt", "tensorrt-rtx")
     names = [engine_name(one, facts.compute_capability) for one in wanted if installed(one)]
     for name in names:
