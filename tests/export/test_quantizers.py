@@ -138,7 +138,7 @@ def test_what_cannot_be_quantized_is_refused() -> None:
     assert recipe_for("fp16", "cpu") is None
 
 
-def test_roles_that_cost_too_much_have_a_milder_recipe() -> None:
+def test_roles_that_cost_too_much_have_a_recipe_of_higher_precision() -> None:
     w4, static = recipe_for("w4", "cpu"), recipe_for("int8", "tensorrt")
     assert w4 is not None and static is not None
     assert w4.of("qkv") == recipe_for("w8", "cpu") and w4.of("down") == w4

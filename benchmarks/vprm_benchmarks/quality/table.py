@@ -58,7 +58,7 @@ VARIANTS = (
     Variant("w4", "w4"),
     Variant("w8, cpu-native", "w8", "cpu-native"),
     Variant("w4, cpu-native", "w4", "cpu-native"),
-    Variant("w4, 2 kept high", "w4", keep_high=2),
+    Variant("w4, 2 Linears in float16", "w4", keep_high=2),
     Variant("w4, uncalibrated", "w4", calibrated=False),
     Variant("fp8", "fp8"),
     Variant("int8 for TensorRT", "int8", "tensorrt"),
