@@ -11,6 +11,7 @@ enum {
     KEY_BLOCK = 128,  /* keys of one block: scores, weights, keys and values of a block stay in the L2 cache */
     COLUMN_STEP = 64, /* products take columns by 64, so head_dim is padded to it with zeros */
     MAX_HEAD_DIM = 256,
+    AHEAD = 16, /* rows that are fetched before they are packed */
 };
 
 enum { SEEN_NONE, SEEN_SOME, SEEN_ALL };
@@ -22,7 +23,7 @@ typedef struct {
     const VprmAttention *in;
     VprmLevel level;
     int64_t group, dim, keys, key_blocks, block_tokens, query_blocks;
-    bfloat16 *packed_keys;   /* [kv_heads][key_blocks][dim / 2][KEY_BLOCK][2] */
+    bfloat16 *packed_keys;   /* [kv_heads][key_blocks][dim / 2][KEY_BLOCK][2]; NULL: packed where they are used */
     bfloat16 *packed_values; /* [kv_heads][keys / 2][dim][2] */
     uint8_t *seen;           /* [query_blocks][key_blocks], SEEN_* */
 } Call;
@@ -61,6 +62,11 @@ VPRM_INLINE VPRM_BF16 void transpose_16(__m512i rows[16]) {
     }
 }
 
+/* The line that is needed AHEAD rows later; beyond the last row nothing comes of it. */
+VPRM_INLINE void fetch_ahead(const float *row, const VprmAttention *in, int64_t at) {
+    if (row != NULL) _mm_prefetch((const char *)(row + AHEAD * in->kv_heads * in->head_dim + at), _MM_HINT_T0);
+}
+
 /* A row's part of one head, or NULL for a row that is not there. */
 VPRM_INLINE const float *head_row(const float *past, const float *fresh, const VprmAttention *in, int64_t row, int64_t head) {
     if (row >= in->past + in->fresh) return NULL;
@@ -71,18 +77,16 @@ VPRM_INLINE VPRM_BF16 __m512 loaded_if(const float *row, int64_t at, int64_t wid
     return row == NULL ? _mm512_setzero_ps() : loaded(row + at, width - at);
 }
 
-/* Pack one block of keys and values of one key head. */
-static VPRM_BF16 void pack_block(void *context, size_t index) {
-    Call *call = context;
+/* A block of one head's keys as [dim / 2][KEY_BLOCK][2]. Rows are far apart: those that come next are fetched. */
+VPRM_INLINE VPRM_BF16 void pack_keys(const Call *call, int64_t head, int64_t first, bfloat16 *keys) {
     const VprmAttention *in = call->in;
-    const int64_t head = (int64_t)index / call->key_blocks, first = (int64_t)index % call->key_blocks * KEY_BLOCK;
-    bfloat16 *keys = call->packed_keys + (head * call->keys + first) * call->dim;
-    bfloat16 *values = call->packed_values + (head * call->keys + first) * call->dim;
     for (int64_t i = 0; i < KEY_BLOCK; i += 16) /* 16 keys, 32 of their numbers: 16 pairs of each */
         for (int64_t d = 0; d < call->dim; d += 32) {
             __m512i pairs[16];
             for (int key = 0; key < 16; key++) {
                 const float *row = head_row(in->past_key, in->key, in, first + i + key, head);
+                fetch_ahead(row, in, d);
+                fetch_ahead(row, in, d + 16);
                 const __m256i low = rounded(loaded_if(row, d, in->head_dim));
                 const __m256i high = rounded(loaded_if(row, d + 16, in->head_dim));
                 pairs[key] = _mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1);
@@ -91,15 +95,31 @@ static VPRM_BF16 void pack_block(void *context, size_t index) {
             for (int pair = 0; pair < 16; pair++)
                 _mm512_storeu_si512(keys + 2 * ((d / 2 + pair) * KEY_BLOCK + i), pairs[pair]);
         }
+}
+
+/* A block of one head's values as [KEY_BLOCK / 2][dim][2]. */
+VPRM_INLINE VPRM_BF16 void pack_values(const Call *call, int64_t head, int64_t first, bfloat16 *values) {
+    const VprmAttention *in = call->in;
     for (int64_t i = 0; i < KEY_BLOCK; i += 2) {
         const float *even = head_row(in->past_value, in->value, in, first + i, head);
         const float *odd = head_row(in->past_value, in->value, in, first + i + 1, head);
         for (int64_t d = 0; d < call->dim; d += 16) {
+            fetch_ahead(even, in, d);
+            fetch_ahead(odd, in, d);
             const __m512i low = _mm512_cvtepu16_epi32(rounded(loaded_if(even, d, in->head_dim)));
             const __m512i high = _mm512_cvtepu16_epi32(rounded(loaded_if(odd, d, in->head_dim)));
             _mm512_storeu_si512(values + i * call->dim + 2 * d, _mm512_or_si512(low, _mm512_slli_epi32(high, 16)));
         }
     }
+}
+
+/* One block of one key head, packed for all blocks of queries. */
+static VPRM_BF16 void pack_block(void *context, size_t index) {
+    Call *call = context;
+    const int64_t head = (int64_t)index / call->key_blocks, first = (int64_t)index % call->key_blocks * KEY_BLOCK;
+    const int64_t at = (head * call->keys + first) * call->dim;
+    pack_keys(call, head, first, call->packed_keys + at);
+    pack_values(call, head, first, call->packed_values + at);
 }
 
 /* What the queries of one block see of each block of keys. */
@@ -139,6 +159,7 @@ typedef struct {
     _Alignas(64) bfloat16 weights[QUERY_ROWS][KEY_BLOCK];
     _Alignas(64) bfloat16 queries[QUERY_ROWS][MAX_HEAD_DIM];
     _Alignas(64) float sums[QUERY_ROWS][MAX_HEAD_DIM];
+    _Alignas(64) bfloat16 keys[KEY_BLOCK * MAX_HEAD_DIM], values[KEY_BLOCK * MAX_HEAD_DIM];
     float largest[QUERY_ROWS], total[QUERY_ROWS];
 } Workspace;
 
@@ -204,6 +225,11 @@ static VPRM_BF16 void weigh(const Call *call, Workspace *work, int rows) {
     }
 }
 
+static VPRM_BF16 void pack_here(const Call *call, Workspace *work, int64_t head, int64_t first) {
+    pack_keys(call, head, first, work->keys);
+    pack_values(call, head, first, work->values);
+}
+
 /* One block of queries of one key head's group, against all blocks of keys that it sees. */
 static void attend_block(void *context, size_t index) {
     Call *call = context;
@@ -227,8 +253,10 @@ static void attend_block(void *context, size_t index) {
         const uint8_t seen = call->seen[query_block * call->key_blocks + block];
         if (seen == SEEN_NONE) continue;
         const int64_t at = (head * call->keys + block * KEY_BLOCK) * call->dim;
+        const bool here = call->packed_keys == NULL;
+        if (here) pack_here(call, work, head, block * KEY_BLOCK);
         const Product scores = {
-            .a = work->queries[0], .b = call->packed_keys + at, .c = work->scores[0],
+            .a = work->queries[0], .b = here ? work->keys : call->packed_keys + at, .c = work->scores[0],
             .a_stride = MAX_HEAD_DIM, .b_stride = KEY_BLOCK, .c_stride = KEY_BLOCK,
             .m = padded_rows, .n = KEY_BLOCK, .k = (int)call->dim, .accumulate = false,
         };
@@ -236,7 +264,7 @@ static void attend_block(void *context, size_t index) {
         if (seen == SEEN_SOME) apply_mask(call, work, first, block, rows);
         weigh(call, work, rows);
         const Product sums = {
-            .a = work->weights[0], .b = call->packed_values + at, .c = work->sums[0],
+            .a = work->weights[0], .b = here ? work->values : call->packed_values + at, .c = work->sums[0],
             .a_stride = KEY_BLOCK, .b_stride = call->dim, .c_stride = MAX_HEAD_DIM,
             .m = padded_rows, .n = (int)call->dim, .k = KEY_BLOCK, .accumulate = true,
         };
@@ -262,14 +290,17 @@ bool vprm_attention(const VprmAttention *attention, VprmLevel level, VprmParalle
     call.key_blocks = call.keys / KEY_BLOCK;
     call.block_tokens = call.group < QUERY_ROWS ? QUERY_ROWS / call.group : 1;
     call.query_blocks = (attention->queries + call.block_tokens - 1) / call.block_tokens;
-    const size_t packed = (size_t)(attention->kv_heads * call.keys * call.dim) * sizeof(bfloat16);
+    const bool once = call.query_blocks == 1; /* keys are used: packing them for others costs more than it saves */
+    const size_t packed = once ? 0 : (size_t)(attention->kv_heads * call.keys * call.dim) * sizeof(bfloat16);
     const size_t seen = (size_t)rounded_up(call.query_blocks * call.key_blocks, 64);
     Memory *memory = vprm_take_memory(&spare, 2 * packed + seen);
     if (memory == NULL) return false;
-    call.packed_keys = (bfloat16 *)memory->data;
-    call.packed_values = (bfloat16 *)(memory->data + packed);
+    if (!once) {
+        call.packed_keys = (bfloat16 *)memory->data;
+        call.packed_values = (bfloat16 *)(memory->data + packed);
+    }
     call.seen = memory->data + 2 * packed;
-    parallel_for(pool, pack_block, (size_t)(attention->kv_heads * call.key_blocks), &call);
+    if (!once) parallel_for(pool, pack_block, (size_t)(attention->kv_heads * call.key_blocks), &call);
     parallel_for(pool, look_at_mask, (size_t)call.query_blocks, &call);
     parallel_for(pool, attend_block, (size_t)(attention->kv_heads * call.query_blocks), &call);
     vprm_give_memory(&spare, memory);

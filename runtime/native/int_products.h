@@ -13,7 +13,6 @@
 #include "cpu.h"
 #include "tiles.h"
 
-enum { FEW_ROWS = 24 }; /* for which memory decides, and weights are fetched early */
 enum { BLOCK_OUTPUTS = 64, TILE_ROWS = 16, TILE_BYTES = 1024, SLOT_BYTES = 64 };
 
 typedef struct {
@@ -23,11 +22,10 @@ typedef struct {
     ptrdiff_t row_tile_bytes;  /* from 16 rows of inputs to the next */
     int rows, chunks, quads;   /* quads: groups of 4 inputs in a chunk */
     bool accumulate;
-    const uint8_t *fetch[2]; /* as many chunks of stored weights as are read here, to be read soon */
 } IntProduct;
 
-VPRM_INLINE const int8_t *input_row(const IntProduct *p, int row) {
-    return p->inputs + row / TILE_ROWS * p->row_tile_bytes + row % TILE_ROWS * SLOT_BYTES;
+VPRM_INLINE const int8_t *input_row(const int8_t *inputs, ptrdiff_t row_tile_bytes, int row) {
+    return inputs + row / TILE_ROWS * row_tile_bytes + row % TILE_ROWS * SLOT_BYTES;
 }
 
 /* 4 inputs of a row in every lane. */
@@ -37,91 +35,56 @@ VPRM_INLINE VPRM_VNNI __m512i broadcast_quad(const int8_t *inputs) {
     return _mm512_set1_epi32(four);
 }
 
-/* In which quads of every chunk a pass over some rows fetches weights that are read soon, so that memory works while rows
- * are multiplied: the passes share the lines. With many rows, memory has time enough. */
-VPRM_INLINE uint32_t fetch_mask(const IntProduct *p, int row) {
-    const int passes = (p->rows + 5) / 6;
-    uint32_t mask = 0;
-    for (int quad = row / 6; p->rows <= FEW_ROWS && quad < 16; quad += passes) mask |= 1u << quad;
-    return mask;
-}
-
-/* Two lines of each panel. */
-VPRM_INLINE VPRM_VNNI void fetch_lines(const IntProduct *p, ptrdiff_t at) {
-    for (int panel = 0; panel < 2; panel++) {
-        _mm_prefetch((const char *)p->fetch[panel] + at, _MM_HINT_T0);
-        _mm_prefetch((const char *)p->fetch[panel] + at + 64, _MM_HINT_T0);
-    }
-}
-
-/* Where one pass over the weights for a few rows is. */
+/* Where one pass over the weights for at most 6 rows is. */
 typedef struct {
     const int8_t *inputs[6];
     const uint8_t *weights[2];
     __m512i sums[6][4];
 } VnniPass;
 
-/* One chunk. The constants are known wherever this is called, so that sums live in registers: 6 rows x 4 vectors.
- * With 4 bits the weights are as they are stored. */
-VPRM_INLINE VPRM_VNNI void vnni_chunk(const IntProduct *p, VnniPass *at, int chunk, uint32_t fetches, const int rows,
-                                      const int vectors, const int bits) {
-    const int half = p->quads / 2;
-    const ptrdiff_t tile = p->quads * 8 * bits;
-    for (int quad = 0; quad < (bits == 8 ? p->quads : half); quad++) {
-        if (fetches >> quad & 1) fetch_lines(p, 2 * (chunk * tile + 64 * quad));
-        for (int part = 0; part < 8 / bits; part++) {
-            __m512i quads[6];
-            for (int r = 0; r < rows; r++) quads[r] = broadcast_quad(at->inputs[r] + 4 * (part * half + quad));
-            for (int v = 0; v < vectors; v++) {
-                __m512i weights = _mm512_loadu_si512(at->weights[v / 2] + v % 2 * tile + 64 * quad);
-                if (part == 1) weights = _mm512_srli_epi16(weights, 4);
-                if (bits == 4) weights = _mm512_and_si512(weights, _mm512_set1_epi8(15));
-                for (int r = 0; r < rows; r++) at->sums[r][v] = _mm512_dpbusd_epi32(at->sums[r][v], weights, quads[r]);
-            }
+/* One chunk. The constants are known wherever this is called, so that sums live in registers: 6 rows x 4 vectors. */
+VPRM_INLINE VPRM_VNNI void vnni_chunk(const IntProduct *p, VnniPass *at, const int rows, const int vectors) {
+    const ptrdiff_t tile = p->quads * 64;
+    for (int quad = 0; quad < p->quads; quad++) {
+        __m512i quads[6];
+        for (int r = 0; r < rows; r++) quads[r] = broadcast_quad(at->inputs[r] + 4 * quad);
+        for (int v = 0; v < vectors; v++) {
+            const __m512i weights = _mm512_loadu_si512(at->weights[v / 2] + v % 2 * tile + 64 * quad);
+            for (int r = 0; r < rows; r++) at->sums[r][v] = _mm512_dpbusd_epi32(at->sums[r][v], weights, quads[r]);
         }
     }
     for (int panel = 0; panel < vectors / 2; panel++) at->weights[panel] += 2 * tile;
     for (int r = 0; r < rows; r++) at->inputs[r] += TILE_BYTES;
 }
 
-VPRM_INLINE VPRM_VNNI void vnni_rows(const IntProduct *p, int row, const int rows, const int vectors, const bool few) {
+VPRM_INLINE VPRM_VNNI void vnni_rows(const IntProduct *p, int row, const int rows, const int vectors) {
     VnniPass at = {.weights = {p->weights[0], p->weights[1]}};
     int32_t *to = p->sums + row * BLOCK_OUTPUTS;
     for (int r = 0; r < rows; r++) {
-        at.inputs[r] = input_row(p, row + r);
+        at.inputs[r] = input_row(p->inputs, p->row_tile_bytes, row + r);
         for (int v = 0; v < vectors; v++)
             at.sums[r][v] = p->accumulate ? _mm512_loadu_si512(to + r * BLOCK_OUTPUTS + 16 * v) : _mm512_setzero_si512();
     }
-    const uint32_t fetches = few ? fetch_mask(p, row) : 0;
-    for (int chunk = 0; chunk < p->chunks; chunk++) vnni_chunk(p, &at, chunk, fetches, rows, vectors, 8);
+    for (int chunk = 0; chunk < p->chunks; chunk++) vnni_chunk(p, &at, rows, vectors);
     for (int r = 0; r < rows; r++)
         for (int v = 0; v < vectors; v++) _mm512_storeu_si512(to + r * BLOCK_OUTPUTS + 16 * v, at.sums[r][v]);
 }
 
-/* call(row, rows) for all rows, by 6 and then the rest, with `rows` a constant. */
-#define VPRM_BY_SIX(count, call)                \
-    do {                                        \
-        int row = 0;                            \
-        for (; row + 6 <= (count); row += 6) call(row, 6); \
-        switch ((count) - row) {                \
-            case 5: call(row, 5); break;        \
-            case 4: call(row, 4); break;        \
-            case 3: call(row, 3); break;        \
-            case 2: call(row, 2); break;        \
-            case 1: call(row, 1); break;        \
-        }                                       \
-    } while (0)
-
-#define CALL(row, rows) vnni_rows(p, row, rows, vectors, few)
-VPRM_INLINE VPRM_VNNI void vnni_columns(const IntProduct *p, const int vectors, const bool few) {
-    VPRM_BY_SIX(p->rows, CALL);
+VPRM_INLINE VPRM_VNNI void vnni_columns(const IntProduct *p, const int vectors) {
+    int row = 0;
+    for (; row + 6 <= p->rows; row += 6) vnni_rows(p, row, 6, vectors);
+    switch (p->rows - row) {
+        case 5: vnni_rows(p, row, 5, vectors); break;
+        case 4: vnni_rows(p, row, 4, vectors); break;
+        case 3: vnni_rows(p, row, 3, vectors); break;
+        case 2: vnni_rows(p, row, 2, vectors); break;
+        case 1: vnni_rows(p, row, 1, vectors); break;
+    }
 }
-#undef CALL
 
 static VPRM_VNNI void vnni_product(const IntProduct *p) {
-    if (p->weights[1] == NULL) vnni_columns(p, 2, true);
-    else if (p->rows <= FEW_ROWS) vnni_columns(p, 4, true);
-    else vnni_columns(p, 4, false);
+    if (p->weights[1] == NULL) vnni_columns(p, 2);
+    else vnni_columns(p, 4);
 }
 
 static void plain_product(const IntProduct *p) {
@@ -129,7 +92,7 @@ static void plain_product(const IntProduct *p) {
         for (int half = 0; half < 4; half++) {
             if (p->weights[half / 2] == NULL) continue;
             int32_t sums[16] = {0};
-            const int8_t *inputs = input_row(p, row);
+            const int8_t *inputs = input_row(p->inputs, p->row_tile_bytes, row);
             for (int chunk = 0; chunk < p->chunks; chunk++, inputs += TILE_BYTES) {
                 const uint8_t *tile = p->weights[half / 2] + (2 * chunk + half % 2) * p->quads * 64;
                 for (int quad = 0; quad < p->quads; quad++)
@@ -145,7 +108,7 @@ static void plain_product(const IntProduct *p) {
 /* 32 rows (or the last 16) times one panel. Rows that are not there are computed and thrown away: sums has room. */
 static void amx_panel(const IntProduct *p, int row, int panel, bool two) {
     int32_t *upper = p->sums + row * BLOCK_OUTPUTS + panel * LINEAR_PANEL, *lower = upper + TILE_ROWS * BLOCK_OUTPUTS;
-    const int8_t *a = input_row(p, row);
+    const int8_t *a = input_row(p->inputs, p->row_tile_bytes, row);
     const uint8_t *b = p->weights[panel];
     const ptrdiff_t sums_bytes = BLOCK_OUTPUTS * sizeof *p->sums;
     if (p->accumulate) {

@@ -1,14 +1,16 @@
 #include "linear.h"
 
-#include "grouped_products.h"
 #include "memory.h"
+#include "panel_products.h"
 
 enum {
-    BLOCK_ROWS = 512,    /* rows of one task: their sums stay in the L2 cache */
-    BLOCK_CHUNKS = 8,    /* chunks of one pass over the rows: 64 outputs' weights of them stay in the L1 cache */
-    AMX_BLOCK_CHUNKS = 16, /* of which AMX reads one panel at a time */
-    LEAST_AMX_ROWS = 7,  /* fewer leave most of a tile empty */
-    LARGEST_GROUP = 512, /* of 4-bit codes, which are expanded a group at a time */
+    BLOCK_ROWS = 512,         /* rows of one task: their sums stay in the L2 cache */
+    BLOCK_CHUNKS = 8,         /* chunks of one pass over the rows: 64 outputs' weights of them stay in the L1 cache */
+    AMX_BLOCK_CHUNKS = 16,    /* of which AMX reads one panel at a time */
+    LEAST_AMX_ROWS = 7,       /* fewer leave most of a tile empty */
+    PANEL_BLOCK_BYTES = 8192, /* of stored weights of one panel: these and those that are fetched stay in the L1 cache */
+    FEW_ROWS = 24,            /* of which memory decides: products are a panel at a time, and fetch weights early */
+    LARGEST_GROUP = 512,      /* of 4-bit codes, which are expanded a group at a time */
 };
 
 typedef void (*ProductFunction)(const IntProduct *);
@@ -21,7 +23,8 @@ typedef struct {
     int64_t panels, blocks;               /* of outputs */
     int8_t *codes;                        /* [rows / 16][chunks][16][64] */
     float *scales;                        /* [rows][groups] */
-    int32_t *sums;                        /* [rows][groups], of codes */
+    int32_t *offsets;                     /* [rows][groups] */
+    int32_t zero;                         /* of stored weights */
 } Call;
 
 /* Buffers of one thread. */
@@ -57,19 +60,15 @@ const char *vprm_linear_problem(const VprmLinear *in) {
     return NULL;
 }
 
-static void code_rows(void *context, size_t index) {
+static void code_row(void *context, size_t index) {
     const Call *call = context;
     const VprmLinear *in = call->in;
-    const int64_t end = lesser((int64_t)(index + 1) * TILE_ROWS, in->rows);
-    for (int64_t row = (int64_t)index * TILE_ROWS; row < end; row++) {
-        const CodedRow to = {
-            .slots = call->codes + (int64_t)index * call->chunks * TILE_BYTES + row % TILE_ROWS * SLOT_BYTES,
-            .scales = call->scales + row * call->groups,
-            .sums = call->sums + row * call->groups,
-        };
-        (call->level == VPRM_PLAIN ? code_row_plain : code_row_avx512)(in->input + row * in->inputs, in->inputs,
-                                                                      call->group, to);
-    }
+    const int64_t row = (int64_t)index;
+    const CodedRow to = {
+        .slots = call->codes + row / TILE_ROWS * call->chunks * TILE_BYTES + row % TILE_ROWS * SLOT_BYTES,
+        .scales = call->scales + row * call->groups, .offsets = call->offsets + row * call->groups, .zero = call->zero,
+    };
+    (call->level == VPRM_PLAIN ? code_row_plain : code_row_avx512)(in->input + row * in->inputs, in->inputs, call->group, to);
 }
 
 /* What a task works on: a block of outputs times some rows. */
@@ -80,7 +79,7 @@ typedef struct {
     int rows, panels;
 } Task;
 
-/* The product with the stored chunks [chunk, chunk + count), and what to fetch meanwhile. */
+/* The product with the stored chunks [chunk, chunk + count). */
 static IntProduct product_of(const Task *task, int64_t chunk, int64_t count) {
     const Call *call = task->call;
     const int64_t chunk_bytes = LINEAR_PANEL * call->chunk * call->in->bits / 8;
@@ -92,7 +91,6 @@ static IntProduct product_of(const Task *task, int64_t chunk, int64_t count) {
     for (int panel = 0; panel < 2; panel++) {
         const uint8_t *stored = call->in->weight + ((2 * task->block + panel) * call->chunks + chunk) * chunk_bytes;
         job.weights[panel] = panel < task->panels ? stored : NULL;
-        job.fetch[panel] = stored + BLOCK_CHUNKS * chunk_bytes;
     }
     return job;
 }
@@ -103,9 +101,9 @@ static Folded folded_group(const Task *task, int64_t group) {
     return (Folded){
         .sums = task->work->sums, .values = task->work->values,
         .input_scales = call->scales + task->first_row * call->groups + group,
-        .code_sums = call->sums + task->first_row * call->groups + group, .row_step = call->groups,
+        .offsets = call->offsets + task->first_row * call->groups + group, .row_step = call->groups,
         .weight_scales = {scales, scales + call->groups * LINEAR_PANEL},
-        .rows = task->rows, .panels = task->panels, .zero = call->in->bits == 8 ? 128 : 8, .accumulate = group > 0,
+        .rows = task->rows, .panels = task->panels, .accumulate = group > 0,
     };
 }
 
@@ -137,15 +135,43 @@ static void multiply(const Task *task, ProductFunction product) {
     }
 }
 
-/* The same with several groups at a time. */
-static void multiply_groups(const Task *task) {
+/* A block of chunks of one panel, whole groups of it if there are groups. */
+static PanelProduct panel_job(const Task *task, int panel, int64_t chunk, int64_t step) {
     const Call *call = task->call;
-    const int64_t group_chunks = blocks_of(call->group, call->chunk);
-    const int64_t step = group_chunks < BLOCK_CHUNKS ? BLOCK_CHUNKS / group_chunks : 1;
-    for (int64_t group = 0; group < call->groups; group += step) {
-        const IntProduct job = product_of(task, group * group_chunks, group_chunks);
-        const Folded folded = folded_group(task, group);
-        vnni_grouped_product(&job, &folded, (int)lesser(step, call->groups - group), call->in->bits);
+    const int64_t count = lesser(step, call->chunks - chunk), chunk_bytes = LINEAR_PANEL * call->chunk * call->in->bits / 8;
+    const int64_t group_chunks = call->in->group ? blocks_of(call->group, call->chunk) : count;
+    const uint8_t *stored = call->in->weight + ((2 * task->block + panel) * call->chunks + chunk) * chunk_bytes;
+    PanelProduct job = {
+        .inputs = call->codes + (task->first_row / TILE_ROWS * call->chunks + chunk) * TILE_BYTES,
+        .row_tile_bytes = call->chunks * TILE_BYTES, .weights = stored, .fetch = stored + count * chunk_bytes,
+        .fold = folded_group(task, call->in->group ? chunk / group_chunks : 0), .rows = task->rows,
+        .groups = (int)(count / group_chunks), .chunks = (int)group_chunks, .quads = (int)call->chunk / 4,
+        .accumulate = chunk > 0,
+    };
+    job.fold.sums += panel * LINEAR_PANEL, job.fold.values += panel * LINEAR_PANEL;
+    job.fold.weight_scales[0] = job.fold.weight_scales[panel];
+    return job;
+}
+
+/* The same panel by panel, on VNNI. */
+static void multiply_panels(const Task *task) {
+    const Call *call = task->call;
+    const VprmLinear *in = call->in;
+    int64_t step = PANEL_BLOCK_BYTES / (LINEAR_PANEL * call->chunk * in->bits / 8);
+    if (in->group) {
+        const int64_t group_chunks = blocks_of(call->group, call->chunk);
+        step = step < group_chunks ? group_chunks : step / group_chunks * group_chunks;
+    }
+    for (int panel = 0; panel < task->panels; panel++)
+        for (int64_t chunk = 0; chunk < call->chunks; chunk += step) {
+            const PanelProduct job = panel_job(task, panel, chunk, step);
+            if (!in->group) panel_product(&job);
+            else if (in->bits == 8) panel_product_grouped_8(&job);
+            else panel_product_grouped_4(&job);
+        }
+    if (!in->group) {
+        const Folded folded = folded_group(task, 0);
+        fold_avx512(&folded);
     }
 }
 
@@ -163,8 +189,8 @@ static void linear_block(void *context, size_t index) {
         TILE_CONFIGURE();
         multiply(&task, amx_product_int);
         TILE_RELEASE();
-    } else if (in->group && task.rows <= FEW_ROWS) {
-        multiply_groups(&task);
+    } else if (in->group || task.rows <= FEW_ROWS) {
+        multiply_panels(&task);
     } else {
         multiply(&task, vnni_product);
     }
@@ -180,6 +206,7 @@ bool vprm_linear(const VprmLinear *in, VprmLevel level, VprmParallelFor parallel
     if (in->rows == 0) return true;
     Call call = {.in = in, .level = level, .group = in->group ? in->group : in->inputs, .chunk = chunk_of(in)};
     call.groups = in->group ? in->inputs / in->group : 1;
+    call.zero = in->bits == 8 ? 128 : 8;
     call.chunks = blocks_of(in->inputs, call.chunk);
     call.panels = vprm_linear_padded_outputs(in) / LINEAR_PANEL;
     call.blocks = blocks_of(call.panels, 2);
@@ -190,8 +217,8 @@ bool vprm_linear(const VprmLinear *in, VprmLevel level, VprmParallelFor parallel
     if (memory == NULL) return false;
     call.codes = (int8_t *)memory->data;
     call.scales = (float *)(memory->data + code_bytes);
-    call.sums = (int32_t *)(memory->data + code_bytes + scale_bytes);
-    parallel_for(pool, code_rows, (size_t)row_tiles, &call);
+    call.offsets = (int32_t *)(memory->data + code_bytes + scale_bytes);
+    parallel_for(pool, code_row, (size_t)in->rows, &call);
     parallel_for(pool, linear_block, (size_t)(blocks_of(in->rows, BLOCK_ROWS) * call.blocks), &call);
     vprm_give_memory(&spare, memory);
     return true;

@@ -58,8 +58,9 @@ VPRM_INLINE float gelu(float x) {
 /* A row's inputs as codes. */
 typedef struct {
     int8_t *slots; /* of the row: 64 bytes in every KB */
-    float *scales; /* [groups] */
-    int32_t *sums; /* [groups], of codes */
+    float *scales;    /* [groups] */
+    int32_t *offsets; /* [groups], what a sum of products has too much: -zero times the codes' sum */
+    int32_t zero;     /* of stored weights */
 } CodedRow;
 
 VPRM_INLINE void code_chunk(const float *from, int64_t count, float factor, int8_t *slot, int32_t *sum) {
@@ -85,43 +86,43 @@ VPRM_INLINE void code_row_body(const float *row, int64_t inputs, int64_t group, 
         const bool finite = highest < 0x7F800000;
         const float absmax = finite ? float_of_bits(highest) : NAN;
         to.scales[g] = absmax * (1.0f / 127.0f);
-        to.sums[g] = 0;
+        int32_t sum = 0;
         const float factor = finite ? 127.0f / absmax : 0.0f;
         for (int64_t first = start; first < end; first += chunk, slot += TILE_BYTES) {
             if (end - first >= LINEAR_CHUNK) {
-                code_chunk(row + first, LINEAR_CHUNK, factor, slot, to.sums + g);
+                code_chunk(row + first, LINEAR_CHUNK, factor, slot, &sum);
                 continue;
             }
             const int64_t count = end - first < chunk ? end - first : chunk;
             memset(slot, 0, SLOT_BYTES);
-            code_chunk(row + first, count, factor, slot, to.sums + g);
+            code_chunk(row + first, count, factor, slot, &sum);
         }
+        to.offsets[g] = -to.zero * sum;
     }
 }
 
 /* Sums of some rows of one group, to what they stand for. */
 typedef struct {
-    const int32_t *sums; /* [rows][64] */
-    float *values;       /* [rows][64] */
+    int32_t *sums; /* [rows][64] */
+    float *values; /* [rows][64] */
     const float *input_scales;
-    const int32_t *code_sums;
+    const int32_t *offsets;
     int64_t row_step; /* of the two above, from row to row */
     const float *weight_scales[2]; /* of each panel, [32] */
     int rows, panels;
-    int32_t zero;
     bool accumulate;
 } Folded;
 
 VPRM_INLINE void fold_rows(const Folded *f, const int panels, const bool accumulate) {
     for (int row = 0; row < f->rows; row++) {
-        const int32_t offset = f->zero * f->code_sums[row * f->row_step];
+        const int32_t offset = f->offsets[row * f->row_step];
         const float scale = f->input_scales[row * f->row_step];
         for (int panel = 0; panel < panels; panel++) {
             const float *restrict weight_scales = f->weight_scales[panel];
             const int32_t *restrict sums = f->sums + row * BLOCK_OUTPUTS + panel * LINEAR_PANEL;
             float *restrict values = f->values + row * BLOCK_OUTPUTS + panel * LINEAR_PANEL;
             for (int i = 0; i < LINEAR_PANEL; i++) {
-                const float value = (float)(sums[i] - offset) * (scale * weight_scales[i]);
+                const float value = (float)(sums[i] + offset) * (scale * weight_scales[i]);
                 values[i] = accumulate ? values[i] + value : value;
             }
         }

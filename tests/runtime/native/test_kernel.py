@@ -113,6 +113,14 @@ def test_fewer_queries_than_new_keys(kernel: Kernel) -> None:
     np.testing.assert_allclose(kernel(inputs), expected(inputs), rtol=0, atol=0.02)
 
 
+def test_keys_packed_where_they_are_used_give_the_same_bits(kernel: Kernel) -> None:
+    """One block of queries packs keys for itself, several share what was packed before."""
+    many = case(40, 300, 8, 2, 48)
+    assert many.mask is not None
+    few = replace(many, query=many.query[:16].copy(), mask=many.mask[:16].copy())
+    np.testing.assert_array_equal(kernel(few), kernel(many)[:16])
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 def test_means_of_small_integers_are_exact(kernel: Kernel, shape: tuple[int, ...]) -> None:
     """Queries of 0 weigh all visible keys alike: nothing is rounded, so a layout fault cannot hide in a tolerance."""
