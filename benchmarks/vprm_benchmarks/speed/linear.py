@@ -1,14 +1,14 @@
 """`vprm bench linear`: single Linears of VisualPRM-8B, native and by ONNX Runtime's operators, and the hardware's peak.
 
-A Linear is all of it: float32 inputs to float32 outputs, with quantising, product and scales. Caches are filled with
-something else before every call, so that weights and rows come from memory for everybody.
+A Linear is all of it: float32 inputs to float32 outputs, with quantising, product and scales. Before every timed call
+the same call runs once, and then caches are filled with something else, so that weights and rows come from memory for
+everybody. Reading memory takes its turn in every round too.
 """
 
 from __future__ import annotations
 
 import argparse
 import tempfile
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vprm_benchmarks.speed.cli import Say, add_benchmark, add_rounds
+from vprm_benchmarks.speed.physical import READ_BYTES, memory_reader
 from vprm_benchmarks.speed.report import Goal, Report
 from vprm_benchmarks.speed.stopwatch import interleaved
 from vprm_runtime import native
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 _SHAPES = ("4096x6144", "4096x28672", "14336x4096")  # inputs x outputs: qkv, gate and up, down
 _FLUSHED = np.ones(1 << 24, np.uint64)  # 128 MB, more than any cache
+_READ = "read_memory"
 _FEW_TOKENS = 16  # up to here reading the weights is what counts
 _OVER_ONNXRUNTIME = Goal(1.0, 2.0, "higher")
 _OF_BANDWIDTH = Goal(0.7, 0.85, "higher")
@@ -82,15 +84,18 @@ def run(args: argparse.Namespace, say: Say) -> Report:
                     calls[case] = _call(session, tokens, inputs, outputs)
                     facts[case] = tokens, inputs, outputs, size
                 report.accuracy[f"{name}_{inputs}x{outputs}"] = {"relative_error": _error(session, weight)}
-        report.add_times(interleaved(calls, args.rounds, warmups=2, say=say, after=_cold))
+        with memory_reader(report.roofline["threads"]) as read:
+            if read is not None:
+                calls[_READ] = read
+            report.add_times(interleaved(calls, args.rounds, warmups=1, say=say, before=_cold))
     _enter(report, facts)
     return report
 
 
-def _cold() -> None:
-    """Before the next call: caches hold something else, and the last session's threads sleep."""
+def _cold(call: Callable[[], object]) -> None:
+    """Before a call: its threads and code are there, caches hold something else."""
+    call()
     _FLUSHED.sum()
-    time.sleep(0.02)
 
 
 def _shape(text: str) -> tuple[int, int]:
@@ -138,6 +143,7 @@ def _session(path: Path, weight: NDArray[np.float32], linear_format: LinearForma
     data.write(path.parent, lambda count: None)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
+    options.add_session_config_entry("session.force_spinning_stop", "1")  # other sessions' threads need the cores
     if native.level() is not None:
         options.register_custom_ops_library(str(native.library_path()))
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
@@ -167,11 +173,13 @@ def _error(session: Any, weight: NDArray[np.float32]) -> float:
 
 def _enter(report: Report, facts: dict[str, tuple[int, int, int, int]]) -> None:
     """TOP/s and bytes a second, as fractions of the peaks; the native Linears over ONNX Runtime's."""
-    peak, bandwidth = report.roofline.get("physical_tops", {}).get("int8"), report.roofline.get("read_gb_per_s")
+    peak, bandwidth = report.roofline.get("physical_tops", {}).get("int8"), None
+    if _READ in report.contenders:
+        entry = report.contenders[_READ]
+        bandwidth = entry["gb_per_s"] = report.roofline["threads"] * READ_BYTES / entry["median_s"] / 1e9
     for case, (tokens, inputs, outputs, size) in facts.items():
         entry = report.contenders[case]
-        best = min(entry["times_s"])
-        entry |= {"best_s": best, "tops": 2 * tokens * inputs * outputs / entry["median_s"] / 1e12}
+        entry |= {"best_s": min(entry["times_s"]), "tops": 2 * tokens * inputs * outputs / entry["median_s"] / 1e12}
         if peak:
             entry["fraction_of_int8_peak"] = entry["tops"] / peak
         if tokens <= _FEW_TOKENS:
@@ -183,3 +191,5 @@ def _enter(report: Report, facts: dict[str, tuple[int, int, int, int]]) -> None:
         other = case.replace("native_", "onnxruntime_")
         if case.startswith("native_") and other in facts:
             report.ratio(other, case, _OVER_ONNXRUNTIME)
+            best = report.contenders[other]["best_s"] / report.contenders[case]["best_s"]
+            report.add_ratio(f"{other}_over_{case}_by_best", best)

@@ -7,14 +7,16 @@ says how good that library is; these say how good it could be.
 from __future__ import annotations
 
 import ctypes
-import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import numpy as np
 
+from vprm_benchmarks.speed.stopwatch import seconds
 from vprm_runtime import native
 
-_READ_BYTES = 1 << 28  # a thread's share: far beyond any cache
+READ_BYTES = 1 << 28  # a thread's share: far beyond any cache
 _PEAK_S = 0.3
 
 
@@ -42,21 +44,26 @@ def physical_tops(threads: int, seconds: float = _PEAK_S) -> dict[str, float]:
 
 def read_gb_per_s(threads: int, rounds: int = 5) -> float | None:
     """GB/s of reading on all threads, best of `rounds`; None if the native library was not built."""
+    with memory_reader(threads) as read:
+        if read is None:
+            return None
+        return threads * READ_BYTES / min(seconds(read) for _ in range(rounds)) / 1e9
+
+
+@contextmanager
+def memory_reader(threads: int) -> Iterator[Callable[[], object] | None]:
+    """A call that reads READ_BYTES on each of so many threads at once; None if the native library was not built."""
     library = _library()
     if library is None:
-        return None
-    shares = [np.ones(_READ_BYTES // 8, np.uint64) for _ in range(threads)]
+        yield None
+        return
+    shares = [np.ones(READ_BYTES // 8, np.uint64) for _ in range(threads)]
 
     def read(share: np.ndarray[tuple[int, ...], np.dtype[np.uint64]]) -> int:
         return int(library.vprm_read(share.ctypes.data, share.nbytes))
 
-    best = 0.0
     with ThreadPoolExecutor(threads) as pool:
-        for _ in range(rounds):
-            start = time.perf_counter()
-            list(pool.map(read, shares))
-            best = max(best, threads * _READ_BYTES / (time.perf_counter() - start) / 1e9)
-    return best
+        yield lambda: list(pool.map(read, shares))
 
 
 def _library() -> ctypes.CDLL | None:

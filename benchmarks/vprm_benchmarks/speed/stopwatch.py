@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import statistics
 import time
 from collections.abc import Callable, Hashable, Mapping
@@ -34,26 +35,31 @@ def interleaved(
     rounds: int,
     warmups: int = 1,
     say: Say = say_nothing,
+    before: Callable[[Call], None] = lambda call: None,
     after: Callable[[], None] = lambda: None,
     synchronize: Callable[[], None] = lambda: None,
     failed: Callable[[Name, Exception], bool] = lambda name, error: False,
     enough: Callable[[], bool] = lambda: False,
 ) -> dict[Name, list[float]]:
-    """Seconds of every contender in every round, by name; each round runs all of them, in turns of order.
+    """Seconds of every contender in every round, by name; each round runs all of them, in an order of its own.
 
-    Rounds let a slow minute of a shared machine fall on all alike. `warmups` rounds come first and do not count;
-    `after` clears up after every call, off the clock. A contender that raises is handed to `failed`, which says whether
+    Rounds let a slow minute of a shared machine fall on all alike, and shuffled turns (the same ones in every run) what
+    a contender leaves behind: caches, and threads that spin for a while. `warmups` rounds come first and do not count;
+    `before` prepares every call and `after` clears up after it, off the clock. A contender that raises is handed to `failed`, which says whether
     the others go on without it; otherwise the error is raised. `enough` may leave out rounds after the first.
     """
     times: dict[Name, list[float]] = {name: [] for name in contenders}
     taking_part = list(contenders)
+    shuffled = random.Random(0)
     done, total = 0, (warmups + rounds) * len(contenders)
     for number in range(-warmups, rounds):
         if number > 0 and enough():
             break
-        for name in list(taking_part if number % 2 == 0 else reversed(taking_part)):
+        shuffled.shuffle(taking_part)
+        for name in list(taking_part):
             say(f"{'warm-up' if number < 0 else f'round {number + 1} of {rounds}'}: {name}", done, total)
             try:
+                before(contenders[name])
                 taken = seconds(contenders[name], synchronize)
             except Exception as error:
                 if not failed(name, error):

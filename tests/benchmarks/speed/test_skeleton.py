@@ -21,9 +21,22 @@ def roofline() -> dict[str, object]:
 
 def test_contenders_take_turns_and_warm_ups_do_not_count() -> None:
     order: list[str] = []
-    times = interleaved({name: lambda name=name: order.append(name) for name in "abc"}, rounds=2, warmups=1)  # type: ignore[misc]
-    assert "".join(order) == "cba" + "abc" + "cba"
-    assert {name: len(values) for name, values in times.items()} == {"a": 2, "b": 2, "c": 2}
+    times = interleaved({name: lambda name=name: order.append(name) for name in "abc"}, rounds=20, warmups=1)  # type: ignore[misc]
+    rounds = ["".join(order[start : start + 3]) for start in range(0, 63, 3)]
+    assert all(sorted(one) == ["a", "b", "c"] for one in rounds)
+    assert len(set(rounds)) == 6, "every order occurs, so no contender always comes after the same other one"
+    assert {name: len(values) for name, values in times.items()} == {"a": 20, "b": 20, "c": 20}
+
+
+def test_turns_are_prepared_and_cleared_up() -> None:
+    order: list[str] = []
+    interleaved(
+        {"a": lambda: order.append("a")},
+        rounds=1,
+        before=lambda call: (order.append("before"), call())[0],
+        after=lambda: order.append("after"),
+    )
+    assert order == ["before", "a", "a", "after"] * 2
 
 
 def test_the_roofline_measures_both_libraries_and_names_the_machine(roofline: dict[str, object]) -> None:
