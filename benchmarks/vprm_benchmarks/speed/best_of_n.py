@@ -1,18 +1,18 @@
 """`vprm bench best-of-n`: one request, from an image and texts to scores, by everyone, in turns.
 
-For `8b-slice` two depths are run, half and all of the layers asked for. Time is a straight line in the number of
-layers, for the vision encoder and for the rest, so two depths give the time of VisualPRM-8B's 24 and 32 layers, with an
-error bar from the rounds; if more layers were not slower there is an error in place of a figure. A saving in
-the last layer alone is not multiplied by the extrapolation.
+For `8b-slice` two depths are run, half and all of the layers asked for, in the same rounds. Time is a straight line in
+the number of layers, for the vision encoder and for the rest, so two depths give the time of VisualPRM-8B's 24 and 32
+layers, with an error bar from the rounds; if more layers were not slower there is an error instead of a figure. A saving
+in the last layer alone is not multiplied by the extrapolation.
 """
 
 from __future__ import annotations
 
 import argparse
-import gc
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -23,18 +23,30 @@ from vprm_benchmarks.speed.extrapolation import LEAST_ROUNDS, Depths, extrapolat
 from vprm_benchmarks.speed.report import Goal, Report
 from vprm_benchmarks.speed.stopwatch import interleaved
 from vprm_benchmarks.speed.workload import Workload, WorkloadSize, workload
+from vprm_runtime import native
 from vprm_runtime.cli.common import Subparsers
 from vprm_runtime.errors import InputError
+from vprm_runtime.native import Level
 
 if TYPE_CHECKING:
     from vprm_benchmarks.speed.contenders import Contender, Scores
     from vprm_benchmarks.speed.models import Depth
+    from vprm_benchmarks.speed.request_flops import RequestFlops
 
+_OURS = "vprm_int8_vision_int8"
 _GOALS = {  # of 8b-slice at full depth, 7 tiles, 8 candidates of 8 steps of 40 tokens, on two cores
-    ("torch_one_pass_bf16", "vprm_int8"): Goal(4.0, 6.0, "higher"),
     ("torch_per_step_bf16", "vprm_int8"): Goal(25.0, 40.0, "higher"),
-    ("torch_prefix_bf16", "vprm_int8"): Goal(1.1, 1.5, "higher"),
     ("torch_prefix_fp32", "vprm_fp32"): Goal(1.0, 1.3, "higher"),
+}
+_AVX512_GOALS = {
+    ("torch_one_pass_bf16", _OURS): Goal(6.0, 9.5, "higher"),
+    ("torch_prefix_bf16", _OURS): Goal(1.8, 2.3, "higher"),
+    ("openvino_prefix_bf16", _OURS): Goal(1.2, 1.5, "higher"),
+}
+_AMX_GOALS = {
+    ("torch_one_pass_bf16", _OURS): Goal(9.5, 12.0, "higher"),
+    ("torch_prefix_bf16", _OURS): Goal(2.3, 3.0, "higher"),
+    ("openvino_prefix_bf16", _OURS): Goal(1.5, 2.0, "higher"),
 }
 _REFERENCE = "torch_prefix_fp32"
 
@@ -108,51 +120,71 @@ def run(args: argparse.Namespace, say: Say) -> Report:
     report = Report("best-of-n", cpu_roofline(args.threads, args.roofline_size))
     report.settings = {"model": args.model, **asdict(full), **asdict(size), "rounds": args.rounds}
     half = Depth(full.layers // 2, full.vision_layers // 2)
-    by_depth = {depth: _measure(args, depth, size, names, report, say) for depth in _depths(args.model, half, full)}
+    depths = (half, full) if args.model == "8b-slice" else (full,)
+    by_depth, flops = _measure(args, depths, size, names, report, say)
     _enter(report, by_depth, full)
+    _enter_fractions(report, flops, full)
     report.contenders |= {name: {"skipped": reason} for name, reason in absent.items()}
     key = "full_depth_s" if args.model == "8b-slice" else "median_s"
-    for (slow, fast), goal in _GOALS.items():
+    for (slow, fast), goal in (_GOALS | (_AMX_GOALS if native.level() is Level.AMX else _AVX512_GOALS)).items():
         if all(key in report.contenders.get(name, {}) for name in (slow, fast)):
             report.ratio(slow, fast, goal if args.model == "8b-slice" else None, key)
     return report
 
 
-def _depths(model: str, half: Depth, full: Depth) -> Sequence[Depth]:
-    return (half, full) if model == "8b-slice" else (full,)
-
-
 def _measure(
-    args: argparse.Namespace, depth: Depth, size: WorkloadSize, names: Sequence[str], report: Report, say: Say
-) -> Mapping[str, _Seconds]:
-    """Seconds of all contenders at one depth; the last depth's scores are what the report compares."""
-    from vprm_benchmarks.speed.contenders.choice import needs_of, open_contenders
+    args: argparse.Namespace,
+    depths: Sequence[Depth],
+    size: WorkloadSize,
+    names: Sequence[str],
+    report: Report,
+    say: Say,
+) -> tuple[dict[Depth, dict[str, _Seconds]], dict[Depth, RequestFlops]]:
+    """Seconds of all contenders at all depths, in the same rounds, and the request's arithmetic.
+
+    The last depth's scores are compared.
+    """
+    from vprm_benchmarks.speed.contenders.choice import References, needs_of, open_contenders
     from vprm_benchmarks.speed.models import prepared_model
+    from vprm_benchmarks.speed.request_flops import RequestFlops
 
-    def at_depth(text: str, done: int = 0, total: int | None = None) -> None:
-        say(text if args.model == "demo" else f"{depth.layers} + {depth.vision_layers} layers: {text}", done, total)
-
-    at_depth("writing weights")
-    with prepared_model(args.model, depth, needs_of(names)) as model:
+    full, threads = depths[-1], report.roofline["threads"]
+    turns: dict[str, tuple[Depth, Contender]] = {}
+    scores: dict[str, Scores] = {}
+    vision_s: dict[str, list[float]] = {}
+    needs = {depth: replace(needs_of(names), memory_bytes=0) for depth in depths} | {full: needs_of(names)}
+    with ExitStack() as models:
+        say("writing weights")
+        by_depth = {depth: models.enter_context(prepared_model(args.model, depth, needs[depth])) for depth in depths}
+        model = by_depth[full]
         work = workload(size, model.tile_px, model.count_tokens)
-        contenders = open_contenders(names, model, size.candidates, report.roofline["threads"], at_depth)
-        scores: dict[str, Scores] = {}
-        vision_s: dict[str, list[float]] = {name: [] for name in names}
+        flops = {depth: RequestFlops.of(one, work, size.tiles) for depth, one in by_depth.items()}
+        references = References(model.checkpoint, full)
+        for depth in depths:
+            reference = partial(references.at, depth=depth)
+            opened = open_contenders(names, by_depth[depth], reference, size.candidates, threads, say)
+            turns |= {_turn_name(name, depth, full): (depth, contender) for name, contender in opened.items()}
         small = Workload(work.image, work.max_tiles, work.question, (work.candidates[0][:1],))
-        for name, contender in contenders.items():
-            report.contenders[name] = {"description": contender.description}
-            at_depth(f"warm-up: {name}")
+        for turn, (_, contender) in turns.items():
+            say(f"warm-up: {turn}")
             contender.scores(small)
-        calls = {name: partial(_turn, one, work, scores, vision_s, name) for name, one in contenders.items()}
-        times = interleaved(calls, args.rounds, warmups=0, say=at_depth)
-    _compare(report, scores, size)
-    whole = {name: contender.calls for name, contender in contenders.items()}
-    del contenders, calls
-    gc.collect()  # gigabytes of weights, before the next depth's are loaded
-    return {
-        name: _Seconds([whole[name] * one for one in times[name]], [whole[name] * one for one in vision_s[name]])
-        for name in names
-    }
+            vision_s[turn] = []
+        calls = {turn: partial(_turn, one, work, scores, vision_s, turn) for turn, (_, one) in turns.items()}
+        times = interleaved(calls, args.rounds, warmups=0, say=say)
+    _compare(report, {name: scores[name] for name in names}, size)
+    found: dict[Depth, dict[str, _Seconds]] = {depth: {} for depth in depths}
+    for turn, (depth, one) in turns.items():
+        seconds = _Seconds(
+            [one.calls * taken for taken in times[turn]], [one.calls * taken for taken in vision_s[turn]]
+        )
+        found[depth][one.name] = seconds
+        if depth == full:
+            report.contenders[one.name] = {"description": one.description}
+    return found, flops
+
+
+def _turn_name(name: str, depth: Depth, full: Depth) -> str:
+    return name if depth == full else f"{name}, {depth.layers} + {depth.vision_layers} layers"
 
 
 def _turn(
@@ -206,3 +238,23 @@ def _enter(report: Report, by_depth: Mapping[Depth, Mapping[str, _Seconds]], ful
                     continue
                 entry |= {"full_depth_vision_s": vision.seconds, "full_depth_s": whole.seconds}
                 entry |= {"full_depth_low_s": whole.low_s, "full_depth_high_s": whole.high_s}
+
+
+def _enter_fractions(report: Report, flops: Mapping[Depth, RequestFlops], full: Depth) -> None:
+    """What the request asks for, over the seconds it took, as a fraction of the peak from registers in that type."""
+    from vprm_benchmarks.speed.models import FULL_LAYERS, FULL_VISION_LAYERS
+
+    asked = {"median_s": flops[full].total}
+    for depth, half in flops.items():
+        if depth != full:
+            layers = Depths(depth.layers, full.layers, FULL_LAYERS)
+            vision_layers = Depths(depth.vision_layers, full.vision_layers, FULL_VISION_LAYERS)
+            vision = vision_layers.at(half.vision, flops[full].vision)
+            asked["full_depth_s"] = vision + layers.at(half.llm, flops[full].llm)
+    for name, entry in report.contenders.items():
+        kind = next((kind for kind in ("int8", "fp32") if kind in name), "bf16")
+        peak = report.roofline["physical_tops"].get(kind)
+        for key, operations in asked.items():
+            if peak and key in entry:
+                fraction = "fraction_of_physical_peak" if key == "median_s" else "full_depth_fraction_of_physical_peak"
+                entry[fraction] = operations / entry[key] / 1e12 / peak

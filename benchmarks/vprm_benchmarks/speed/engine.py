@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import argparse
 import gc
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vprm_benchmarks.speed.arithmetic import LlmArithmetic
+from vprm_benchmarks.speed.arithmetic import LlmArithmetic, vision_flops_per_tile
 from vprm_benchmarks.speed.bundles import NATIVE_INT8, BundleKind
 from vprm_benchmarks.speed.cli import Say, add_benchmark, add_number, add_rounds
 from vprm_benchmarks.speed.report import Report
@@ -105,7 +103,9 @@ def _measure(args: argparse.Namespace, model: Model, names: Sequence[str], repor
             case = f"{name}_chunk_{chunk}"
             calls[case] = partial(_prefill, engine, bundle.manifest, args.tokens, chunk, logits, case)
             flops[case] = llm.prefill_flops(args.tokens, pruned=True), peak
-        calls[f"{name}_step_{args.step_tokens}"] = _step(engine, bundle.manifest, args.tokens, args.step_tokens)
+        step = f"{name}_step_{args.step_tokens}"
+        calls[step] = _step(engine, bundle.manifest, args.tokens, args.step_tokens)
+        flops[step] = llm.step_flops(args.step_tokens, args.tokens), peak
         calls[f"{name}_vision"] = partial(engine.encode_tiles, _tile(bundle.manifest))
         flops[f"{name}_vision"] = tile_flops, peak
     report.add_times(interleaved(calls, args.rounds, say=say))
@@ -118,11 +118,12 @@ def _measure(args: argparse.Namespace, model: Model, names: Sequence[str], repor
             entry["fraction_of_physical_peak"] = tflops / physical
         if case.endswith("_vision"):
             entry["ms_per_tile"] = 1e3 * entry["median_s"]
+        elif "_step_" in case:
+            entry["ms_per_step"] = 1e3 * entry["median_s"]
         else:
             entry["tokens_per_s"] = args.tokens / entry["median_s"]
     steps = {name: f"{name}_step_{args.step_tokens}" for name in names}
     for name, step in steps.items():
-        report.contenders[step]["ms_per_step"] = 1e3 * report.contenders[step]["median_s"]
         if name != names[0]:
             report.ratio(steps[names[0]], step)
     _compare(report, names, args.chunks, logits)
@@ -183,16 +184,3 @@ def _compare(
         rows = [min(len(one), len(wanted)) for one in found]
         worst = max(float(np.abs(one[-count:] - wanted[-count:]).max()) for one, count in zip(found, rows, strict=True))
         report.accuracy[name]["max_logit_difference_in_rms"] = worst / scale
-
-
-def vision_flops_per_tile(checkpoint: Path) -> float:
-    """Multiply-adds of one tile through vision encoder and projector, times two, from the checkpoint's config.json."""
-    config: dict[str, Any] = json.loads((checkpoint / "config.json").read_text("utf-8"))
-    vision, llm_hidden = config["vision_config"], config["llm_config"]["hidden_size"]
-    hidden, patch, shuffled = vision["hidden_size"], vision["patch_size"], round(1 / config["downsample_ratio"]) ** 2
-    patches = ((config.get("force_image_size") or vision["image_size"]) // patch) ** 2
-    tokens = patches + 1  # CLS
-    layer = 2.0 * tokens * hidden * (4 * hidden + 2 * vision["intermediate_size"]) + 4.0 * tokens**2 * hidden
-    projector = 2.0 * patches / shuffled * (shuffled * hidden * llm_hidden + llm_hidden**2)
-    flops: float = vision["num_hidden_layers"] * layer + 2.0 * patches * 3 * patch**2 * hidden + projector
-    return flops

@@ -18,6 +18,10 @@ class Depths:
     full: int
     wanted: int
 
+    def at(self, half: float, full: float) -> float:
+        """What is `half` and `full` at the two depths, on a line to the wanted one."""
+        return full + (self.wanted - self.full) * (full - half) / (self.full - self.half)
+
 
 @dataclass(frozen=True)
 class Extrapolated:
@@ -39,7 +43,7 @@ def extrapolated(depths: Depths, half_s: Sequence[float], full_s: Sequence[float
     """
     if min(len(half_s), len(full_s)) < LEAST_ROUNDS:
         raise ValueError(f"{min(len(half_s), len(full_s))} rounds are too few to extrapolate: use --rounds 3 or more")
-    lines = sorted(_at(depths, half, full) for half, full in product(half_s, full_s))
+    lines = sorted(depths.at(half, full) for half, full in product(half_s, full_s))
     low, _, high = statistics.quantiles(lines, n=4)
     half, full = statistics.median(half_s), statistics.median(full_s)
     if half >= full:
@@ -47,8 +51,4 @@ def extrapolated(depths: Depths, half_s: Sequence[float], full_s: Sequence[float
             f"{depths.full} layers took {full:.3g} s and {depths.half} took {half:.3g} s: the machine was too busy, or "
             "the rounds too few; measure again with more --rounds or more --layers"
         )
-    return Extrapolated(_at(depths, half, full), low, high)
-
-
-def _at(depths: Depths, half: float, full: float) -> float:
-    return full + (depths.wanted - depths.full) * (full - half) / (depths.full - depths.half)
+    return Extrapolated(depths.at(half, full), low, high)

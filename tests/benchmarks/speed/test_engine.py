@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from vprm_benchmarks.speed.engine import vision_flops_per_tile
+from vprm_benchmarks.speed.arithmetic import LlmArithmetic, vision_flops_per_tile
 from vprm_runtime.cli.main import main
 
 
@@ -19,11 +19,13 @@ def test_engine_prints_one_document(tmp_path: Path, capsys: pytest.CaptureFixtur
     engines = [name for name in every if name not in found["contenders"]]
     assert tuple(engines[:3]) == every[:3]  # a name by itself is one that was skipped
     for name in engines:
-        for case in ("chunk_16", "chunk_48", "vision"):
+        for case in ("chunk_16", "chunk_48", "step_4", "vision"):
             entry = found["contenders"][f"{name}_{case}"]
             assert entry["fraction_of_peak"] > 0
             if case == "vision":
                 assert entry["ms_per_tile"] == pytest.approx(1e3 * entry["median_s"])
+            elif case == "step_4":
+                assert entry["ms_per_step"] == pytest.approx(1e3 * entry["median_s"])
             else:
                 assert entry["tokens_per_s"] == pytest.approx(48 / entry["median_s"])
         assert found["accuracy"][name]["max_logit_difference_in_rms"] < (1e-4 if name == "cpu_fp32" else 0.7)
@@ -43,3 +45,11 @@ def test_arithmetic_of_a_tile_at_the_8b_shapes() -> None:
     linears = 24 * 2 * 1025 * 12 * 1024**2 + 2 * 1024 * 588 * 1024 + 2 * 256 * (4096**2 + 4096**2)
     attention = 24 * 4 * 1025**2 * 1024
     assert vision_flops_per_tile(checkpoint) == linears + attention == pytest.approx(0.74e12, rel=0.01)
+
+
+def test_arithmetic_of_steps_and_requests() -> None:
+    llm = LlmArithmetic(
+        3, linear_flops_per_token=100, kv_flops_per_token=10, attention_flops_per_pair=1, vocabulary_flops=0
+    )
+    assert llm.step_flops(2, 5) == 2 * (200 + 6 + 7) + 20 + 90 + 7
+    assert llm.best_of_n_flops(4, [1, 2]) == 3 * (700 + (1 + 2 + 3 + 4) + 5 + (5 + 6))

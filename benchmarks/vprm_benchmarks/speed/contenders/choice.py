@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 
@@ -13,7 +14,7 @@ from vprm_benchmarks.speed.bundles import NATIVE_INT8, BundleKind
 from vprm_benchmarks.speed.contenders import Contender
 from vprm_benchmarks.speed.contenders.bundle import BundleContender
 from vprm_benchmarks.speed.contenders.torch import TimedReference, TorchContender
-from vprm_benchmarks.speed.models import Model, ModelName, Needs
+from vprm_benchmarks.speed.models import Depth, Model, ModelName, Needs
 from vprm_runtime import InputError, MissingExtraError, StepScorer
 
 _METHODS: dict[str, Method] = {"per_step": "per-step", "one_pass": "one-pass", "prefix": "prefix-reuse"}
@@ -34,7 +35,7 @@ _GOAL_NAMES = (
 )  # fmt: skip
 DEFAULT_NAMES: dict[ModelName, tuple[str, ...]] = {
     "demo": (*_GOAL_NAMES, _PEER, "vprm_bf16", "vprm_int8_openvino"),
-    "8b-slice": (*_GOAL_NAMES, "vprm_int8_vision_int8"),  # about 19 GB at 4 layers
+    "8b-slice": (*_GOAL_NAMES, "vprm_int8_vision_int8"),  # about 19 GB at 4 layers, beside bundles of half of them
 }
 
 
@@ -73,18 +74,36 @@ def _needs_openvino(name: str) -> bool:
     return name == _PEER or (name in _BUNDLES and _BUNDLES[name].device == "openvino")
 
 
+class References:
+    """PyTorch's models of one checkpoint: those of a type share their weights, at every depth."""
+
+    def __init__(self, checkpoint: Path, depth: Depth) -> None:
+        self._checkpoint = checkpoint
+        self._depth = depth
+        self._loaded: dict[tuple[str, Depth], TimedReference] = {}
+
+    def at(self, dtype: str, depth: Depth) -> TimedReference:
+        """With the checkpoint's depth, or less."""
+        found = self._loaded.get((dtype, depth))
+        if found is None:
+            if depth == self._depth:
+                found = TimedReference.load(self._checkpoint, dtype=_DTYPES[dtype], attention="sdpa")
+            else:
+                found = self.at(dtype, self._depth).with_depth(depth.layers, depth.vision_layers)
+            self._loaded[dtype, depth] = found
+        return found
+
+
 def open_contenders(
-    names: Sequence[str], model: Model, candidates: int, threads: int, say: Callable[[str], None]
+    names: Sequence[str],
+    model: Model,
+    reference: Callable[[str], TimedReference],
+    candidates: int,
+    threads: int,
+    say: Callable[[str], None],
 ) -> dict[str, Contender]:
-    """Open contenders by name, for requests of `candidates`; PyTorch ones of a type share their weights."""
+    """Open contenders by name, for requests of `candidates`; `reference` gives PyTorch's model in a type."""
     torch.set_num_threads(threads)
-    references: dict[str, TimedReference] = {}
-
-    def reference(dtype: str) -> TimedReference:
-        if dtype not in references:
-            references[dtype] = TimedReference.load(model.checkpoint, dtype=_DTYPES[dtype], attention="sdpa")
-        return references[dtype]
-
     found: dict[str, Contender] = {}
     for name in names:
         say(f"opening {name}")

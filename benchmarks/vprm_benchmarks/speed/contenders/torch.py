@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import torch
@@ -20,6 +22,18 @@ class TimedReference(ReferenceScorer):
     """`vision_s`: seconds that tiling and the vision encoder have taken so far."""
 
     vision_s = 0.0
+
+    def with_depth(self, layers: int, vision_layers: int) -> Self:
+        """The same with the first layers only; weights are shared."""
+        shared = {id(one): one for one in (*self.model.parameters(), *self.model.buffers())}
+        other = copy.copy(self)
+        other.vision_s = 0.0
+        other.model = copy.deepcopy(self.model, shared)
+        del other.model.model.language_model.layers[layers:]
+        del other.model.model.vision_tower.encoder.layer[vision_layers:]
+        other.model.config.text_config.num_hidden_layers = layers
+        other.model.config.vision_config.num_hidden_layers = vision_layers
+        return other
 
     def encode_images(self, images: Sequence[Path | Image.Image], max_tiles: int | None = None) -> ReferenceImages:
         started = time.perf_counter()
