@@ -46,8 +46,8 @@ def interleaved(
     Rounds let a slow minute of a shared machine fall on all alike, and shuffled turns (the same ones in every run) what
     a contender leaves behind: caches, and threads that spin for a while. `warmups` rounds come first and do not count;
     `before` prepares every call and `after` clears up after it, off the clock. A contender that raises is handed to
-    `failed`, which says whether the others go on without it; otherwise the error is raised. `enough` may leave out rounds
-    after the first.
+    `failed`, which says whether the others go on without it; otherwise the error is raised. `enough` may leave out
+    rounds after the first.
     """
     times: dict[Name, list[float]] = {name: [] for name in contenders}
     taking_part = list(contenders)
