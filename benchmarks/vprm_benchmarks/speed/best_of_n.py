@@ -2,8 +2,8 @@
 
 For `8b-slice` two depths are run, half and all of the layers asked for, in the same rounds. Time is a straight line in
 the number of layers, for the vision encoder and for the rest, so two depths give the time of VisualPRM-8B's 24 and 32
-layers, with an error bar from the rounds; if more layers were not slower there is an error instead of a figure. A saving
-in the last layer alone is not multiplied by the extrapolation.
+layers, with an error bar from the rounds; if more layers were not slower there is an error instead of a figure. A
+saving in the last layer alone is not multiplied by the extrapolation.
 """
 
 from __future__ import annotations
