@@ -17,7 +17,8 @@ test: $(VENV)/.dev lint
 versions: $(VENV)/.dev
 	VPRM_VERSION_TESTS=1 $(BIN)/python -m pytest -n 0 tests/test_versions.py
 
-# libvprm, the C and C++ library (docs/embedding.md); Debian: cmake ninja-build g++ nlohmann-json3-dev
+# libvprm, the C and C++ library (docs/embedding.md); Debian: cmake ninja-build g++ nlohmann-json3-dev. Its tests are among
+# those of `make test` and need doctest-dev; fuzzing needs clang-19 libclang-rt-19-dev. They skip, naming what is missing.
 cpp:
 	cmake -S runtime/cpp -B build/cpp/library -G Ninja
 	ninja -C build/cpp/library

@@ -86,6 +86,7 @@ typedef struct {
 #define ORT_RELEASE_VALUE ORT_FUNCTION(96, void (*)(OrtValue *))
 #define ORT_RELEASE_SESSION_OPTIONS ORT_FUNCTION(100, void (*)(OrtSessionOptions *))
 #define ORT_RELEASE_CUSTOM_OP_DOMAIN ORT_FUNCTION(101, void (*)(OrtCustomOpDomain *))
+#define ORT_ADD_CONFIG_ENTRY ORT_FUNCTION(130, OrtStatus * (*)(OrtSessionOptions *, const char *key, const char *value))
 #define ORT_SET_LOGGER ORT_FUNCTION(266, OrtStatus * (*)(OrtSessionOptions *, OrtLogger, void *))
 #define ORT_PARALLEL_FOR \
     ORT_FUNCTION(274, OrtStatus * (*)(const OrtKernelContext *, void (*)(void *, size_t), size_t, size_t, void *))

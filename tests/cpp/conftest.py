@@ -21,14 +21,16 @@ SOURCE = ROOT / "runtime/cpp"
 BUILD = ROOT / "build/cpp"
 ORT_LIBRARY = next((Path(onnxruntime.__file__).parent / "capi").glob("libonnxruntime.so.*"))
 ENVIRONMENT = {**os.environ, "VPRM_ORT_LIBRARY": str(ORT_LIBRARY)}
-JSON_HEADER = Path("/usr/include/nlohmann/json.hpp")
+HEADERS = {"nlohmann/json.hpp": "nlohmann-json3-dev", "doctest/doctest.h": "doctest-dev"}
+QUICK = ("-DCMAKE_BUILD_TYPE=None", "-DCMAKE_C_FLAGS=-O1", "-DCMAKE_CXX_FLAGS=-O1")
+"""Options of a build that is fast to make: for sanitizers."""
 
 
 def missing_packages() -> list[str]:
-    """Debian packages that building the library needs and this machine has not."""
+    """Debian packages that building the library and its tests needs and this machine has not."""
     tools = {"cmake": "cmake", "ninja": "ninja-build", "g++": "g++"}
     missing = [package for tool, package in tools.items() if shutil.which(tool) is None]
-    return missing if JSON_HEADER.is_file() else [*missing, "nlohmann-json3-dev"]
+    return [*missing, *(package for name, package in HEADERS.items() if not Path("/usr/include", name).is_file())]
 
 
 def built(name: str, *options: str) -> Path:

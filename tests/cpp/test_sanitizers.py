@@ -1,24 +1,19 @@
-"""The library under AddressSanitizer, UndefinedBehaviorSanitizer and ThreadSanitizer, and libFuzzer's inputs."""
+"""The library under AddressSanitizer, UndefinedBehaviorSanitizer and ThreadSanitizer."""
 
 from __future__ import annotations
 
-import os
-import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
-from tests.cpp.conftest import ENVIRONMENT, Runner, built
+from tests.cpp.conftest import ENVIRONMENT, QUICK, Runner, built
 from tests.cpp.test_scores import RESPONSES, pixels
+from tests.cpp.test_units import run_units
 from tests.cpp.texts import texts
 
 from vprm_demo import checkpoint_dir
 from vprm_export.tokenizer_files import load_tokenizer
-
-FUZZ_SECONDS = int(os.environ.get("VPRM_FUZZ_SECONDS", "0"))
-QUICK = ("-DCMAKE_BUILD_TYPE=None", "-DCMAKE_C_FLAGS=-O1", "-DCMAKE_CXX_FLAGS=-O1")
 
 
 def test_threads_share_a_model(build: Path, demo_bundle: Path) -> None:
@@ -61,25 +56,6 @@ def test_scoring_under_address_and_undefined_behaviour_sanitizers(
     assert runner.close() == 0
 
 
-@pytest.mark.parametrize("target", ["manifest", "tokenizer", "text", "pixels"])
-def test_fuzzing_finds_nothing(target: str, demo_bundle: Path, tmp_path: Path) -> None:
-    clang = shutil.which("clang-19")
-    if clang is None or not FUZZ_SECONDS:
-        pytest.skip("needs clang-19 and libclang-rt-19-dev, and VPRM_FUZZ_SECONDS for each target")
-    options = (f"-DCMAKE_C_COMPILER={clang}", "-DCMAKE_CXX_COMPILER=clang++-19", "-DVPRM_FUZZERS=ON")
-    folder = built("fuzz", *QUICK, *options, "-DVPRM_SANITIZE=address,undefined")
-    corpus = tmp_path / "corpus"
-    corpus.mkdir()
-    tokenizer = demo_bundle / "tokenizer.json"
-    if target == "text":
-        for number, text in enumerate(texts(300)):
-            (corpus / str(number)).write_text(text, "utf-8")
-    elif target != "pixels":
-        shutil.copy(demo_bundle / f"{target}.json", corpus)
-    arguments = [f"-max_total_time={FUZZ_SECONDS}", "-max_len=20000", "-timeout=20", "-verbosity=0", str(corpus)]
-    environment = {**os.environ, "VPRM_FUZZ_TOKENIZER": str(tokenizer), "UBSAN_OPTIONS": "halt_on_error=1"}
-    done = subprocess.run(
-        [folder / f"tests/fuzz_{target}", *arguments],
-        cwd=tmp_path, env=environment, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
+def test_units_under_address_and_undefined_behaviour_sanitizers(demo_bundle: Path) -> None:
+    folder = built("asan", *QUICK, "-DVPRM_SANITIZE=address,undefined")
+    run_units(folder, demo_bundle, UBSAN_OPTIONS="halt_on_error=1:print_stacktrace=1")

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace vprm::tools {
@@ -16,7 +17,8 @@ struct PpmImage {
     }
 };
 
-// Throws std::runtime_error saying what is wrong with the file.
+// Both throw std::runtime_error saying what is wrong with the image. `name` is what messages call it.
 PpmImage read_ppm(const std::string &path);
+PpmImage ppm_of(std::string_view bytes, const std::string &name);
 
 }  // namespace vprm::tools

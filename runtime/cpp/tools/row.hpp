@@ -3,7 +3,6 @@
 
 #include <stdexcept>
 #include <string>
-#include <variant>
 #include <vector>
 
 #include <nlohmann/json.hpp>
@@ -29,6 +28,9 @@ struct Row {
 
 // The row's own id, or its number. Throws a RowError if it is of another type.
 Json id_of(const Json &record, std::size_t number);
+
+// What is wrong with a response that is neither text nor a list of texts; empty if nothing is.
+std::string problem_of(const Json &response);
 
 // Throws a RowError. Relative image paths start at `image_root`.
 Row row_of(const Json &record, const std::string &image_root);

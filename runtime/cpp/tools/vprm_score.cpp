@@ -1,12 +1,15 @@
 // vprm-score BUNDLE --input -    answers rows from stdin on stdout, each at once, as `vprm score BUNDLE --input -` does.
 //
-// Images are binary PPM files; relative paths start at --image-root, or the working directory. --threads N limits CPU
-// threads, --max-tiles N and --max-steps N all rows. ONNX Runtime's library is named by --ort or VPRM_ORT_LIBRARY.
+// Images are binary PPM files, or such a file's bytes as a data URL (data:image/x-portable-pixmap;base64,...): raw RGB
+// pixels after a header of one line, "P6 WIDTH HEIGHT 255". Relative paths start at --image-root, or the working
+// directory. --threads N limits CPU threads, --max-tiles N and --max-steps N all rows. ONNX Runtime's library is named by
+// --ort or VPRM_ORT_LIBRARY.
 #include <algorithm>
 #include <iostream>
 #include <map>
 #include <optional>
 
+#include "bundle/strict_json.hpp"
 #include "python_json.hpp"
 #include "row.hpp"
 #include "vprm/vprm.hpp"
@@ -18,6 +21,7 @@ using vprm::tools::Row;
 using vprm::tools::RowError;
 
 constexpr int kMostEngineFailures = 8;  // in a row, before the program gives up
+constexpr int kMostDepth = 64;          // of nested lists and objects in a row
 constexpr int kNothingScored = 3;       // exit code: rows were read and not one could be scored
 
 int smaller(int first, int second) { return first == 0 || second == 0 ? std::max(first, second) : std::min(first, second); }
@@ -44,15 +48,21 @@ class RowScorer {
 
     Json score(Row row) {
         vprm::Responses responses;
-        for (const Json &response : row.responses) {
+        std::map<std::size_t, std::string> wrong;  // a response of another type has its error beside the others' scores
+        for (std::size_t index = 0; index < row.responses.size(); index++) {
+            const Json &response = row.responses[index];
+            if (const std::string problem = vprm::tools::problem_of(response); !problem.empty())
+                wrong[index] = problem;
             if (response.is_string())
                 responses.add(response.get<std::string>());
             else
-                responses.add_steps(response.get<std::vector<std::string>>());
+                responses.add_steps(wrong.count(index) ? std::vector<std::string>() : response.get<std::vector<std::string>>());
         }
         responses.max_steps(smaller(row.max_steps, max_steps_));
         row.max_tiles = smaller(row.max_tiles, max_tiles_);
-        return document(session_for(row).score(responses));
+        Json answer = document(session_for(row).score(responses));
+        for (const auto &[index, problem] : wrong) answer["results"][index]["error"] = problem;
+        return answer;
     }
 
     void forget() { session_.reset(); }
@@ -101,7 +111,7 @@ int run(const std::string &bundle, const std::map<std::string, std::string> &opt
             answer.update({{"error", error}, {"code", code}});
         };
         try {
-            const Json record = Json::parse(line);
+            const Json record = vprm::internal::strict_json<Json>(line, kMostDepth);
             answer["id"] = vprm::tools::id_of(record, row_number);
             Row row = vprm::tools::row_of(record, image_root);
             const Json labels = row.labels;
@@ -109,7 +119,7 @@ int run(const std::string &bundle, const std::map<std::string, std::string> &opt
             answer.update(labels);
             failures = 0;
             usable += answer["best"].is_null() ? 0 : 1;
-        } catch (const Json::exception &error) {
+        } catch (const vprm::internal::JsonError &error) {
             failed(where + " is not JSON (" + error.what() + "): write one object for each line", "invalid_input");
         } catch (const RowError &error) {
             failed(where + ": " + error.what(), "invalid_input");

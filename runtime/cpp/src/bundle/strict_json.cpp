@@ -8,21 +8,15 @@
 
 namespace vprm::internal {
 
-namespace {
-
-constexpr int kMostDepth = 200;
-
-}  // namespace
-
 template <typename Json>
-Json strict_json(std::string_view text) {
+Json strict_json(std::string_view text, int most_depth) {
     if (valid_utf8_prefix(text) != text.size()) throw JsonError("it is not UTF-8 text");
     std::vector<std::set<std::string>> keys;  // of the objects around
     const auto check = [&](int depth, typename Json::parse_event_t event, Json &parsed) {
         switch (event) {
             case Json::parse_event_t::object_start:
             case Json::parse_event_t::array_start:
-                if (depth > kMostDepth) throw JsonError("it is nested too deeply");
+                if (depth >= most_depth) throw JsonError("it is nested too deeply");
                 if (event == Json::parse_event_t::object_start) keys.emplace_back();
                 break;
             case Json::parse_event_t::object_end: keys.pop_back(); break;
@@ -42,7 +36,7 @@ Json strict_json(std::string_view text) {
     }
 }
 
-template nlohmann::json strict_json(std::string_view text);
-template nlohmann::ordered_json strict_json(std::string_view text);
+template nlohmann::json strict_json(std::string_view text, int most_depth);
+template nlohmann::ordered_json strict_json(std::string_view text, int most_depth);
 
 }  // namespace vprm::internal

@@ -13,11 +13,14 @@ class JsonError : public std::runtime_error {
     using std::runtime_error::runtime_error;
 };
 
-// Keys keep their order. Throws a JsonError that says what is wrong.
-template <typename Json>
-Json strict_json(std::string_view text);
+constexpr int kMostJsonDepth = 200;
 
-extern template nlohmann::json strict_json(std::string_view text);
-extern template nlohmann::ordered_json strict_json(std::string_view text);
+// With an ordered Json, keys keep their order. `most_depth` is how deeply lists and objects may be nested. Throws a
+// JsonError that says what is wrong.
+template <typename Json>
+Json strict_json(std::string_view text, int most_depth = kMostJsonDepth);
+
+extern template nlohmann::json strict_json(std::string_view text, int most_depth);
+extern template nlohmann::ordered_json strict_json(std::string_view text, int most_depth);
 
 }  // namespace vprm::internal

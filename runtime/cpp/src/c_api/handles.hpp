@@ -40,6 +40,7 @@ struct vprm_result {
 
 struct vprm_session {
     std::unique_ptr<vprm::internal::Session> session;
+    std::shared_ptr<vprm::internal::PrefixPool> pool;
 };
 
 struct vprm_cancel {
@@ -65,7 +66,8 @@ vprm_error *guarded(Work &&work) noexcept {
 // Throws an input error if a required argument is NULL.
 template <typename... Pointers>
 void require(Pointers... pointers) {
-    if (((pointers == nullptr) || ...)) throw input_error("a required argument is NULL");
+    for (const bool is_missing : {pointers == nullptr...})
+        if (is_missing) throw input_error("a required argument is NULL");
 }
 
 // A text argument, copied.

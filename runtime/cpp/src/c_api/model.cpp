@@ -31,7 +31,14 @@ vprm_error *vprm_model_options_set_threads(vprm_model_options *options, int thre
     return guarded([&] {
         require(options);
         if (threads < 0) throw input_error("threads must not be negative, got " + std::to_string(threads));
-        options->options.threads = threads;
+        options->options.threads.count = threads;
+    });
+}
+
+vprm_error *vprm_model_options_set_spinning(vprm_model_options *options, int is_spinning) {
+    return guarded([&] {
+        require(options);
+        options->options.threads.are_spinning = is_spinning != 0;
     });
 }
 
@@ -62,7 +69,7 @@ vprm_error *vprm_model_open(const char *bundle, const vprm_model_options *option
         require(bundle, model);
         const ModelOptions chosen = options != nullptr ? options->options : ModelOptions{};
         auto opened = std::make_shared<const Model>(Bundle::open(bundle), chosen);
-        auto pool = std::make_shared<PrefixPool>(chosen.prefix_cache_bytes);
+        auto pool = std::make_shared<PrefixPool>(chosen.prefix_cache_bytes, opened->cache_meter);
         std::string description = opened->engine.description();
         *model = new vprm_model{std::move(opened), std::move(pool), std::move(description)};
     });

@@ -58,7 +58,8 @@ vprm_error *vprm_session_open(vprm_model *model, const vprm_input *input, const 
     return guarded([&] {
         require(model, input, session);
         std::shared_ptr<Prefix> prefix = run_prefix(*model->model, input->input, cancellation_of(cancel));
-        *session = new vprm_session{std::make_unique<Session>(model->model, std::move(prefix))};
+        *session = new vprm_session{std::make_unique<Session>(model->model, std::move(prefix)), model->pool};
+        model->pool->shrink();
     });
 }
 
@@ -79,6 +80,7 @@ vprm_error *vprm_session_append(vprm_session *session, const char *text, size_t 
     return guarded([&] {
         require(session);
         const double found = session->session->append(text_argument(text, bytes), cancellation_of(cancel));
+        session->pool->shrink();
         if (score != nullptr) *score = found;
     });
 }
@@ -94,7 +96,7 @@ vprm_error *vprm_session_score_next(vprm_session *session, const vprm_responses 
 vprm_error *vprm_session_fork(const vprm_session *session, vprm_session **fork) {
     return guarded([&] {
         require(session, fork);
-        *fork = new vprm_session{session->session->fork()};
+        *fork = new vprm_session{session->session->fork(), session->pool};
     });
 }
 

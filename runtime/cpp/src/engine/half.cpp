@@ -24,6 +24,7 @@ std::uint16_t half_from_float(float value) {
     const float size = std::fabs(value);
     if (std::isnan(value)) return sign | 0x7E00;
     if (size >= 65520.0f) return sign | 0x7C00;  // halfway between the largest half and 2^16
+    if (size == 0.0f) return sign;  // which has no exponent
     int exponent = 0;
     std::frexp(size, &exponent);  // size < 2^exponent
     const int unit = exponent - 11 < -24 ? -24 : exponent - 11;

@@ -4,20 +4,22 @@
 #include <cstring>
 #include <limits>
 #include <new>
+#include <utility>
 
 namespace vprm::internal {
 
-KvCache::KvCache(const Manifest &manifest, std::size_t capacity_tokens)
+KvCache::KvCache(const Manifest &manifest, std::size_t capacity_tokens, std::shared_ptr<CacheMeter> meter)
     : parts_(static_cast<std::size_t>(manifest.model.layers) * 2),
       row_bytes_(static_cast<std::size_t>(manifest.model.kv_width()) * float_bytes(manifest.llm.io_type)),
-      capacity_(capacity_tokens), memory_(allocated(capacity_tokens)) {}
+      capacity_(capacity_tokens), meter_(std::move(meter)), memory_(allocated(capacity_tokens)) {}
 
 KvCache::Memory KvCache::allocated(std::size_t capacity_tokens) const {
-    const std::size_t rows = parts_ * std::max<std::size_t>(capacity_tokens, 1);
-    if (rows > std::numeric_limits<std::size_t>::max() / row_bytes_) throw std::bad_alloc();
-    Memory memory(static_cast<std::byte *>(std::malloc(rows * row_bytes_)));
+    const std::size_t bytes_per_token = parts_ * row_bytes_, tokens = std::max<std::size_t>(capacity_tokens, 1);
+    if (tokens > std::numeric_limits<std::size_t>::max() / bytes_per_token) throw std::bad_alloc();
+    auto *memory = static_cast<std::byte *>(std::malloc(tokens * bytes_per_token));
     if (memory == nullptr) throw std::bad_alloc();
-    return memory;
+    *meter_ += tokens * bytes_per_token;
+    return Memory(memory, Free{meter_, tokens * bytes_per_token});
 }
 
 void KvCache::move_to(std::size_t capacity_tokens) {

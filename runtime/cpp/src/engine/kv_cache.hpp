@@ -1,6 +1,7 @@
 // Cached keys and values: rows [layers, 2, capacity, kv_width] in one piece of memory, oldest first.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
@@ -11,9 +12,12 @@
 
 namespace vprm::internal {
 
+// Real bytes of all caches of one model, whoever holds them. Any thread may read it.
+using CacheMeter = std::atomic<std::size_t>;
+
 class KvCache {
   public:
-    KvCache(const Manifest &manifest, std::size_t capacity_tokens);
+    KvCache(const Manifest &manifest, std::size_t capacity_tokens, std::shared_ptr<CacheMeter> meter);
 
     std::size_t length_tokens() const { return length_; }
     std::size_t capacity_tokens() const { return capacity_; }
@@ -36,7 +40,13 @@ class KvCache {
 
   private:
     struct Free {
-        void operator()(std::byte *memory) const { std::free(memory); }
+        std::shared_ptr<CacheMeter> meter;
+        std::size_t bytes = 0;
+
+        void operator()(std::byte *memory) const {
+            std::free(memory);
+            *meter -= bytes;
+        }
     };
     using Memory = std::unique_ptr<std::byte, Free>;
 
@@ -44,6 +54,7 @@ class KvCache {
     void move_to(std::size_t capacity_tokens);
 
     std::size_t parts_, row_bytes_, capacity_, length_ = 0;
+    std::shared_ptr<CacheMeter> meter_;
     Memory memory_;
 };
 

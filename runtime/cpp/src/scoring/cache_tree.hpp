@@ -36,8 +36,7 @@ class Branch {
 class CacheTree {
   public:
     // `working_tokens` is the capacity beyond its rows that work on the tree wants: a block.
-    CacheTree(const Manifest &manifest, std::size_t capacity_tokens, std::size_t working_tokens)
-        : cache_(manifest, capacity_tokens), working_tokens_(working_tokens) {}
+    CacheTree(KvCache cache, std::size_t working_tokens) : cache_(std::move(cache)), working_tokens_(working_tokens) {}
 
     KvCache &cache() { return cache_; }
     const KvCache &cache() const { return cache_; }

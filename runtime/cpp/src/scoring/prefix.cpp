@@ -49,7 +49,7 @@ std::shared_ptr<Prefix> run_prefix(const Model &model, const Input &input, const
     const std::size_t size = model.max_block_tokens;
     // CacheTree cannot move: the prefix is made in its place.
     std::shared_ptr<Prefix> prefix(new Prefix{
-        input.question, std::move(counts), std::move(ids), {model.manifest(), ids.size() + size, size}, {}});
+        input.question, std::move(counts), std::move(ids), {model.new_cache(ids.size() + size), size}, {}});
     KvCache &cache = prefix->tree.cache();
     const TokenId context = model.manifest().tokens.img_context;
     std::size_t used = 0;

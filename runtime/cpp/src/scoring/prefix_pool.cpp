@@ -16,26 +16,35 @@ std::shared_ptr<Prefix> PrefixPool::take(const std::string &key) {
 
 void PrefixPool::give_back(const std::string &key, std::shared_ptr<Prefix> prefix) {
     prefix->tree.rest();
-    std::list<Kept> dropped;  // their memory is freed after the lock
-    const std::lock_guard<std::mutex> lock(mutex_);
-    for (auto kept = kept_.begin(); kept != kept_.end();) {  // another thread may have run the same prefix meanwhile
-        const auto next = std::next(kept);
-        if (kept->key == key) dropped.splice(dropped.end(), kept_, kept);
-        kept = next;
+    std::list<Kept> replaced;  // another thread may have run the same prefix meanwhile; freed after the lock
+    {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        for (auto kept = kept_.begin(); kept != kept_.end();) {
+            const auto next = std::next(kept);
+            if (kept->key == key) replaced.splice(replaced.end(), kept_, kept);
+            kept = next;
+        }
+        kept_.push_front({key, std::move(prefix)});
     }
-    kept_.push_front({key, std::move(prefix)});
-    while (!kept_.empty() && held_bytes() > budget_bytes_) dropped.splice(dropped.end(), kept_, std::prev(kept_.end()));
+    replaced.clear();
+    shrink();
 }
 
-std::size_t PrefixPool::held_bytes() const {
-    std::size_t bytes = 0;
-    for (const Kept &kept : kept_) bytes += kept.prefix->tree.cache().size_bytes();
-    return bytes;
+void PrefixPool::shrink() {
+    while (*meter_ > budget_bytes_) {
+        std::list<Kept> last;
+        const std::lock_guard<std::mutex> lock(mutex_);
+        if (kept_.empty()) return;
+        last.splice(last.end(), kept_, std::prev(kept_.end()));
+        last.clear();  // within the lock, so that another thread does not drop one more for these bytes
+    }
 }
 
 std::size_t PrefixPool::size_bytes() const {
     const std::lock_guard<std::mutex> lock(mutex_);
-    return held_bytes();
+    std::size_t bytes = 0;
+    for (const Kept &kept : kept_) bytes += kept.prefix->tree.cache().size_bytes();
+    return bytes;
 }
 
 }  // namespace vprm::internal

@@ -1,4 +1,7 @@
-// Prefixes kept across calls by content, least recently used first to go, within a budget of real bytes.
+// Prefixes kept across calls by content, least recently used first to go.
+//
+// The budget is of real bytes and bounds all caches of a model, those of open sessions and of calls under way included:
+// kept prefixes make room for what is in use, which is never taken.
 #pragma once
 
 #include <cstddef>
@@ -13,7 +16,8 @@ namespace vprm::internal {
 
 class PrefixPool {
   public:
-    explicit PrefixPool(std::size_t budget_bytes) : budget_bytes_(budget_bytes) {}
+    PrefixPool(std::size_t budget_bytes, std::shared_ptr<const CacheMeter> meter)
+        : budget_bytes_(budget_bytes), meter_(std::move(meter)) {}
 
     bool keeps_any() const { return budget_bytes_ > 0; }
 
@@ -21,8 +25,11 @@ class PrefixPool {
     // thread has it.
     std::shared_ptr<Prefix> take(const std::string &key);
 
-    // Keeps a prefix that nobody uses any more. Others go until the caches' capacities fit the budget.
+    // Keeps a prefix that nobody uses any more, as far as the budget goes.
     void give_back(const std::string &key, std::shared_ptr<Prefix> prefix);
+
+    // Gives kept prefixes up until all caches fit the budget: called after work that may have grown one.
+    void shrink();
 
     // Real bytes of all kept caches.
     std::size_t size_bytes() const;
@@ -33,11 +40,10 @@ class PrefixPool {
         std::shared_ptr<Prefix> prefix;
     };
 
-    std::size_t held_bytes() const;
-
     mutable std::mutex mutex_;
     std::list<Kept> kept_;  // the last used first
     const std::size_t budget_bytes_;
+    const std::shared_ptr<const CacheMeter> meter_;
 };
 
 }  // namespace vprm::internal

@@ -1,35 +1,13 @@
 #include "scoring/run.hpp"
 
 #include <algorithm>
-#include <cmath>
 
 #include "base/error.hpp"
+#include "scoring/probabilities.hpp"
 
 namespace vprm::internal {
 
 namespace {
-
-// Step scores [K] from logits [K, C]: softmax in float64, weighted by the rule's candidates.
-std::vector<double> probabilities(const std::vector<float> &logits, const ScoreRule &rule) {
-    const std::size_t width = rule.candidates.size();
-    std::vector<double> scores;
-    for (std::size_t start = 0; start < logits.size(); start += width) {
-        const auto row = logits.begin() + static_cast<std::ptrdiff_t>(start);
-        if (!std::all_of(row, row + static_cast<std::ptrdiff_t>(width), [](float logit) { return std::isfinite(logit); }))
-            throw engine_error("the LLM graph gave logits that are not finite: its precision overflows on this input; "
-                               "export the checkpoint as fp32",
-                               "not_finite");
-        const double largest = *std::max_element(row, row + static_cast<std::ptrdiff_t>(width));
-        double weighted = 0.0, total = 0.0;
-        for (std::size_t c = 0; c < width; c++) {
-            const double power = std::exp(static_cast<double>(row[static_cast<std::ptrdiff_t>(c)]) - largest);
-            weighted += power * rule.candidates[c].weight;
-            total += power;
-        }
-        scores.push_back(weighted / total);
-    }
-    return scores;
-}
 
 CandidateScore failed(const Error &error) {
     CandidateScore result;
@@ -122,7 +100,7 @@ std::vector<double> run_candidate(const Model &model, CacheTree &tree, const Bra
         logits.insert(logits.end(), found.begin(), found.end());
         for (std::size_t row = past; row < cache.length_tokens(); row++) visible.push_back(row);
     }
-    return probabilities(logits, model.manifest().score_rule);
+    return probabilities(logits, model.manifest().score_rule.candidates);
 }
 
 void run_candidates(const Model &model, CacheTree &tree, const Branch &branch, Prepared &prepared, Aggregate aggregate,
@@ -136,7 +114,8 @@ void run_candidates(const Model &model, CacheTree &tree, const Branch &branch, P
             const std::vector<double> scores =
                 group.size() == 1
                     ? run_candidate(model, tree, branch, *group[0], cancellation)
-                    : probabilities(model.engine.forward(packed_block(group, past, rows), cache), model.manifest().score_rule);
+                    : probabilities(model.engine.forward(packed_block(group, past, rows), cache),
+                                    model.manifest().score_rule.candidates);
             cache.truncate(past);
             const double *next = scores.data();
             for (const Candidate *candidate : group) {

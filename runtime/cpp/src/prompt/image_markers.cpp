@@ -1,0 +1,100 @@
+#include "prompt/image_markers.hpp"
+
+#include <algorithm>
+#include <cstddef>
+
+namespace vprm::internal {
+
+namespace {
+
+constexpr std::size_t kMostDigits = 3, kMostSeparators = 2;
+
+char lower(char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; }
+
+// Reads a mark at the start of a text, ASCII letters of either case.
+class Reader {
+  public:
+    explicit Reader(std::string_view text) : text_(text) {}
+
+    std::size_t read() const { return at_; }
+
+    bool take(std::string_view word) {
+        if (text_.size() - at_ < word.size()) return false;
+        const bool is_here = std::equal(word.begin(), word.end(), text_.begin() + static_cast<std::ptrdiff_t>(at_),
+                                        [](char wanted, char found) { return wanted == lower(found); });
+        at_ += is_here ? word.size() : 0;
+        return is_here;
+    }
+
+    template <typename... Words>
+    bool take_one(Words... words) {
+        return (take(words) || ...);
+    }
+
+    // How many characters of a set follow, at most so many.
+    std::size_t take_of(std::string_view set, std::size_t most) {
+        std::size_t taken = 0;
+        while (taken < most && at_ < text_.size() && set.find(text_[at_]) != std::string_view::npos) at_++, taken++;
+        return taken;
+    }
+
+  private:
+    std::string_view text_;
+    std::size_t at_ = 0;
+};
+
+// <image 1>, [picture #2], <|image_3|>; the size of the mark, or 0.
+std::size_t numbered(std::string_view text) {
+    Reader reader(text);
+    if (!reader.take_one("<", "[")) return 0;
+    reader.take("|");
+    if (!reader.take_one("image", "img", "picture", "photo")) return 0;
+    reader.take_of(" _:#-", kMostSeparators);
+    if (reader.take_of("0123456789", kMostDigits) == 0) return 0;
+    reader.take("|");
+    reader.take("/");
+    return reader.take_one(">", "]") ? reader.read() : 0;
+}
+
+// <|image_pad|>, <|img|>
+std::size_t barred(std::string_view text) {
+    Reader reader(text);
+    if (!reader.take("<|") || !reader.take_one("image", "img")) return 0;
+    if (reader.take("|>")) return reader.read();
+    reader.take("_");
+    return reader.take_one("pad", "placeholder", "start", "sentinel") && reader.take("|>") ? reader.read() : 0;
+}
+
+// <image>, <image_token>
+std::size_t plain(std::string_view text) {
+    Reader reader(text);
+    if (!reader.take("<image")) return 0;
+    if (reader.take(">")) return reader.read();
+    reader.take("_");
+    if (reader.take("soft")) {
+        reader.take("_");
+        return reader.take("token>") ? reader.read() : 0;
+    }
+    return reader.take_one("placeholder", "here", "token", "pad") && reader.take(">") ? reader.read() : 0;
+}
+
+std::size_t other(std::string_view text) {
+    Reader reader(text);
+    return reader.take_one("<|vision_start|>", "<|vision_pad|>", "<img_context>", "<image/>", "<image />", "[image]", "[img]")
+               ? reader.read()
+               : 0;
+}
+
+}  // namespace
+
+std::optional<std::string> foreign_image_mark(std::string_view question) {
+    for (std::size_t start = 0; start < question.size(); start++) {
+        const std::string_view rest = question.substr(start);
+        if (rest[0] != '<' && rest[0] != '[') continue;
+        for (const std::size_t size : {numbered(rest), barred(rest), plain(rest), other(rest)})
+            if (size > 0 && rest.substr(0, size) != "<image>") return std::string(rest.substr(0, size));
+    }
+    return std::nullopt;
+}
+
+}  // namespace vprm::internal

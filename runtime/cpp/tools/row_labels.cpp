@@ -1,0 +1,91 @@
+#include "row_labels.hpp"
+
+#include <stdexcept>
+#include <string>
+
+namespace vprm::tools {
+
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+class LabelError : public std::runtime_error {
+    using std::runtime_error::runtime_error;
+};
+
+bool is_verdict(const Json &value) { return value.is_number() && (value == 1 || value == 0 || value == -1); }
+
+// Labels of one response's steps; how many steps a text has is not known yet.
+Json verdicts(const Json &labels, const Json &response) {
+    if (!labels.is_array()) throw LabelError("process_correctness must be a list of 1 (right), 0 (neutral) and -1 (wrong)");
+    Json checked = Json::array();
+    for (const Json &label : labels) {
+        if (!is_verdict(label)) throw LabelError("process_correctness must be a list of 1 (right), 0 (neutral) and -1 (wrong)");
+        checked.push_back(label.get<int>());
+    }
+    if (response.is_array() && labels.size() != response.size())
+        throw LabelError("process_correctness has " + std::to_string(labels.size()) + " labels for " +
+                         std::to_string(response.size()) + " steps: give one for each step");
+    return checked;
+}
+
+// For each response a list, or null for none; a flat list belongs to the only response.
+Json process_correctness(const Json &value, const Json &responses) {
+    if (!value.is_array())
+        throw LabelError("process_correctness must be a list for each response, of 1 (right), 0 (neutral), -1 (wrong)");
+    bool has_lists = false, has_values = false;
+    for (const Json &item : value) {
+        has_lists = has_lists || item.is_array();
+        has_values = has_values || !item.is_null();
+    }
+    const Json given = !has_lists && responses.size() == 1 && has_values ? Json::array({value}) : value;
+    if (given.size() != responses.size())
+        throw LabelError("process_correctness has " + std::to_string(given.size()) + " entries for " +
+                         std::to_string(responses.size()) + " responses: give each a list of labels, or null");
+    Json checked = Json::array();
+    for (std::size_t i = 0; i < given.size(); i++) {
+        try {
+            checked.push_back(given[i].is_null() ? Json() : verdicts(given[i], responses[i]));
+        } catch (const LabelError &error) {
+            throw LabelError("response " + std::to_string(i) + ": " + error.what());
+        }
+    }
+    return checked;
+}
+
+// True, false or null for each response; a single value belongs to the only response.
+Json correct(const Json &value, const Json &responses) {
+    const Json given = responses.size() == 1 && !value.is_array() && !value.is_string() ? Json::array({value}) : value;
+    if (!given.is_array() || given.size() != responses.size())
+        throw LabelError("correct must be a list with true or false for each of " + std::to_string(responses.size()) +
+                         " responses");
+    Json known = Json::array();
+    for (const Json &item : given) {
+        const bool is_number = item.is_number() && (item == 0 || item == 1);
+        if (!item.is_null() && !item.is_boolean() && !is_number)
+            throw LabelError("correct must have true or false for each response");
+        known.push_back(item.is_number_float() ? Json(item == 1) : item);
+    }
+    return known;
+}
+
+}  // namespace
+
+Json labels_of(const Json &record, const Json &responses) {
+    Json labels = Json::object();
+    try {
+        for (const char *key : {"answer", "correct", "process_correctness", "policy_model", "data_source"}) {
+            const auto found = record.find(key);
+            if (found == record.end() || found->is_null()) continue;
+            const std::string name = key;
+            labels[key] = name == "correct"               ? correct(*found, responses)
+                          : name == "process_correctness" ? process_correctness(*found, responses)
+                                                          : *found;
+        }
+    } catch (const LabelError &error) {
+        return {{"label_error", error.what()}};
+    }
+    return labels;
+}
+
+}  // namespace vprm::tools
