@@ -3,8 +3,8 @@
     python -m tests.cpp.measure --model 8b-slice [--layers 2] [--workers 4] [--rounds 3]
 
 Prints one JSON document. `overhead_percent` is CPU time outside of the graphs over that within, a call of one thread.
-`throughput` is libvprm's calls per second over that of as many Python processes, `memory` its proportional set size over
-theirs: medians of rounds that take turns. All calls are equal and their scores are compared. `start` is what vprm-score
+`throughput` is libvprm's calls per second over those of as many Python processes, `memory` its proportional set size
+over theirs: medians of rounds that take turns. All calls are equal and their scores are compared. `start` is what vprm-score
 takes from its start to its first answer, `spinning` what waiting in a loop brings. Needs a quiet machine.
 """
 

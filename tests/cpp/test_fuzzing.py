@@ -26,7 +26,7 @@ def _clang() -> str:
         pytest.skip("fuzzing is not run: install clang-19 and libclang-rt-19-dev")
     probe = subprocess.run(
         [found, "-fsanitize=fuzzer", "-x", "c", "-", "-o", os.devnull],
-        input="#include <stddef.h>\nint LLVMFuzzerTestOneInput(const char *data, size_t size) { return data + size == 0; }",
+        input="int LLVMFuzzerTestOneInput(const char *data, unsigned long size) { return data + size == 0; }",
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     if probe.returncode != 0:
