@@ -37,19 +37,35 @@ def _bound(package: str, entry: str) -> re.Match[str] | None:
     return re.match(rf"{package}>=([\d.]+)", entry)
 
 
+def _install(wanted: str, target: Path) -> None:
+    install = ["-m", "pip", "install", "--quiet", "--no-deps", "--target", str(target), "--upgrade", wanted]
+    subprocess.run([os.environ.get("VPRM_PIP_PYTHON", sys.executable), *install], check=True)
+
+
+def _run(tests: tuple[str, ...], environment: dict[str, str]) -> None:
+    command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", *tests]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]
+
+
+@pytest.mark.parametrize("wanted", ["onnxruntime==1.28.*", "onnxruntime"])
+def test_libvprm_under_another_onnx_runtime(wanted: str, tmp_path: Path) -> None:
+    """The oldest that was tried and the newest; only the C++ library loads it."""
+    _install(wanted, tmp_path)
+    (library,) = tmp_path.glob("onnxruntime/capi/libonnxruntime.so.*")
+    _run(("tests/cpp/test_ort_versions.py",), {**os.environ, "VPRM_ORT_LIBRARIES": str(library)})
+
+
 @pytest.mark.parametrize("age", ["oldest", "newest"])
 @pytest.mark.parametrize(("package", "tests"), [("pillow", TILES), ("transformers", REFERENCE)])
 def test_under_a_version(package: str, tests: tuple[str, ...], age: str, tmp_path: Path) -> None:
     version = f"{oldest(package)}.*" if age == "oldest" else NEWEST[package]
     wanted = f"{package}=={version}" if version else package
-    install = ["-m", "pip", "install", "--quiet", "--no-deps", "--target", str(tmp_path), "--upgrade", wanted]
-    subprocess.run([os.environ.get("VPRM_PIP_PYTHON", sys.executable), *install], check=True)
+    _install(wanted, tmp_path)
     environment = {**os.environ, "PYTHONPATH": str(tmp_path), "VPRM_VERSION_TESTS": "0"}
-    command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", *tests]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     where = subprocess.run(
         [sys.executable, "-c", f"import {'PIL' if package == 'pillow' else package} as p; print(p.__file__)"],
         env=environment, capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert str(tmp_path) in where.stdout, "the version under test is not the one that is imported"
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]
+    _run(tests, environment)

@@ -2,7 +2,6 @@
 //
 //     vprm_measure BUNDLE REQUEST overhead ROUNDS     one thread: CPU time of calls, and the part spent in graphs
 //     vprm_measure BUNDLE REQUEST threads N ROUNDS    N threads of one model, each ROUNDS calls
-//     vprm_measure BUNDLE REQUEST spinning N ROUNDS   one call after the other on N threads, that spin and that sleep
 //
 // REQUEST is a JSON file as the test runner's "score"; the result is a line of JSON.
 #include <dlfcn.h>
@@ -26,9 +25,9 @@ namespace {
 
 using nlohmann::json;
 
-double cpu_s(clockid_t clock = CLOCK_THREAD_CPUTIME_ID) {
+double cpu_s() {  // of this thread
     timespec now;
-    clock_gettime(clock, &now);
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
     return static_cast<double>(now.tv_sec) + static_cast<double>(now.tv_nsec) * 1e-9;
 }
 
@@ -131,34 +130,15 @@ json shared_by_threads(const std::string &bundle, const Request &request, int th
             {"peak_rss_kb", kilobytes("/proc/self/status", "VmHWM")}};
 }
 
-json spinning_and_sleeping(const std::string &bundle, const Request &request, int threads, int rounds) {
-    const vprm::Model models[] = {vprm::Model(bundle, vprm::ModelOptions().threads(threads)),
-                                  vprm::Model(bundle, vprm::ModelOptions().threads(threads).spinning(true))};
-    json found = json::array();
-    for (int round = 0; round < 2 * rounds; round++) {
-        const bool is_spinning = round % 2 == 1;
-        const double start = cpu_s(CLOCK_MONOTONIC), cpu = cpu_s(CLOCK_PROCESS_CPUTIME_ID);
-        request.score(models[is_spinning]);
-        const double wall = cpu_s(CLOCK_MONOTONIC) - start;
-        std::this_thread::sleep_for(std::chrono::milliseconds(50));  // threads that spin go on for a while
-        found.push_back({{"is_spinning", is_spinning},
-                         {"wall_s", wall},
-                         {"cpu_s", cpu_s(CLOCK_PROCESS_CPUTIME_ID) - cpu}});
-    }
-    return found;
-}
-
 }  // namespace
 
 int main(int count, char **arguments) try {
-    if (count < 5) return std::cerr << "usage: vprm_measure BUNDLE REQUEST overhead ROUNDS | threads|spinning N ROUNDS\n", 2;
+    if (count < 5 || (std::string(arguments[3]) == "threads" && count < 6)) return std::cerr << "usage: vprm_measure BUNDLE REQUEST overhead ROUNDS | threads N ROUNDS\n", 2;
     const std::string bundle = arguments[1], mode = arguments[3];
     std::ifstream file(arguments[2]);
     const Request request(json::parse(file));
-    const int first = std::stoi(arguments[4]), second = count > 5 ? std::stoi(arguments[5]) : 1;
-    std::cout << (mode == "overhead"  ? overhead(bundle, request, first)
-                  : mode == "threads" ? shared_by_threads(bundle, request, first, second)
-                                      : spinning_and_sleeping(bundle, request, first, second))
+    std::cout << (mode == "overhead" ? overhead(bundle, request, std::stoi(arguments[4]))
+                                     : shared_by_threads(bundle, request, std::stoi(arguments[4]), std::stoi(arguments[5])))
               << std::endl;
 } catch (const std::exception &error) {
     std::cerr << "error: " << error.what() << "\n";

@@ -4,8 +4,8 @@
 
 Prints one JSON document. `overhead_percent` is CPU time outside of the graphs over that within, a call of one thread.
 `throughput` is libvprm's calls per second over those of as many Python processes, `memory` its proportional set size
-over theirs: medians of rounds that take turns. All calls are equal and their scores are compared. `start` is what vprm-score
-takes from its start to its first answer, `spinning` what waiting in a loop brings. Needs a quiet machine.
+over theirs: medians of rounds that take turns. All calls are equal and their scores are compared. `start` is what
+vprm-score takes from its start to its first answer. Needs a quiet machine.
 """
 
 from __future__ import annotations
@@ -57,21 +57,9 @@ def main() -> None:
             theirs = _python_processes(bundle, request, args.workers, args.calls)
             assert abs(mine["score"] - theirs["score"]) <= 1e-12, (mine, theirs)
             rounds.append((mine, theirs))
-        spinning = _run(program, bundle, request, "spinning", "2", str(10 * args.rounds))
         start = _start(program.parent.parent / "vprm-score", bundle, Path(at), work)
     document = _document(vars(args), overhead, rounds)
-    print(json.dumps({**document, "start": start, "spinning": _medians(spinning)}, indent=2))
-
-
-def _medians(calls: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
-    """Of calls with threads that spin, and with threads that sleep."""
-    return {
-        name: {
-            key: statistics.median(call[key] for call in calls if call["is_spinning"] == is_spinning)
-            for key in ("wall_s", "cpu_s")
-        }
-        for name, is_spinning in (("sleeping", False), ("spinning", True))
-    }
+    print(json.dumps({**document, "start": start}, indent=2))
 
 
 def _start(program: Path, bundle: Path, folder: Path, work: Workload) -> dict[str, dict[str, float]]:

@@ -85,17 +85,18 @@ PpmImage image_of(const Json &value, const std::string &image_root) {
 
 // Under image or images: one, or a list; empty ones are none.
 std::vector<PpmImage> images_of(const Json &record, const std::string &image_root) {
-    const Json *found = nullptr;
+    Json found = Json::array();
     for (const char *key : {"image", "images"}) {
         const Json &value = member(record, key);
-        if (is_empty(value)) continue;
-        if (found != nullptr && *found != value) throw RowError("images stand under image and images, and differ: keep one");
-        found = &value;
+        Json items = Json::array();
+        for (const Json &item : value.is_array() ? value : Json::array({value}))
+            if (!is_empty(item)) items.push_back(item);
+        if (items.empty()) continue;
+        if (!found.empty() && found != items) throw RowError("images are under image and images, and differ: keep one");
+        found = std::move(items);
     }
     std::vector<PpmImage> images;
-    if (found == nullptr) return images;
-    for (const Json &item : found->is_array() ? *found : Json::array({*found}))
-        if (!is_empty(item)) images.push_back(image_of(item, image_root));
+    for (const Json &item : found) images.push_back(image_of(item, image_root));
     return images;
 }
 

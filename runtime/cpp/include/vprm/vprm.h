@@ -86,9 +86,6 @@ VPRM_API vprm_error *vprm_model_options_set_ort_library(vprm_model_options *opti
 VPRM_API vprm_error *vprm_model_options_set_ort_api(vprm_model_options *options, const void *ort_api_base);
 /* CPU threads of one engine call, the caller's among them; 0: all cores. */
 VPRM_API vprm_error *vprm_model_options_set_threads(vprm_model_options *options, int threads);
-/* Whether threads beside the caller's wait for work in a loop, as is ONNX Runtime's own habit (default 0: they sleep).
- * Graphs of small operators run faster so on a machine with nothing else to do, and cores are busy between them. */
-VPRM_API vprm_error *vprm_model_options_set_spinning(vprm_model_options *options, int is_spinning);
 /* New tokens of one engine call at most (default 512): bounds memory, and how long a cancelled call goes on. */
 VPRM_API vprm_error *vprm_model_options_set_max_block_tokens(vprm_model_options *options, size_t tokens);
 /* vprm_score() keeps prefixes for later calls with the same images and question (default 0: none). The budget is of real

@@ -110,10 +110,6 @@ class ModelOptions {
         detail::check(vprm_model_options_set_threads(handle_.get(), threads));
         return *this;
     }
-    ModelOptions &spinning(bool is_spinning) {
-        detail::check(vprm_model_options_set_spinning(handle_.get(), is_spinning ? 1 : 0));
-        return *this;
-    }
     ModelOptions &max_block_tokens(std::size_t tokens) {
         detail::check(vprm_model_options_set_max_block_tokens(handle_.get(), tokens));
         return *this;

@@ -31,14 +31,7 @@ vprm_error *vprm_model_options_set_threads(vprm_model_options *options, int thre
     return guarded([&] {
         require(options);
         if (threads < 0) throw input_error("threads must not be negative, got " + std::to_string(threads));
-        options->options.threads.count = threads;
-    });
-}
-
-vprm_error *vprm_model_options_set_spinning(vprm_model_options *options, int is_spinning) {
-    return guarded([&] {
-        require(options);
-        options->options.threads.are_spinning = is_spinning != 0;
+        options->options.threads = threads;
     });
 }
 

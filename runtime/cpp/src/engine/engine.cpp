@@ -40,7 +40,7 @@ void check_names(const std::string &file, const std::set<std::string> &expected,
 
 }  // namespace
 
-Engine::Engine(std::shared_ptr<OrtLibrary> library, const Bundle &bundle, const GraphThreads &threads, const Log &log)
+Engine::Engine(std::shared_ptr<OrtLibrary> library, const Bundle &bundle, int threads, const Log &log)
     : manifest_(bundle.manifest), library_(std::move(library)),
       vision_(library_, bundle.path / manifest_.vision.file, manifest_.vision, threads, log),
       llm_(library_, bundle.path / manifest_.llm.file, manifest_.llm, threads, log) {

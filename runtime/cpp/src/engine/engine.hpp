@@ -25,7 +25,7 @@ struct Embeds {
 class Engine {
   public:
     // The manifest must outlive the engine. Throws a bundle error if the graphs are not the manifest's.
-    Engine(std::shared_ptr<OrtLibrary> library, const Bundle &bundle, const GraphThreads &threads, const Log &log);
+    Engine(std::shared_ptr<OrtLibrary> library, const Bundle &bundle, int threads, const Log &log);
 
     // Library, version and precisions, for people.
     std::string description() const;

@@ -42,7 +42,7 @@ std::string names_of(const OrtApi *api, const OrtSession *session, std::size_t i
 }  // namespace
 
 OrtGraph::OrtGraph(std::shared_ptr<OrtLibrary> library, const std::filesystem::path &path, const GraphInfo &graph,
-                   const GraphThreads &threads, const Log &log)
+                   int threads, const Log &log)
     : library_(std::move(library)), log_(std::make_unique<Log>(log)) {
     const OrtApi *api = library_->api();
     const std::string doing = "ONNX Runtime " + library_->version() + " cannot open " + excerpt(path.string());
@@ -51,9 +51,9 @@ OrtGraph::OrtGraph(std::shared_ptr<OrtLibrary> library, const std::filesystem::p
     const OrtHandle<OrtSessionOptions> options(made, ORT_RELEASE_SESSION_OPTIONS);
     check_status(api, ORT_SET_LOG_SEVERITY(options.get(), kErrorSeverity), doing);
     check_status(api, ORT_SET_LOGGER(options.get(), pass_on, log_.get()), doing);
-    if (threads.count > 0) check_status(api, ORT_SET_THREADS(options.get(), threads.count), doing);
-    const char *spinning = threads.are_spinning ? "1" : "0";
-    check_status(api, ORT_ADD_CONFIG_ENTRY(options.get(), "session.intra_op.allow_spinning", spinning), doing);
+    if (threads > 0) check_status(api, ORT_SET_THREADS(options.get(), threads), doing);
+    // Waiting threads sleep: those of one graph would take the cores from the other graph, and from the host.
+    check_status(api, ORT_ADD_CONFIG_ENTRY(options.get(), "session.intra_op.allow_spinning", "0"), doing);
     if (graph.is_native()) {
         native_description();  // refuses a level that this CPU does not have
         OrtCustomOpDomain *domain = nullptr;

@@ -23,16 +23,11 @@ struct Tensor {
     std::vector<std::int64_t> shape;
 };
 
-struct GraphThreads {
-    int count = 0;              // the caller's among them; 0: all cores
-    bool are_spinning = false;  // wait for more work in a loop that keeps their cores busy
-};
-
 class OrtGraph {
   public:
-    // Throws an engine error if the graph cannot be opened.
-    OrtGraph(std::shared_ptr<OrtLibrary> library, const std::filesystem::path &path, const GraphInfo &graph,
-             const GraphThreads &threads, const Log &log);
+    // `threads` 0: all cores. Throws an engine error if the graph cannot be opened.
+    OrtGraph(std::shared_ptr<OrtLibrary> library, const std::filesystem::path &path, const GraphInfo &graph, int threads,
+             const Log &log);
 
     // Names of inputs and outputs.
     std::vector<std::string> tensors() const;

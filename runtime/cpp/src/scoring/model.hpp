@@ -16,7 +16,7 @@ namespace vprm::internal {
 struct ModelOptions {
     std::string ort_library;              // empty: $VPRM_ORT_LIBRARY, or the usual name
     const OrtApiBase *ort_api = nullptr;  // the host's own ONNX Runtime
-    GraphThreads threads;
+    int threads = 0;                      // 0: all cores
     std::size_t max_block_tokens = 512;   // new tokens of one engine call
     std::size_t prefix_cache_bytes = 0;   // 0: keep no prefixes
     Log log;
