@@ -10,6 +10,7 @@
 #include "base/error.hpp"
 #include "base/sha256.hpp"
 #include "images/tiling.hpp"
+#include "prompt/image_markers.hpp"
 #include "prompt/prompt_builder.hpp"
 #include "scoring/model.hpp"
 #include "vprm/vprm.hpp"
@@ -107,6 +108,15 @@ json prompt(const json &request) {
     return {{"ids", made.ids}, {"positions", made.score_positions}, {"prefix", builder.prefix(question, tiles)}};
 }
 
+json image_marks(const json &request) {
+    json marks = json::array();
+    for (const json &text : request.at("texts")) {
+        const auto mark = internal::foreign_image_mark(text.get_ref<const std::string &>());
+        marks.push_back(mark ? json(*mark) : json());
+    }
+    return marks;
+}
+
 json tiles(const json &request) {
     const std::vector<std::uint8_t> pixels = file_bytes(request.at("file"));
     const internal::TilingInfo tiling{request.at("size"), request.value("min_tiles", 1), request.at("max_tiles"),
@@ -156,6 +166,7 @@ json answer(State &state, const json &request) {
     if (op == "open") return open(state, request);
     if (op == "encode") return encode(state, request);
     if (op == "prompt") return prompt(request);
+    if (op == "image_marks") return image_marks(request);
     if (op == "tiles") return tiles(request);
     if (op == "grids") return grids(request);
     if (op == "session") return session(state, request);

@@ -3,6 +3,9 @@
 #include <stdexcept>
 #include <string>
 
+#include "base/error.hpp"
+#include "python_json.hpp"
+
 namespace vprm::tools {
 
 namespace {
@@ -12,6 +15,8 @@ using Json = nlohmann::ordered_json;
 class LabelError : public std::runtime_error {
     using std::runtime_error::runtime_error;
 };
+
+std::string shown(const Json &value) { return vprm::internal::excerpt(python_json(value)); }
 
 bool is_verdict(const Json &value) { return value.is_number() && (value == 1 || value == 0 || value == -1); }
 
@@ -58,12 +63,12 @@ Json correct(const Json &value, const Json &responses) {
     const Json given = responses.size() == 1 && !value.is_array() && !value.is_string() ? Json::array({value}) : value;
     if (!given.is_array() || given.size() != responses.size())
         throw LabelError("correct must be a list with true or false for each of " + std::to_string(responses.size()) +
-                         " responses");
+                         " responses, got " + (given.is_array() ? std::to_string(given.size()) + " entries" : shown(given)));
     Json known = Json::array();
     for (const Json &item : given) {
         const bool is_number = item.is_number() && (item == 0 || item == 1);
         if (!item.is_null() && !item.is_boolean() && !is_number)
-            throw LabelError("correct must have true or false for each response");
+            throw LabelError("correct must have true or false for each response, got " + shown(item));
         known.push_back(item.is_number_float() ? Json(item == 1) : item);
     }
     return known;

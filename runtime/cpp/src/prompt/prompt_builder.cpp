@@ -1,10 +1,10 @@
 #include "prompt/prompt_builder.hpp"
 
 #include <algorithm>
-#include <regex>
 
 #include "base/error.hpp"
 #include "base/utf8.hpp"
+#include "prompt/image_markers.hpp"
 #include "text/unicode.hpp"
 
 namespace vprm::internal {
@@ -34,19 +34,12 @@ std::string joined(const std::vector<std::string> &parts, std::size_t start, std
     return text;
 }
 
-// Marks for images that other models' prompts have; without an image they say that one was lost (image_markers.py).
+// A mark for an image without any image says that one was lost on the way.
 void check_no_lost_image(std::string_view question) {
-    static const std::regex &kMark = *new std::regex(
-        R"([<\[]\|?(?:image|img|picture|photo)[ _:#-]{0,2}[0-9]{1,3}\|?/?[>\]]|)"
-        R"(<\|(?:image|img)(?:_?(?:pad|placeholder|start|sentinel))?\|>|<\|vision_(?:start|pad)\|>|<img_context>|)"
-        R"(<image(?:_?(?:placeholder|here|token|pad|soft_?token))?>|<image ?/>|\[(?:image|img)\])",
-        std::regex::ECMAScript | std::regex::icase);
-    using Iterator = std::regex_iterator<std::string_view::const_iterator>;
-    for (Iterator found(question.begin(), question.end(), kMark), end; found != end; ++found)
-        if (found->str() != kPlaceholder)
-            throw input_error("the question has " + found->str() +
-                              " and there is no image: give the image, or take the mark out of the question if the "
-                              "text alone is meant");
+    if (const std::optional<std::string> mark = foreign_image_mark(question))
+        throw input_error("the question has " + *mark +
+                          " and there is no image: give the image, or take the mark out of the question if the text alone "
+                          "is meant");
 }
 
 std::string replaced_all(std::string text, std::string_view what, const std::string &with) {
