@@ -53,6 +53,15 @@ def missing_extras(extras: str) -> list[str]:
     return [extra for extra in extras.split(",") if extra and missing_distributions(extra)]
 
 
+def extras_to_install(module: str, extras: str) -> list[str]:
+    """Those of the comma-separated `extras` that are not installed whole, and one that brings `module` if none does."""
+    missing = missing_extras(extras)
+    name = module.replace("_", "-")
+    if any(name in (one.lower().replace("_", "-") for one in missing_distributions(extra)) for extra in missing):
+        return missing
+    return list(dict.fromkeys([*missing, *extras_with(module)]))
+
+
 def extras_with(module: str) -> list[str]:
     """The smallest extra that brings a module and is not installed whole; empty if none does."""
     name = module.replace("_", "-")

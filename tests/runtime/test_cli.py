@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from vprm_demo import checkpoint_dir, example
+from vprm_runtime import extras
 from vprm_runtime.cli.main import main
 
 
@@ -175,6 +176,16 @@ def test_a_missing_extra_is_named(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 2
     assert "pip install 'vprm[export]'" in " ".join(done.stderr.split())
+
+
+def test_extras_to_install_bring_the_missing_module_and_what_the_command_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The demo's first run exports it, which the engine's extra does not bring."""
+    absent = {"onnxruntime", "onnx-ir"}
+    monkeypatch.setattr(extras, "_is_installed", lambda name: name not in absent)
+    assert extras.extras_to_install("onnxruntime", "cpu") == ["cpu"]
+    assert extras.extras_to_install("onnx_ir", "cpu") == ["cpu", "export"]
+    absent.remove("onnxruntime")
+    assert extras.extras_to_install("onnx_ir", "cpu") == ["export"]
 
 
 def test_an_interrupted_export_leaves_nothing_that_opens(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from vprm_runtime import diagnosis, machine
+from vprm_runtime.cli.doctor import _verdict
 from vprm_runtime.cli.main import main
 from vprm_runtime.diagnosis import Diagnosis, Finding, diagnose
 from vprm_runtime.machine import Gpu, Machine, gpus, gpus_of
@@ -76,6 +77,13 @@ def test_nvidia_smi_is_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     found = diagnose()
     assert find(found, "gpu").state == "ok"
     assert find(found, "engine cuda").state in ("missing", "ok", "broken")
+
+
+def test_the_next_command_is_one_that_runs() -> None:
+    lean = Machine("Linux", "x86_64", "CPU", 2, (), 1 << 34, ())
+    missing = Finding("extra optimize", "note", "not installed: onnx-ir", "pip install 'vprm[optimize]'")
+    assert "pip install 'vprm[optimize]'" in _verdict(Diagnosis(lean, (missing,), ("cpu",)))
+    assert "pip install" not in _verdict(Diagnosis(lean, (), ("cpu",)))
 
 
 def test_without_a_gpu_nothing_is_to_be_installed_for_one(monkeypatch: pytest.MonkeyPatch) -> None:

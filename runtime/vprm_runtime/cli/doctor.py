@@ -55,4 +55,6 @@ def _verdict(found: Diagnosis) -> str:
     if not found.devices:
         return "Nothing can score here yet: install an engine, for a CPU with  pip install 'vprm[cpu]'"
     devices = " or ".join(found.devices)
-    return f"Scores with --device {devices}. The best bundle for this machine:  vprm optimize CHECKPOINT BUNDLE"
+    lacks = any(finding.area == "extra optimize" and finding.state != "ok" for finding in found.findings)
+    first = "pip install 'vprm[optimize]'  and  " if lacks else ""
+    return f"Scores with --device {devices}. The best bundle for this machine:  {first}vprm optimize CHECKPOINT BUNDLE"

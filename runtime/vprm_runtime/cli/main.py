@@ -20,7 +20,7 @@ from vprm_runtime.cli.common import NOTHING_SCORED
 from vprm_runtime.cli.console import show_error, stderr_console, stream_error, usable_streams
 from vprm_runtime.cli.signals import INTERRUPTION, handled_signals
 from vprm_runtime.errors import MissingExtraError, VprmError, quoted
-from vprm_runtime.extras import extras_with, missing_extras
+from vprm_runtime.extras import extras_to_install, missing_extras
 
 _REPORTED = 2  # exit code of what ends with an error message
 
@@ -91,7 +91,7 @@ def _run(words: list[str]) -> int:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.split(".")[0].startswith("vprm_"):
             raise
-        missing = ",".join(missing_extras(extra) or extras_with(error.name.split(".")[0])) or extra
+        missing = ",".join(extras_to_install(error.name.split(".")[0], extra)) or extra
         message = f"{MissingExtraError(f'vprm {options.command} (missing module: {error.name})', missing)}"
     except BrokenPipeError:
         raise

@@ -35,6 +35,13 @@ def optimised(output: Path, rows: Path, *options: str, checkpoint: str = CHECKPO
     return report
 
 
+def open_budget(folder: Path) -> str:
+    """A budget that everything holds."""
+    file = folder / "open.json"
+    file.write_text('{"mean_error": 1, "f1_change": 1, "flips_outside": 1}')
+    return str(file)
+
+
 def chosen(report: dict[str, Any]) -> dict[str, Any]:
     (found,) = [one for one in report["recipes"] if one["state"] == "chosen"]
     assert isinstance(found, dict)
@@ -44,7 +51,8 @@ def chosen(report: dict[str, Any]) -> dict[str, Any]:
 def test_keep_all_keeps_what_held_the_budget_and_json_is_all_there_is_on_stdout(
     tmp_path: Path, rows: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    report = optimised(tmp_path / "bundle", rows, "--for", "cpu", "--keep-all", "--json", "--html")
+    options = ("--for", "cpu", "--keep-all", "--json", "--html", "--budget", open_budget(tmp_path))
+    report = optimised(tmp_path / "bundle", rows, *options)
     assert json.loads(capsys.readouterr().out) == report
     held = {one["name"] for one in report["recipes"] if one["state"] == "held"}
     assert held and {folder.name for folder in (tmp_path / "bundle" / "others").iterdir()} == held
