@@ -17,11 +17,12 @@ LOST = (
     "<image 1>", "<image_1>", "<image1>", "<Image 12>", "<img_3>", "<|image_1|>", "<picture 1>", "[image 2]", "[IMG_1]",
     "<|image|>", "<|image_pad|>", "<|vision_start|><|image_pad|><|vision_end|>", "[IMG]", "[Image]", "<Image>",
     "<IMAGE>", "<image/>", "<image_placeholder>", "<ImageHere>", "<image_soft_token>", "<image_token>",
-    "<IMG_CONTEXT>", "<image: 1>", "<image #1>", "<image-1>",
+    "<image: 1>", "<image #1>", "<image-1>",
 )  # fmt: skip
 TEXT = (
     "What does the <img> tag do?", 'Is <img src="a.png"> closed?', "Compare image 1 and image 2.", "a < image > b",
     "array[1] and x[image_index]", "the <imagery> tag", "<images>", "See [Figure 1].", "<picture>", "1 < 2",
+    "<IMG_CONTEXT><img></img>",
 )  # fmt: skip
 
 

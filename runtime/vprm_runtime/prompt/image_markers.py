@@ -12,7 +12,7 @@ from vprm_runtime.errors import InputError
 IMAGE_PLACEHOLDER = "<image>"
 _NUMBERED = r"[<\[]\|?(?:image|img|picture|photo)[ _:#-]{0,2}([0-9]{1,3})\|?/?[>\]]"
 _OTHERS = (
-    r"<\|(?:image|img)(?:_?(?:pad|placeholder|start|sentinel))?\|>|<\|vision_(?:start|pad)\|>|<img_context>|"
+    r"<\|(?:image|img)(?:_?(?:pad|placeholder|start|sentinel))?\|>|<\|vision_(?:start|pad)\|>|"
     r"<image(?:_?(?:placeholder|here|token|pad|soft_?token))?>|<image ?/>|\[(?:image|img)\]"
 )
 _MARK = re.compile(f"{_NUMBERED}|{_OTHERS}", re.IGNORECASE | re.ASCII)

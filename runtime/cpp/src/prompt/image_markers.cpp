@@ -80,7 +80,7 @@ std::size_t plain(std::string_view text) {
 
 std::size_t other(std::string_view text) {
     Reader reader(text);
-    return reader.take_one("<|vision_start|>", "<|vision_pad|>", "<img_context>", "<image/>", "<image />", "[image]", "[img]")
+    return reader.take_one("<|vision_start|>", "<|vision_pad|>", "<image/>", "<image />", "[image]", "[img]")
                ? reader.read()
                : 0;
 }
