@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
         limits, tuple(args.sensitivity), args.target, args.sensitivity_rows, args.image_root, args.device
     )
     model = local_checkpoint(resolve_bundle(args.model), print_stderr)
-    with as_bundle(model) as bundle, phase_progress("calibrating") as advance:
+    with phase_progress("calibrating") as advance, as_bundle(model) as bundle:
         calibration = calibrate(bundle, args.data or _demo_rows(args.max_rows), args.output, options, advance)
     left_out = calibration.provenance["left_out"]
     if left_out:

@@ -41,6 +41,7 @@ from vprm_runtime.engines.cuda.tensorrt.engine_file import (
 from vprm_runtime.engines.cuda.tensorrt.graph import import_tensorrt
 from vprm_runtime.errors import BundleError, EngineError
 from vprm_runtime.files import whole_folder, write_whole
+from vprm_runtime.room import check_room
 
 Progress = Callable[[str, int, int], None]  # phase, steps done, steps in all
 NO_FUSED_ATTENTION = "attention has no fused kernel here: scores of all heads are multiplied out, which is slow"
@@ -60,6 +61,9 @@ def build_engines(
     for graph in (bundle.manifest.graphs.vision, bundle.manifest.graphs.llm):
         check_precision(graph, capability)
     profiles = _profiles(bundle, options.profile)
+    if options.weights == "full":
+        size = sum(info.size_bytes for info in bundle.manifest.files.values())
+        check_room("engines with their weights", disk_bytes=size, folder=bundle.path)
     target = bundle.path / ENGINES_FOLDER / engine_name(options.library, capability)
     try:
         target.parent.mkdir(exist_ok=True)

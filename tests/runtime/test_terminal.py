@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from vprm_demo import checkpoint_dir
 from vprm_runtime.cli.console import SafeConsole, shown
 from vprm_runtime.cli.main import main
 from vprm_runtime.cli.progress import Display, activity
@@ -252,11 +253,13 @@ def test_long_commands_tell_that_they_live(demo_bundle: Path, tmp_path: Path) ->
     import vprm_runtime.cli.progress as progress
 
     code = (
-        "import sys, threading, vprm_runtime.cli.progress as p\n"
+        "import sys, time, vprm_runtime.cli.progress as p\n"
         "p.Display.__init__.__defaults__ = (0.02,)\n"
-        "told, line, update = threading.Event(), p.Display.line, p.Display.update\n"
-        "def tell(self):\n    self._total is not None and told.set(); return line(self)\n"
-        "def wait(self, *a, **k):\n    update(self, *a, **k); self._total is not None and told.wait(60)\n"
+        "told, line, update = set(), p.Display.line, p.Display.update\n"
+        "def tell(self):\n    told.add((self._label, self._total)); return line(self)\n"
+        "def wait(self, *a, **k):\n    update(self, *a, **k)\n"
+        "    while self._thread and not self._ended.is_set() and (self._label, self._total) not in told:\n"
+        "        time.sleep(0.001)\n"
         "p.Display.line, p.Display.update = tell, wait  # work goes on only after a line, however fast it is\n"
         "from vprm_runtime.cli.main import main; sys.exit(main(sys.argv[1:]))"
     )
@@ -275,8 +278,13 @@ def test_long_commands_tell_that_they_live(demo_bundle: Path, tmp_path: Path) ->
             ["bench", "preprocess", "--width", "90", "--height", "60", "--rounds", "1", "--roofline-size", "64"],
             rb"preprocess: \d+ of 18 calls \((warm-up|round 1 of 1): \w+\)",
         ),
+        (["shard", str(rows), "-o", str(tmp_path / "shards"), "--shards", "2"], rb"cutting: \d+ rows"),
+        (
+            ["calibrate", str(checkpoint_dir()), "--max-rows", "1", "-o", str(tmp_path / "calibration")],
+            rb"calibrating: 0 steps",
+        ),
         (["bench", "demo-quality", "--rows", "2", "--questions", "2", "--variants", "2"], rb"0 of 2 rows \(images\)"),
         (["bench", "random-checkpoint", str(tmp_path / "random")], rb"writing: .* of .*B"),
     ):
-        run = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, timeout=120, check=True)
+        run = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, timeout=600, check=True)
         assert re.search(line, run.stderr), run.stderr

@@ -90,7 +90,8 @@ def run(args: argparse.Namespace, options: ScoreOptions) -> int:
             f"{len(left)} of {len(shards.shards)} shards kill every process that takes them ({names}): "
             f"mend the cause and run again, it goes on from {paths.scores}"
         )
-    found = merge_scores(shards, paths.scores, paths.merged)
+    with RowBar("merging"):
+        found = merge_scores(shards, paths.scores, paths.merged)
     if paths.work is not None:
         shutil.rmtree(paths.work, ignore_errors=True)
     return _finish(args, found, {"workers": pool.workers, "shards": len(shards.shards)}, began)
@@ -148,7 +149,8 @@ def _shards(args: argparse.Namespace, paths: _Paths) -> Any:
         return shards
     workers = args.processes or args.workers or os.cpu_count() or 1
     count = max(_SHARDS_PER_WORKER * workers, math.ceil(args.input.stat().st_size / _SHARD_BYTES))
-    return write_shards([args.input], paths.shards, count, args.image_root)
+    with RowBar("cutting") as bar:
+        return write_shards([args.input], paths.shards, count, args.image_root, bar.advance)
 
 
 def _check_same_run(merged: Path, source: Path, bundle: Path, options: ScoreOptions) -> None:

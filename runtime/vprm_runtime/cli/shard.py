@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from vprm_runtime.cli.arguments import add_image_root, add_json
-from vprm_runtime.cli.common import NOTHING_SCORED, Subparsers, positive_int, print_json, stderr_console
+from vprm_runtime.cli.common import NOTHING_SCORED, RowBar, Subparsers, positive_int, print_json, stderr_console
 from vprm_runtime.errors import InputError
 
 CRASHED_EXIT_CODE = 1
@@ -39,7 +39,8 @@ def run(args: argparse.Namespace) -> int:
     if args.merge is not None:
         if len(args.rows) != 1 or args.shards is not None or args.image_root is not None:
             raise InputError("with --merge give one directory of shards and -o FILE, and nothing else")
-        found = merge_scores(ShardSet.open(args.rows[0]), args.merge, args.output)
+        with RowBar("merging"):
+            found = merge_scores(ShardSet.open(args.rows[0]), args.merge, args.output)
         _say(f"wrote {args.output}: {found.rows} rows, {found.errors} with errors")
         if found.crashed_rows:
             _say(f"set aside, because they killed the process: {found.crashed_text}")
@@ -50,7 +51,8 @@ def run(args: argparse.Namespace) -> int:
         return 0 if found.usable else NOTHING_SCORED
     if args.shards is None:
         raise InputError("give --shards K: into how many files the rows are cut")
-    shards = write_shards(args.rows, args.output, args.shards, args.image_root)
+    with RowBar("cutting") as bar:
+        shards = write_shards(args.rows, args.output, args.shards, args.image_root, bar.advance)
     _say(f"wrote {args.output}: {shards.rows} rows in {len(shards.shards)} shards")
     if args.json:
         print_json({"rows": shards.rows, "shards": [{"name": item.name, "rows": item.rows} for item in shards.shards]})

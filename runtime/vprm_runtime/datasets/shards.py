@@ -10,7 +10,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from vprm_runtime.files import open_regular, whole_folder
 
 MAX_SHARDS = 100_000
 _BUFFER_BYTES = 1 << 20
+_ROWS_BETWEEN_REPORTS = 100
 _LOG = logging.getLogger(__name__)
 
 
@@ -77,7 +78,13 @@ class ShardSet:
         return prints[0] if len(prints) == 1 else f"sha256:{hashlib.sha256(json.dumps(prints).encode()).hexdigest()}"
 
 
-def write_shards(paths: Sequence[Path], target: Path, shards: int, image_root: Path | None = None) -> ShardSet:
+def write_shards(
+    paths: Sequence[Path],
+    target: Path,
+    shards: int,
+    image_root: Path | None = None,
+    progress: Callable[[int, int | None], None] = lambda done, total: None,
+) -> ShardSet:
     """Cut files of rows into at most `shards` files in the new directory `target`.
 
     Args:
@@ -85,6 +92,7 @@ def write_shards(paths: Sequence[Path], target: Path, shards: int, image_root: P
         target: a directory that does not exist yet.
         shards: into how many; shards without a row are left out.
         image_root: where relative image paths start (default: beside each file).
+        progress: called now and then with the rows that are cut, and None: how many there are is not known before.
 
     Returns:
         The shards.
@@ -102,7 +110,7 @@ def write_shards(paths: Sequence[Path], target: Path, shards: int, image_root: P
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with whole_folder(target) as temporary:
-            _cut(paths, temporary, shards, image_root)
+            _cut(paths, temporary, shards, image_root, progress)
     except OSError as error:
         raise InputError(f"{target} cannot be made ({error.strerror}): choose another directory") from error
     return ShardSet.open(target)
@@ -113,7 +121,13 @@ def fingerprint_of(path: Path) -> str:
     return _Input(path, path.parent).read_fingerprint()
 
 
-def _cut(paths: Sequence[Path], directory: Path, shards: int, image_root: Path | None) -> None:
+def _cut(
+    paths: Sequence[Path],
+    directory: Path,
+    shards: int,
+    image_root: Path | None,
+    progress: Callable[[int, int | None], None],
+) -> None:
     files = [_ShardFile(directory / f"shard-{index:05d}-of-{shards:05d}.jsonl") for index in range(shards)]
     inputs: list[ShardInput] = []
     notes, number = RowNotes(), 0
@@ -127,6 +141,8 @@ def _cut(paths: Sequence[Path], directory: Path, shards: int, image_root: Path |
             place = packed_place(number, position, len(inputs))
             files[int.from_bytes(digest, "little") % shards].append(line, place)
             number += 1
+            if number % _ROWS_BETWEEN_REPORTS == 0:
+                progress(number, None)
         root = os.path.abspath(source.image_root)
         inputs.append(ShardInput(os.path.abspath(path), root, source.unit, number - first, source.fingerprint))
     for note in notes.lines:
