@@ -8,7 +8,7 @@ enum {
     BLOCK_CHUNKS = 8,         /* chunks of one pass over the rows: 64 outputs' weights of them stay in the L1 cache */
     AMX_BLOCK_CHUNKS = 16,    /* of which AMX reads one panel at a time */
     LEAST_AMX_ROWS = 7,       /* fewer leave most of a tile empty */
-    PANEL_BLOCK_BYTES = 8192, /* of stored weights of one panel: these and those that are fetched stay in the L1 cache */
+    PANEL_BLOCK_BYTES = 16384, /* of stored weights of one panel: these and those that are fetched stay in the L1 cache */
     FEW_ROWS = 24,            /* of which memory decides: products are a panel at a time, and fetch weights early */
     LARGEST_GROUP = 512,      /* of 4-bit codes, which are expanded a group at a time */
 };
