@@ -20,7 +20,7 @@ from PIL import features
 
 from vprm_runtime import native
 from vprm_runtime.errors import EngineError
-from vprm_runtime.extras import missing_distributions
+from vprm_runtime.extras import DEVELOPMENT, missing_distributions
 from vprm_runtime.machine import (
     Machine,
     available_memory_bytes,
@@ -34,7 +34,6 @@ _ENGINE = "engine "  # before the name of --device, in an area
 _GB = 1_000_000_000
 _LITTLE_DISK_BYTES = 5 * _GB
 _PILLOW_FEATURES = {"jpg": "JPEG", "webp": "WEBP", "avif": "AVIF", "libtiff": "compressed TIFF"}
-_DEVELOPMENT = frozenset({"dev", "demo-train", "bench", "reference"})
 
 
 @dataclass(frozen=True)
@@ -195,7 +194,7 @@ def _extra_findings() -> Iterator[Finding]:
     """A finding for each extra that adds commands; engines have their own."""
     engines = {"cpu", "cuda", "openvino", "tensorrt", "tensorrt-rtx"}
     for extra in metadata("vprm").get_all("Provides-Extra") or ():
-        if extra in engines | _DEVELOPMENT:
+        if extra in engines | DEVELOPMENT:
             continue
         missing = missing_distributions(extra)
         if missing:

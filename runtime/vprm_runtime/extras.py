@@ -8,6 +8,7 @@ from typing import Any
 from vprm_runtime.errors import EngineError, MissingExtraError, quoted
 
 _DISTRIBUTION = "vprm"
+DEVELOPMENT = frozenset({"dev", "demo-train", "bench", "reference"})  # extras that no command of users needs
 _REQUIREMENT = re.compile(
     r"(?P<name>[A-Za-z0-9._-]+)(\[(?P<extras>[^]]*)])?[^;]*;.*extra == ['\"](?P<extra>[^'\"]+)['\"]"
 )
@@ -34,18 +35,23 @@ def missing_distributions(extra: str) -> list[str]:
 
     Versions are not compared: pip does that. Raises ValueError if the package has no such extra.
     """
+    return sorted(name for name in _distributions(extra) if not _is_installed(name))
+
+
+def _distributions(extra: str) -> set[str]:
+    """Names of all distributions that an extra asks for. Raises ValueError if the package has no such extra."""
     found = [match for text in requires(_DISTRIBUTION) or () if (match := _REQUIREMENT.match(text))]
     wanted = [match for match in found if match["extra"] == extra]
     if not wanted:
         raise ValueError(f"{_DISTRIBUTION} has no extra {extra!r}")
-    missing: set[str] = set()
+    names: set[str] = set()
     for match in wanted:
         if match["name"] == _DISTRIBUTION:
             for other in match["extras"].split(","):
-                missing |= set(missing_distributions(other.strip()))
-        elif not _is_installed(match["name"]):
-            missing.add(match["name"])
-    return sorted(missing)
+                names |= _distributions(other.strip())
+        else:
+            names.add(match["name"])
+    return names
 
 
 def missing_extras(extras: str) -> list[str]:
@@ -63,12 +69,12 @@ def extras_to_install(module: str, extras: str) -> list[str]:
 
 
 def extras_with(module: str) -> list[str]:
-    """The smallest extra that brings a module and is not installed whole; empty if none does."""
+    """The smallest extra that brings a module and is not installed whole, for users if one is; empty if none does."""
     name = module.replace("_", "-")
     found = [match for text in requires(_DISTRIBUTION) or () if (match := _REQUIREMENT.match(text))]
     owners = {match["extra"] for match in found if match["name"].lower().replace("_", "-") == name}
-    sizes = {extra: count for extra in sorted(owners) if (count := len(missing_distributions(extra)))}
-    return [min(sizes, key=lambda extra: sizes[extra])] if sizes else []
+    lacking = [extra for extra in sorted(owners) if missing_distributions(extra)]
+    return sorted(lacking, key=lambda extra: (extra in DEVELOPMENT, len(_distributions(extra))))[:1]
 
 
 def _is_installed(name: str) -> bool:
