@@ -93,6 +93,7 @@ def test_the_wheel_holds_the_packages_and_nothing_else(tmp_path: Path) -> None:
     rooms = {
         "runtime",
         "ray",
+        "report",
         "serving",
         "client",
         "export",

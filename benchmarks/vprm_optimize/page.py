@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
-from vprm_benchmarks.report import Axis, Card, Chart, Page, Series, Table, html_from_page, line_chart
-from vprm_benchmarks.report.charts import COLOURS
 from vprm_optimize.report import COLUMNS, outcome_cells
+from vprm_report import Axis, Card, Chart, Page, Series, Table, html_from_page, line_chart
+from vprm_report.charts import COLOURS
 
 _STAGE_COLUMNS = ("stage", "estimated s", "took s", "CPU s", "others' CPU s", "memory")
 _STAGES = "Estimates are for an idle machine. Memory: without mapped files."

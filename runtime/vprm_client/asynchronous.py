@@ -56,11 +56,20 @@ class AsyncClient:
         max_tiles: int | None = None,
         max_steps: int | None = None,
         aggregate: str | None = None,
+        step_separator: str | None = None,
+        drop_empty_steps: bool = False,
     ) -> ScoreResult:
         """Score responses to one question: arguments, defaults (`max_steps`: no limit), errors of `Client.score`."""
         return await self._drive(
             self._calls.score(
-                images, question, responses, max_tiles=max_tiles, max_steps=max_steps, aggregate=aggregate
+                images,
+                question,
+                responses,
+                max_tiles=max_tiles,
+                max_steps=max_steps,
+                aggregate=aggregate,
+                step_separator=step_separator,
+                drop_empty_steps=drop_empty_steps,
             )
         )
 
@@ -71,6 +80,8 @@ class AsyncClient:
         max_tiles: int | None = None,
         max_steps: int | None = None,
         aggregate: str | None = None,
+        step_separator: str | None = None,
+        drop_empty_steps: bool = False,
         concurrency: int = 16,
     ) -> list[ScoreResult]:
         """Score many questions: arguments, defaults (`max_steps`: no limit) and errors of `Client.score_many`."""
@@ -79,7 +90,10 @@ class AsyncClient:
         async def one(row: tuple[Images, str, Sequence[Response]]) -> ScoreResult:
             async with free:
                 try:
-                    return await self.score(*row, max_tiles=max_tiles, max_steps=max_steps, aggregate=aggregate)
+                    return await self.score(
+                    *row, max_tiles=max_tiles, max_steps=max_steps, aggregate=aggregate,
+                    step_separator=step_separator, drop_empty_steps=drop_empty_steps,
+                )  # fmt: skip
                 except InputError as error:
                     return all_failed(len(row[2]), str(error), error.code)
 
@@ -93,8 +107,7 @@ class AsyncClient:
 
     async def session(self, images: Images, question: str, *, max_tiles: int | None = None) -> "AsyncRemoteSession":
         """Run the images and the question once; then append, score alternatives, fork and rewind."""
-        facts = await self._drive(self._calls.open_session(images, question, max_tiles))
-        return AsyncRemoteSession(self, SessionCalls(self._calls, facts))
+        return AsyncRemoteSession(self, await self._drive(self._calls.open_session(images, question, max_tiles)))
 
     async def model(self) -> dict[str, Any]:
         """What the server scores with, its limits, its queue and cache."""
@@ -139,6 +152,20 @@ class AsyncRemoteSession(SessionFacts):
         super().__init__(calls)
         self._client = client
 
+    async def score(
+        self,
+        responses: Sequence[Response],
+        *,
+        max_steps: int | None = None,
+        aggregate: str | None = None,
+        step_separator: str | None = None,
+        drop_empty_steps: bool = False,
+    ) -> ScoreResult:
+        """Score whole responses against the prefix, whatever is committed."""
+        options = {"step_separator": step_separator, "drop_empty_steps": drop_empty_steps}
+        call = self._calls.score(responses, max_steps=max_steps, aggregate=aggregate, **options)
+        return await self._client._drive(call)
+
     async def append(self, step: str) -> StepScore:
         """Commit a step."""
         return await self._client._drive(self._calls.append(step))
@@ -149,7 +176,7 @@ class AsyncRemoteSession(SessionFacts):
 
     async def fork(self) -> "AsyncRemoteSession":
         """A second session with the same past."""
-        return AsyncRemoteSession(self._client, self._calls.forked(await self._client._drive(self._calls.fork())))
+        return AsyncRemoteSession(self._client, await self._client._drive(self._calls.fork()))
 
     async def rewind(self, steps: int = 1) -> None:
         """Forget the last committed steps."""

@@ -4,7 +4,7 @@ A driver sends each `Send` and hands the answer in, or the error that kept it fr
 """
 
 import logging
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -27,6 +27,10 @@ from vprm_runtime.errors import InputError, ServerError
 from vprm_runtime.results import ScoreResult, StepScore
 
 Value = TypeVar("Value")
+Options = dict[str, int | str | None]
+_Ask = Callable[[str, dict[str, Any], Options], "Call[Any]"]
+_LOST = ("unknown_session", "session_lost")
+_REPLAYS = 3
 _LOG = logging.getLogger("vprm")
 _MOST_WARNINGS = 100
 
@@ -100,16 +104,17 @@ class Calls:
         body = yield from self._with_images("/v1/select", row, sent, {"max_steps": max_steps})
         return [responses[index] for index in body["ranking"]]
 
-    def open_session(self, images: Images, question: str, max_tiles: int | None) -> Call[dict[str, Any]]:
+    def open_session(self, images: Images, question: str, max_tiles: int | None) -> Call["SessionCalls"]:
         """POST /v1/sessions."""
         sent = sent_images(images)
         row = {"image": [image.reference for image in sent], "question": question}
-        facts: dict[str, Any] = yield from self._with_images("/v1/sessions", row, sent, {"max_tiles": max_tiles})
-        return facts
 
-    def _with_images(
-        self, path: str, row: dict[str, Any], sent: Sequence[SentImage], options: dict[str, int | str | None]
-    ) -> Call[Any]:
+        def asked(path: str, more: dict[str, Any], options: Options) -> Call[Any]:
+            return self._with_images(path, {**row, **more}, sent, {"max_tiles": max_tiles, **options})
+
+        return SessionCalls(self, asked, (yield from asked("/v1/sessions", {}, {})))
+
+    def _with_images(self, path: str, row: dict[str, Any], sent: Sequence[SentImage], options: Options) -> Call[Any]:
         """Send a row; images that the server does not have, or has no longer, are uploaded before."""
         query = query_of(options)
         yield from self._upload([image for image in sent if image.digest not in self._uploaded])
@@ -137,19 +142,31 @@ class Calls:
 
 
 class SessionCalls:
-    """The calls of a session on the server, and what it has committed."""
+    """The calls of a session on the server, and what it has committed.
 
-    def __init__(self, calls: Calls, facts: dict[str, Any]) -> None:
-        self._calls = calls
+    A server that forgot the session (its process ended, or the session was not used for long) is told the image, the
+    question and the committed steps again, and the call is repeated: the caller sees nothing but the time.
+    """
+
+    def __init__(self, calls: Calls, ask: _Ask, facts: dict[str, Any]) -> None:
+        """`ask` makes a call about the session's image and question: a path, more of its row, options."""
+        self._calls, self._ask = calls, ask
         self._path = f"/v1/sessions/{facts['session']}"
+        self.is_closed = False
         self.tiles: tuple[int, ...] = tuple(facts["tiles"])
         self.prefix_tokens: int = facts["prefix_tokens"]
         self.steps: tuple[StepScore, ...] = tuple(step_of(step) for step in facts["steps"])
 
+    def score(self, responses: Sequence[Response], **options: int | str | None) -> Call[ScoreResult]:
+        """Score whole responses against the prefix, which the server has kept: a row of its own."""
+        if self.is_closed:
+            raise InputError("the session is closed: open another one", code="unknown_session")
+        texts = row_of([], "", responses)["responses"]
+        return result_of((yield from self._ask("/v1/score", {"responses": texts}, options)))
+
     def append(self, step: str) -> Call[StepScore]:
         """Commit a step; a repeated try commits it once."""
-        body = {"step": step, "after": len(self.steps)}
-        scored = step_of((yield from self._calls.request("POST", f"{self._path}/append", json=body)))
+        scored = step_of((yield from self._request("append", {"step": step, "after": len(self.steps)})))
         self.steps = (*self.steps, scored)
         return scored
 
@@ -157,30 +174,51 @@ class SessionCalls:
         """Score alternatives for the next step."""
         if isinstance(alternatives, str):
             raise InputError("alternatives must be a list, got one string: put it into a list")
-        body = {"alternatives": list(alternatives)}
-        return result_of((yield from self._calls.request("POST", f"{self._path}/score_next", json=body)))
+        return result_of((yield from self._request("score_next", {"alternatives": list(alternatives)})))
 
-    def fork(self) -> Call[dict[str, Any]]:
-        """A second session with the same past."""
-        facts: dict[str, Any] = yield from self._calls.request("POST", f"{self._path}/fork", retry=False)
-        return facts
-
-    def forked(self, facts: dict[str, Any]) -> "SessionCalls":
-        """The calls of the session that `fork` made."""
-        return SessionCalls(self._calls, facts)
+    def fork(self) -> Call["SessionCalls"]:
+        """The calls of a second session with the same past."""
+        facts: dict[str, Any] = yield from self._request("fork", None, retry=False)
+        return SessionCalls(self._calls, self._ask, facts)
 
     def rewind(self, steps: int) -> Call[None]:
         """Forget the last committed steps. Not tried again: a second time would forget more."""
-        facts = yield from self._calls.request("POST", f"{self._path}/rewind", json={"steps": steps}, retry=False)
+        facts = yield from self._request("rewind", {"steps": steps}, retry=False)
         self.steps = tuple(step_of(step) for step in facts["steps"])
 
     def close(self) -> Call[None]:
         """Give the server's memory back."""
+        self.is_closed = True
         try:
             yield from self._calls.request("DELETE", self._path)
-        except InputError as error:
-            if error.code != "unknown_session":
+        except (InputError, ServerError) as error:
+            if error.code not in _LOST:
                 raise
+
+    def _request(self, name: str, body: dict[str, Any] | None, retry: bool = True) -> Call[Any]:
+        """A request to the session, which is made again if the server has lost it."""
+        if self.is_closed:
+            raise InputError("the session is closed: open another one", code="unknown_session")
+        options = {} if body is None else {"json": body}
+        for _ in range(_REPLAYS):
+            try:
+                return (yield from self._calls.request("POST", f"{self._path}/{name}", retry=retry, **options))
+            except (InputError, ServerError) as error:
+                if error.code not in _LOST:
+                    raise
+            try:
+                yield from self._replay()
+            except (InputError, ServerError) as error:  # lost again meanwhile
+                if error.code not in _LOST:
+                    raise
+        return (yield from self._calls.request("POST", f"{self._path}/{name}", retry=retry, **options))
+
+    def _replay(self) -> Call[None]:
+        facts = yield from self._ask("/v1/sessions", {}, {})
+        self._path = f"/v1/sessions/{facts['session']}"
+        for number, step in enumerate(self.steps):
+            body = {"step": step.text, "after": number}
+            yield from self._calls.request("POST", f"{self._path}/append", json=body)
 
 
 def _json(answer: httpx.Response) -> Any:
@@ -209,6 +247,11 @@ class SessionFacts:
     def prefix_tokens(self) -> int:
         """Number of tokens before the first step."""
         return self._calls.prefix_tokens
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._calls.is_closed
 
     @property
     def steps(self) -> tuple[StepScore, ...]:

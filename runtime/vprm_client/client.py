@@ -1,6 +1,7 @@
 """The blocking client. `asynchronous.py` has the same with `await`."""
 
 import time
+import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
@@ -47,6 +48,7 @@ class Client:
             base_url=url, headers=key_header(api_key), transport=transport or httpx.HTTPTransport(uds=uds)
         )
         self._calls = Calls(timeout_s, retries)
+        weakref.finalize(self, self._http.close)  # libraries keep rewards as functions, which nobody closes
 
     def score(
         self,
@@ -57,6 +59,8 @@ class Client:
         max_tiles: int | None = None,
         max_steps: int | None = None,
         aggregate: str | None = None,
+        step_separator: str | None = None,
+        drop_empty_steps: bool = False,
     ) -> ScoreResult:
         """Score all responses to one question about zero, one or several images, as `StepScorer.score` does.
 
@@ -79,7 +83,14 @@ class Client:
         """
         return self._drive(
             self._calls.score(
-                images, question, responses, max_tiles=max_tiles, max_steps=max_steps, aggregate=aggregate
+                images,
+                question,
+                responses,
+                max_tiles=max_tiles,
+                max_steps=max_steps,
+                aggregate=aggregate,
+                step_separator=step_separator,
+                drop_empty_steps=drop_empty_steps,
             )
         )
 
@@ -90,6 +101,8 @@ class Client:
         max_tiles: int | None = None,
         max_steps: int | None = None,
         aggregate: str | None = None,
+        step_separator: str | None = None,
+        drop_empty_steps: bool = False,
         concurrency: int = 16,
     ) -> Iterator[ScoreResult]:
         """Score many questions, several at a time.
@@ -112,7 +125,10 @@ class Client:
 
         def one(row: tuple[Images, str, Sequence[Response]]) -> ScoreResult:
             try:
-                return self.score(*row, max_tiles=max_tiles, max_steps=max_steps, aggregate=aggregate)
+                return self.score(
+                    *row, max_tiles=max_tiles, max_steps=max_steps, aggregate=aggregate,
+                    step_separator=step_separator, drop_empty_steps=drop_empty_steps,
+                )  # fmt: skip
             except InputError as error:
                 return all_failed(len(row[2]), str(error), error.code)
 
@@ -157,8 +173,7 @@ class Client:
             EngineError: the engine failed.
             ServerError: the server refused, or was out of reach until the deadline.
         """
-        facts = self._drive(self._calls.open_session(images, question, max_tiles))
-        return RemoteSession(self, SessionCalls(self._calls, facts))
+        return RemoteSession(self, self._drive(self._calls.open_session(images, question, max_tiles)))
 
     def model(self) -> dict[str, Any]:
         """What the server scores with, its limits, its queue and cache.
@@ -210,6 +225,20 @@ class RemoteSession(SessionFacts):
         super().__init__(calls)
         self._client = client
 
+    def score(
+        self,
+        responses: Sequence[Response],
+        *,
+        max_steps: int | None = None,
+        aggregate: str | None = None,
+        step_separator: str | None = None,
+        drop_empty_steps: bool = False,
+    ) -> ScoreResult:
+        """Score whole responses against the prefix, whatever is committed."""
+        options = {"step_separator": step_separator, "drop_empty_steps": drop_empty_steps}
+        call = self._calls.score(responses, max_steps=max_steps, aggregate=aggregate, **options)
+        return self._client._drive(call)
+
     def append(self, step: str) -> StepScore:
         """Score a step and commit it.
 
@@ -250,7 +279,7 @@ class RemoteSession(SessionFacts):
             InputError: the session is gone.
             ServerError: the server refused, or was out of reach until the deadline.
         """
-        return RemoteSession(self._client, self._calls.forked(self._client._drive(self._calls.fork())))
+        return RemoteSession(self._client, self._client._drive(self._calls.fork()))
 
     def rewind(self, steps: int = 1) -> None:
         """Forget the last committed steps.

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import io
 import random
 import time
 from collections.abc import Mapping, Sequence
@@ -10,18 +11,19 @@ from pathlib import Path
 from typing import Any
 
 from vprm_runtime.errors import EngineError, InputError, ServerError, VprmError
+from vprm_runtime.images.load import ImageInput, check_no_url, load_image, read_image_file
+from vprm_runtime.inputs import images_of, list_of, response_of
 from vprm_runtime.results import CandidateScore, ScoreResult, StepScore
 
-Image = str | Path | bytes | Any
-"""A path on this machine, the bytes of an image file, or a Pillow image."""
-Images = Image | Sequence[Image] | None
+Images = Any
+"""What `StepScorer.score` takes: paths on this machine, bytes, Pillow images, arrays; one, a list or None."""
 Response = str | Sequence[str]
 
 INLINE_BYTES = 1 << 12
 """Images of at most this size travel with every request; larger ones are uploaded once."""
 _DIGEST_BYTES = 32
 _RETRIED_STATUS = frozenset({429, 500, 502, 503, 504})
-_SERVER_CODES = frozenset({"overloaded", "draining", "deadline", "unauthorized", "server"})
+_SERVER_CODES = frozenset({"overloaded", "draining", "deadline", "unauthorized", "server", "session_lost"})
 _FIRST_WAIT_S = 0.1
 _LONGEST_WAIT_S = 8.0
 
@@ -51,46 +53,34 @@ def base64_url(content: bytes) -> str:
 
 def sent_images(images: Images) -> list[SentImage]:
     """The images to send, in order. Raises InputError if one cannot be read."""
-    if images is None:
-        return []
-    given = list(images) if isinstance(images, list | tuple) else [images]
-    sent = []
-    for image in given:
-        content = _content(image)
-        sent.append(SentImage(content, hashlib.blake2b(content, digest_size=_DIGEST_BYTES).hexdigest()))
-    return sent
+    contents = [_content(image) for image in images_of(images)]
+    return [SentImage(c, hashlib.blake2b(c, digest_size=_DIGEST_BYTES).hexdigest()) for c in contents]
 
 
-def _content(image: Image) -> bytes:
+def _content(image: ImageInput) -> bytes:
+    """An image file's content; pixels become PNG, which loses nothing."""
     if isinstance(image, bytes):
         return image
     if isinstance(image, str | Path):
-        try:
-            return Path(image).read_bytes()
-        except (OSError, ValueError) as error:
-            raise InputError(f"no image file at {str(image)[:200]}: check the path ({type(error).__name__})") from error
-    if hasattr(image, "save") and hasattr(image, "convert"):  # a Pillow image: RGB pixels, losslessly
-        import io
-
-        file = io.BytesIO()
-        image.convert("RGB").save(file, "PNG")
-        return file.getvalue()
-    raise InputError(f"an image is a path, bytes or a Pillow image, got {type(image).__name__}")
+        check_no_url(str(image))
+        return read_image_file(image).content
+    stream = io.BytesIO()
+    load_image(image).save(stream, "PNG")
+    return stream.getvalue()
 
 
 def row_of(images: Sequence[SentImage], question: str, responses: Sequence[Response]) -> dict[str, Any]:
     """The row of a call. Raises InputError if it gives one string for a list, or no responses."""
-    if isinstance(responses, str):
-        raise InputError("responses must be a list, got one string: put it into a list")
-    texts = [response if isinstance(response, str) else list(response) for response in responses]
+    texts = [response_of(response) for response in list_of(responses, "responses")]
     if not texts:
         raise InputError("responses must be a list with at least one response")
     return {"image": [image.reference for image in images], "question": question, "responses": texts}
 
 
 def query_of(options: Mapping[str, int | str | None]) -> dict[str, str]:
-    """Options as query parameters; None is left out."""
-    return {name: str(value) for name, value in options.items() if value is not None}
+    """Options as query parameters; None and False, which are the defaults, are left out."""
+    given = {name: value for name, value in options.items() if value is not None and value is not False}
+    return {name: "true" if value is True else str(value) for name, value in given.items()}
 
 
 def result_of(document: Mapping[str, Any]) -> ScoreResult:
@@ -132,7 +122,7 @@ def error_of(status: int, body: object, retry_after: str | None) -> VprmError:
 
 def is_retried(status: int, code: str) -> bool:
     """Whether the same request may succeed later. An engine's failure on this very request is not tried again."""
-    return status in _RETRIED_STATUS and code not in ("engine", "not_finite", "deadline")
+    return status in _RETRIED_STATUS and code not in ("engine", "not_finite", "deadline", "session_lost")
 
 
 class Patience:

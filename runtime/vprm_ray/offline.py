@@ -1,5 +1,6 @@
 """Workers as Ray actors: `vprm score --ray`. An actor that dies is restarted by Ray, here or on another machine.
 
+Each actor has a process beside it that scores (scoring_process.py).
 Actors read shards and write scores by path: bundle, shards, images and outputs have to be at the same paths on every
 machine (a shared file system), and `vprm` has to be installed there.
 """
@@ -8,12 +9,12 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
+from vprm_ray.scoring_process import Event, ScoringProcess
 from vprm_runtime.datasets.shard_runner import ScorerSettings, ShardTask, WorkerEvent
-from vprm_runtime.datasets.shard_worker import ShardWorker
-from vprm_runtime.errors import EngineError, InputError, VprmError
+from vprm_runtime.errors import EngineError, InputError
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # before ray is imported: nothing is reported to anyone
 import ray
@@ -162,21 +163,28 @@ class RayWorkers:
 
 
 class _Actor:
-    """A worker's process. Errors are answers: Ray would wrap exceptions in its own."""
+    """An actor of the cluster: it passes shards on to the process that scores them, and says how far that is."""
 
     def __init__(self, settings: ScorerSettings) -> None:
         self._settings = settings
-        self._worker: ShardWorker | None = None
+        self._process: ScoringProcess | None = None
         self._done, self._errors = 0, 0
 
-    def open(self) -> dict[str, Any]:
+    def open(self) -> Event:
         """Open the scorer."""
-        return self._answer(self._opened)
+        self.stop()
+        self._process = ScoringProcess(self._settings)
+        return self._named(self._process.event())
 
-    def score(self, task: ShardTask) -> dict[str, Any]:
+    def score(self, task: ShardTask) -> Event:
         """Score a shard to its end."""
+        if self._process is None:
+            return {"event": "died", "message": "the actor was restarted"}
         self._done, self._errors = 0, 0
-        return self._answer(lambda: self._scored(task))
+        self._process.assign(task)
+        while (event := self._process.event())["event"] == "progress":
+            self._done, self._errors = event["done"], event["errors"]
+        return self._named(event)
 
     def state(self) -> tuple[int, int]:
         """Rows of the shard that are done, and those with an error."""
@@ -184,31 +192,15 @@ class _Actor:
 
     def stop(self) -> None:
         """The process ends now, and no row is to blame."""
-        if self._worker is not None:
-            self._worker.stop()
-
-    def _opened(self) -> dict[str, Any]:
-        self._worker = ShardWorker(self._settings)
-        return {"event": "ready", "message": self._worker.engine}
-
-    def _scored(self, task: ShardTask) -> dict[str, Any]:
-        if self._worker is None:
-            return {"event": "died", "message": "the actor was restarted"}
-        summary = self._worker.score(task, self._report)
-        return {"event": "done", "done": summary.rows, "errors": summary.errors}
-
-    def _report(self, done: int, errors: int) -> None:
-        self._done, self._errors = done, errors
+        if self._process is not None:
+            self._process.stop()
 
     @staticmethod
-    def _answer(call: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        try:
-            return call()
-        except EngineError as error:
-            return {"event": "died", "message": str(error)}
-        except VprmError as error:
-            where = ray.util.get_node_ip_address()
-            return {"event": "failed", "message": f"{error} (on {where})", "kind": type(error).__name__}
+    def _named(event: Event) -> Event:
+        """What failed, and on which machine."""
+        if event["event"] != "failed":
+            return event
+        return {**event, "message": f"{event['message']} (on {ray.util.get_node_ip_address()})"}
 
 
 def _connect(address: str, cpus: int) -> None:

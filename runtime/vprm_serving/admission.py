@@ -3,6 +3,7 @@
 Used from the event loop only. A place is held from the decision to the answer, and given back whatever happens.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -17,8 +18,8 @@ _LONGEST_RETRY_S = 300.0
 class Place:
     """What one request takes of the queue."""
 
-    def __init__(self, admission: "Admission", held_bytes: int, tokens: int) -> None:
-        self._admission = admission
+    def __init__(self, admission: "Admission", held_bytes: int, tokens: int, tenant: int) -> None:
+        self._admission, self.tenant = admission, tenant
         self.held_bytes, self.tokens = held_bytes, tokens
         self._counted_tokens = 0
 
@@ -36,24 +37,27 @@ class Place:
         admission = self._admission
         admission.learn(tokens)
         tokens += self._counted_tokens
-        limit = admission.limits.max_queue_tokens
+        limit = admission.tenant_limit_tokens
         if tokens > limit:
             raise InputError(
-                f"the request takes {tokens:,} tokens, the queue holds {limit:,} in all: send fewer responses at once, "
-                "or give the server more --max-queue-tokens",
+                f"the request takes {tokens:,} tokens, the queue holds {limit:,} of a caller: send fewer responses at "
+                "once, or give the server more --max-queue-tokens",
                 code="too_large",
             )
-        if admission.tokens - self.tokens + tokens > limit:
-            raise admission.overloaded()
-        admission.tokens += tokens - self.tokens
+        admission.check_tokens(tokens - self.tokens, self.tenant)
+        admission.add_tokens(tokens - self.tokens, self.tenant)
         self.tokens = self._counted_tokens = tokens
 
 
 class Admission:
     """The backlog, in requests, tokens and bytes."""
 
-    def __init__(self, limits: Limits, tokens_per_s: Callable[[], float | None]) -> None:
+    def __init__(self, limits: Limits, tokens_per_s: Callable[[], float | None], tenants: int = 1) -> None:
+        """With several tenants, one of them can fill a part of the queue only, so that others always find room."""
         self.limits = limits
+        share = 1.0 if tenants < 2 else limits.tenant_share
+        self.tenant_limit_tokens = round(share * limits.max_queue_tokens)
+        self._tenant_tokens: Counter[int] = Counter()
         self.requests = 0
         self.tokens = 0
         self.held_bytes = 0
@@ -62,26 +66,25 @@ class Admission:
         self._usual_tokens = float(_FIRST_GUESS_TOKENS)
 
     @contextmanager
-    def enter(self, content_length: int | None) -> Iterator[Place]:
-        """A place for a request, for as long as the block lasts.
+    def enter(self, content_length: int | None, tenant: int = 0) -> Iterator[Place]:
+        """A place for a request of a tenant, for as long as the block lasts.
 
         Raises InputError, code too_large, if the body is beyond the limit, ServerError, code overloaded, if the queue
         is full.
         """
         held = content_length or 0
         self.check_bytes(held, held)
-        guess = min(round(self._usual_tokens), self.limits.max_queue_tokens)
-        if self.tokens + guess > self.limits.max_queue_tokens:
-            raise self.overloaded()
-        place = Place(self, held, guess)
+        guess = min(round(self._usual_tokens), self.tenant_limit_tokens)
+        self.check_tokens(guess, tenant)
+        place = Place(self, held, guess, tenant)
         self.requests += 1
-        self.tokens += guess
+        self.add_tokens(guess, tenant)
         self.held_bytes += held
         try:
             yield place
         finally:
             self.requests -= 1
-            self.tokens -= place.tokens
+            self.add_tokens(-place.tokens, tenant)
             self.held_bytes -= place.held_bytes
 
     def check_bytes(self, size: int, more: int) -> None:
@@ -94,6 +97,17 @@ class Admission:
             )
         if self.held_bytes + more > self.limits.max_held_bytes:
             raise self.overloaded()
+
+    def check_tokens(self, more: int, tenant: int) -> None:
+        """Raise ServerError if the queue, or the tenant's part of it, has no room for so many more tokens."""
+        own = self._tenant_tokens[tenant] + more
+        if self.tokens + more > self.limits.max_queue_tokens or own > self.tenant_limit_tokens:
+            raise self.overloaded()
+
+    def add_tokens(self, more: int, tenant: int) -> None:
+        """Count a tenant's tokens; less than none of them are taken away."""
+        self.tokens += more
+        self._tenant_tokens[tenant] += more
 
     def overloaded(self) -> ServerError:
         """The refusal, with the time after which half of the backlog will be done."""

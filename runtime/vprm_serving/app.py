@@ -12,13 +12,15 @@ from vprm_serving import (
     compat_endpoints,
     image_endpoints,
     page_endpoints,
+    report_endpoint,
     score_endpoints,
     session_endpoints,
     status_endpoints,
 )
 from vprm_serving.endpoint import Endpoint
-from vprm_serving.middleware import Surroundings, read_api_keys
+from vprm_serving.middleware import Surroundings
 from vprm_serving.service import Service
+from vprm_serving.settings import read_api_keys
 
 ROUTES = [
     Route("/v1/score", Endpoint(score_endpoints.score), methods=["POST"]),
@@ -35,6 +37,7 @@ ROUTES = [
     Route("/v1/sessions/{session}/rewind", Endpoint(session_endpoints.rewind, counts=False), methods=["POST"]),
     Route("/get_reward", Endpoint(compat_endpoints.get_reward), methods=["POST"]),
     Route("/pooling", Endpoint(compat_endpoints.pooling), methods=["POST"]),
+    Route("/v1/report", Endpoint(report_endpoint.report, counts=False), methods=["POST"]),
     Route("/v1/model", status_endpoints.model),
     Route("/healthz", status_endpoints.healthz),
     Route("/readyz", status_endpoints.readyz),

@@ -92,6 +92,7 @@ def worker_arguments(settings: Settings) -> list[str]:
         "--drain-s": settings.drain_s,
         "--stall-s": settings.stall_s,
         "--image-root": settings.image_root,
+        "--api-key-file": settings.api_key_file,
         "--max-block-tokens": settings.max_block_tokens,
     }
     words = [str(settings.bundle)]

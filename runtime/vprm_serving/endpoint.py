@@ -36,7 +36,7 @@ class Endpoint:
         started = time.monotonic()
         try:
             service.check_open()
-            with service.admission.enter(content_length(request)) as place:
+            with service.admission.enter(content_length(request), request.scope["vprm.tenant"]) as place:
                 response = await self.handler(request, place)
                 if self._counts and response.media_type != "text/event-stream":  # a stream counts itself at its end
                     service.metrics.success.inc()

@@ -6,6 +6,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
+from python_multipart.multipart import parse_options_header
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Message, Send
@@ -28,7 +29,7 @@ STATUS = {
 """HTTP status by error code. Other codes: 422 for input that cannot be scored, 500 for an engine's failure."""
 
 TIMEOUT_HEADER = "x-vprm-timeout-ms"
-_OPTION_NAMES = ("aggregate", "max_steps", "max_tiles")
+_OPTION_NAMES = ("aggregate", "max_steps", "max_tiles", "step_separator", "drop_empty_steps")
 
 
 class GoneError(Exception):
@@ -85,6 +86,20 @@ async def read_body(request: Request, place: Place) -> bytes:
         raise GoneError from error
     except TimeoutError as error:
         raise InputError("the body did not arrive in time: send it again", code="too_large") from error
+    return b"".join(chunks)
+
+
+async def read_bounded(request: Request, limits: Limits) -> bytes:
+    """The whole body, for those that pass it on. Raises InputError if it is too large, ClientDisconnect."""
+    too_large = InputError(f"at most {limits.max_body_bytes:,} bytes are read", code="too_large")
+    if (content_length(request) or 0) > limits.max_body_bytes:
+        raise too_large
+    chunks, size = [], 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > limits.max_body_bytes:
+            raise too_large
+        chunks.append(chunk)
     return b"".join(chunks)
 
 
@@ -147,7 +162,7 @@ async def read_row(request: Request, place: Place) -> tuple[Any, list[NamedImage
         return await read_json(request, place), []
     body = await read_body(request, place)
     limits = service_of(request).settings.limits
-    replayed = Request({**request.scope}, _replay(body))
+    replayed = Request({**request.scope, "headers": _as_latin_1(request)}, _replay(body))
     try:
         form = await replayed.form(max_files=limits.max_images, max_fields=8, max_part_size=limits.max_body_bytes)
     except Exception as error:
@@ -165,10 +180,22 @@ async def read_row(request: Request, place: Place) -> tuple[Any, list[NamedImage
         for number, file in enumerate(files):
             if isinstance(file, str):
                 raise InputError("image is a file in a multipart request, got text", code="bad_json")
-            images.append(NamedImage(quoted(file.filename or f"image {number}"), await file.read()))
-        return parsed_json(text.encode() if isinstance(text, str) else await text.read()), images
+            name = (file.filename or f"image {number}").encode("latin-1").decode("utf-8", "replace")
+            images.append(NamedImage(quoted(name), await file.read()))
+        return parsed_json(text.encode("latin-1") if isinstance(text, str) else await text.read()), images
     finally:
         await form.close()
+
+
+def _as_latin_1(request: Request) -> list[tuple[bytes, bytes]]:
+    """The request's headers, saying that text is Latin-1: so the parser keeps every byte of it as a character.
+
+    JSON is UTF-8, whatever the header says. The parser takes text that is not UTF-8 for Latin-1 without a word.
+    """
+    kind, options = parse_options_header(request.headers["content-type"])
+    words = [kind, *(b'%s="%s"' % pair for pair in options.items() if pair[0] != b"charset"), b"charset=latin-1"]
+    others = [pair for pair in request.scope["headers"] if pair[0] != b"content-type"]
+    return [*others, (b"content-type", b"; ".join(words))]
 
 
 def _replay(body: bytes) -> Callable[[], Awaitable[dict[str, Any]]]:
@@ -195,7 +222,15 @@ def call_of(request: Request, **others: Any) -> Call:
         if query["aggregate"] not in AGGREGATES:
             raise InputError(f"unknown aggregate {quoted(query['aggregate'])}: use one of {', '.join(AGGREGATES)}")
         given["aggregate"] = query["aggregate"]
-    return Call(options=ScoreOptions(**given), deadline=deadline_of(request), **others)
+    if "step_separator" in query:
+        given["step_separator"] = query["step_separator"]
+    if "drop_empty_steps" in query:
+        if query["drop_empty_steps"] not in ("true", "false"):
+            raise InputError(f"drop_empty_steps is true or false, got {quoted(query['drop_empty_steps'])}")
+        given["drop_empty_steps"] = query["drop_empty_steps"] == "true"
+    return Call(
+        options=ScoreOptions(**given), deadline=deadline_of(request), tenant=request.scope["vprm.tenant"], **others
+    )
 
 
 def deadline_of(request: Request) -> float | None:

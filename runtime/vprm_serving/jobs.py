@@ -28,7 +28,7 @@ class Job:
     cost_tokens: tokens of its responses. prefix_tokens: of the prefix; cached_tokens: those that others had run.
     load: decodes the images and tiles them, called in the decoding threads if nobody else's on the prefix was.
     prefix: the session's, which needs nothing decoded.
-    emit: called on the engine's thread with whatever is found.
+    emit: called on the engine's thread with whatever is found. tenant: number of the API key that was shown.
     """
 
     cost_tokens: int
@@ -40,6 +40,7 @@ class Job:
     operation: Operation | None = None
     deadline: float | None = None  # of time.monotonic
     emit: Callable[[Found], None] | None = None
+    tenant: int = 0
     done: Future[Any] = field(default_factory=Future)
     arrived: float = field(default_factory=time.monotonic)
     started: float | None = None
@@ -86,7 +87,7 @@ class Group:
     """All jobs on one prefix, in order of arrival. The scheduler's lock guards it, but for `run` and `prefix`.
 
     prepared: question and tiles, until the prefix is run. prefix: the prefix in the engine's cache, held for the group.
-    run: what is under way on the prefix's cache; at most one thing at a time.
+    run: what is under way on the prefix's cache; at most one thing at a time. tenant: of the first job.
     """
 
     key: bytes
@@ -96,6 +97,7 @@ class Group:
     run: Run | None = None
     running: tuple[Job, ...] = ()
     deficit_tokens: float = 0.0
+    tenant: int = 0
 
     def oldest(self) -> float:
         """When the job that waits longest arrived, of time.monotonic."""

@@ -5,12 +5,11 @@ import logging
 import re
 import secrets
 import time
-from pathlib import Path
 
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from vprm_runtime.errors import InputError, ServerError
+from vprm_runtime.errors import ServerError
 from vprm_serving.http import refuse
 from vprm_serving.logs import log
 from vprm_serving.settings import Limits
@@ -21,16 +20,6 @@ OPEN_PATHS = ("/healthz", "/readyz", "/metrics", "/", "/docs", "/openapi.json")
 """What needs no key: health, metrics, the page itself, which shows nothing until it is given one, its description."""
 OPEN_PREFIX = "/page/"
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
-
-
-def read_api_keys(path: Path | None) -> tuple[bytes, ...]:
-    """The keys of a file, one a line. Raises InputError if it has none."""
-    if path is None:
-        return ()
-    keys = tuple(line.strip().encode() for line in path.read_text("utf-8").splitlines() if line.strip())
-    if not keys:
-        raise InputError(f"{path} has no key: write one a line, or leave --api-key-file out")
-    return keys
 
 
 class Surroundings:
@@ -57,7 +46,8 @@ class Surroundings:
             await send(message)
 
         try:
-            if self._may_pass(scope["path"], headers):
+            scope["vprm.tenant"], may_pass = self._tenant(scope["path"], headers)
+            if may_pass:
                 await self._app(scope, receive, send_with_id)
             else:
                 error = ServerError("a key is needed: send  Authorization: Bearer KEY", code="unauthorized")
@@ -70,9 +60,10 @@ class Surroundings:
             log("request", level, request_id=name, method=scope["method"], path=scope["path"], status=status,
                 ms=took_ms, **facts, **more)  # fmt: skip
 
-    def _may_pass(self, path: str, headers: dict[bytes, bytes]) -> bool:
+    def _tenant(self, path: str, headers: dict[bytes, bytes]) -> tuple[int, bool]:
+        """The number of the key that is shown, and whether the request may pass."""
         if not self._keys or path in OPEN_PATHS or path.startswith(OPEN_PREFIX):
-            return True
+            return 0, True
         scheme, _, key = headers.get(b"authorization", b"").partition(b" ")
         found = [hmac.compare_digest(key.strip(), known) for known in self._keys]
-        return scheme.lower() == b"bearer" and any(found)
+        return found.index(True) if any(found) else 0, scheme.lower() == b"bearer" and any(found)

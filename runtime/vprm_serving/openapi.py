@@ -22,6 +22,8 @@ _QUERY = [
         "description": "default no limit",
     },
     {"name": "max_tiles", "in": "query", "schema": {"type": "integer", "minimum": 1}, "description": "default model's"},
+    {"name": "step_separator", "in": "query", "schema": {"type": "string"}, "description": "default blank lines"},
+    {"name": "drop_empty_steps", "in": "query", "schema": {"type": "boolean"}, "description": "default false"},
 ]
 _TIMEOUT = {
     "name": "x-vprm-timeout-ms", "in": "header", "schema": {"type": "integer", "minimum": 0},
@@ -91,6 +93,12 @@ def specification() -> dict[str, Any]:
             "/v1/sessions/{session}/rewind": {
                 "post": _operation("Forget the last steps.", _fields(steps="integer"), session, path=("session",))
             },
+            "/v1/report": {
+                "post": _operation(
+                    "A scored row as one HTML file: row, results as /v1/score answered, aggregate, threshold.",
+                    _report_schema(row), {"type": "string"}, answer_type="text/html",
+                )
+            },
             "/get_reward": {"post": _operation("OpenRLHF's remote reward.", _OBJECT, _OBJECT, query=True)},
             "/pooling": {"post": _operation("vLLM's pooling of messages.", _OBJECT, _OBJECT, query=True)},
             "/v1/model": {"get": _operation("Model, limits, queue and cache.", None, _OBJECT)},
@@ -99,6 +107,13 @@ def specification() -> dict[str, Any]:
             "/metrics": {"get": _operation("Prometheus' text.", None, {"type": "string"}, answer_type="text/plain")},
         },
     }  # fmt: skip
+
+
+def _report_schema(row: dict[str, Any]) -> dict[str, Any]:
+    results = {"type": "array", "items": _reference("Result")}
+    others = {"aggregate": {"enum": list(AGGREGATES)}, "threshold": {"type": "number", "minimum": 0, "maximum": 1}}
+    properties = {"row": row, "results": results, **others}
+    return {"type": "object", "required": ["row", "results"], "properties": properties, "additionalProperties": False}
 
 
 def _components() -> dict[str, Any]:

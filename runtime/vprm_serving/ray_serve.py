@@ -8,7 +8,7 @@ the caller gets 503 with the code `session_lost`, opens another session and repl
 """
 
 import asyncio
-import base64
+import contextlib
 import json
 import os
 import random
@@ -27,12 +27,12 @@ from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from vprm_runtime.errors import ServerError
+from vprm_runtime.errors import InputError, ServerError
 from vprm_serving.app import make_app
-from vprm_serving.http import TIMEOUT_HEADER, error_response
+from vprm_serving.http import TIMEOUT_HEADER, error_response, read_bounded
 from vprm_serving.logs import log
 from vprm_serving.service import Service
-from vprm_serving.settings import Settings
+from vprm_serving.settings import Limits, Settings
 from vprm_serving.uploads import SCHEME, UploadStore
 from vprm_serving.workers import affinity_key
 
@@ -42,6 +42,7 @@ _TRIES = 6
 _FIRST_WAIT_S = 0.1
 _DEADLINE_S = 120.0
 _SESSION = re.compile(r"/v1/sessions/([0-9a-f]{32})\.([^/]+)(/.*)?")
+_DIGEST = re.compile(SCHEME.encode() + rb"([0-9a-fA-F]{64})")
 _DROPPED = frozenset({"host", "content-length", "transfer-encoding", "connection"})
 
 Answer = tuple[int, dict[str, str], bytes]
@@ -93,18 +94,27 @@ class Replica:
 class Ingress:
     """Chooses a replica for each request."""
 
-    def __init__(self, replicas: Any, upload_bytes: int, upload_ttl_s: float) -> None:
-        self._replicas = replicas
-        self._uploads = UploadStore(upload_bytes, upload_ttl_s)
+    def __init__(self, replicas: Any, limits: Limits, upload_bytes: int) -> None:
+        self._replicas, self._limits = replicas, limits
+        self._uploads = UploadStore(upload_bytes, limits.upload_ttl_s)
 
     async def __call__(self, request: Request) -> Response:
         """Answer a request with what a replica answers."""
-        body, path = await request.body(), request.url.path
+        path = request.url.path
+        try:
+            body = await read_bounded(request, self._limits)
+        except InputError as error:
+            return error_response(error)
         key, session = affinity_key(path, body).hex(), _SESSION.fullmatch(path)
         if session is not None:
             key, path = session[1], f"/v1/sessions/{session[2]}{session[3] or ''}"
+        query = f"?{request.url.query}" if request.url.query else ""
+        headers = [(name, value) for name, value in request.headers.items() if name not in _DROPPED]
+        timeout = request.headers.get(TIMEOUT_HEADER, "")
+        deadline = time.monotonic() + (int(timeout) / 1000 if timeout.isdigit() else _DEADLINE_S)
+        passed = _Passed(request.method, f"{path}{query}", headers, body, key, bool(session), deadline)
         try:
-            status, headers, content = await self._answer(request, path, key, self._with_images(body), bool(session))
+            status, answer_headers, content = await self._answer_with_images(passed)
         except ServerError as error:
             response = error_response(error)
             response.status_code = 429 if error.code == "overloaded" else 503
@@ -113,47 +123,65 @@ class Ingress:
             self._uploads.put(path.rpartition("/")[2], body)
         if status == 201 and path.startswith("/v1/sessions"):  # its id says where it is
             facts = json.loads(content)
-            return JSONResponse({**facts, "session": f"{key}.{facts['session']}"}, status, _plain(headers))
-        return Response(content, status, headers)
+            named = {**facts, "session": f"{key}.{facts['session']}"}
+            return JSONResponse(named, status, _plain(answer_headers))
+        return Response(content, status, answer_headers)
 
-    async def _answer(self, request: Request, path: str, key: str, body: bytes, is_session: bool) -> Answer:
-        query = f"?{request.url.query}" if request.url.query else ""
-        headers = [(name, value) for name, value in request.headers.items() if name not in _DROPPED]
-        timeout = request.headers.get(TIMEOUT_HEADER, "")
-        deadline = time.monotonic() + (int(timeout) / 1000 if timeout.isdigit() else _DEADLINE_S)
-        replicas = self._replicas.options(session_id=key)
+    async def _answer_with_images(self, passed: "_Passed") -> Answer:
+        """The answer of a replica, which is sent the uploads that the request names if it does not have them."""
+        for _ in range(_TRIES):
+            answer = await self._answer(passed)
+            images = self._missing_images(answer, passed.body)
+            if not images:
+                break
+            for digest, content in images.items():
+                put = replace(passed, method="PUT", target=f"/v1/images/{digest}", body=content, is_session=False)
+                await self._answer(put)
+        return answer
+
+    def _missing_images(self, answer: Answer, body: bytes) -> dict[str, bytes]:
+        """Uploads by digest, if the replica did not know one that the body names."""
+        if answer[0] != 404 or json.loads(answer[2] or b"{}").get("code") != "unknown_image":
+            return {}
+        found = {}
+        for digest in {match.decode().lower() for match in _DIGEST.findall(body)}:
+            with contextlib.suppress(InputError):  # not here either (any more): the client sends it again
+                found[digest] = self._uploads.get(digest)
+        return found
+
+    async def _answer(self, passed: "_Passed") -> Answer:
+        replicas = self._replicas.options(session_id=passed.key)
         for number in range(_TRIES):
             try:
-                answer: Answer = await replicas.call.remote(request.method, f"{path}{query}", headers, body)
+                answer: Answer = await replicas.call.remote(passed.method, passed.target, passed.headers, passed.body)
                 return answer
             except BackPressureError as error:
                 raise ServerError("all replicas are full: try again", code="overloaded", retry_after_s=1) from error
             except (ray.exceptions.RayActorError, DeploymentUnavailableError) as error:
-                if is_session:
+                if passed.is_session:
                     raise ServerError(
                         "the replica that had this session ended: open another session and replay its steps",
                         code="session_lost",
                     ) from error
                 wait = _FIRST_WAIT_S * 2**number * random.uniform(0.5, 1.5)
-                log("replica died on a request", path=path, number=number, wait_s=round(wait, 2))
-                if time.monotonic() + wait > deadline:
+                log("replica died on a request", target=passed.target, number=number, wait_s=round(wait, 2))
+                if time.monotonic() + wait > passed.deadline:
                     break
                 await asyncio.sleep(wait)
         raise ServerError("no replica answered: they are being started", code="draining", retry_after_s=2)
 
-    def _with_images(self, body: bytes) -> bytes:
-        """The body with uploaded images in it, as any replica may be asked about them."""
-        if SCHEME.encode() not in body or not len(self._uploads):
-            return body
 
-        def inlined(match: re.Match[bytes]) -> bytes:
-            try:
-                content = self._uploads.get(match[1].decode())
-            except (KeyError, ValueError):
-                return match[0]
-            return b'"data:;base64,' + base64.b64encode(content) + b'"'
+@dataclass(frozen=True)
+class _Passed:
+    """A request as it is passed on. `deadline` is of time.monotonic."""
 
-        return re.sub(rb'"' + SCHEME.encode() + rb'([0-9a-fA-F]{64})"', inlined, body)
+    method: str
+    target: str
+    headers: list[tuple[str, str]]
+    body: bytes
+    key: str
+    is_session: bool
+    deadline: float
 
 
 def application(settings: Settings, options: RayOptions) -> Any:
@@ -180,7 +208,7 @@ def application(settings: Settings, options: RayOptions) -> Any:
     )  # fmt: skip
     upload_bytes = int(limits.upload_share * settings.cache_bytes)
     inner = replace(settings, threads=settings.threads or max(1, int(options.cpus)))
-    return ingress.bind(replica.bind(inner), upload_bytes, limits.upload_ttl_s)
+    return ingress.bind(replica.bind(inner), limits, upload_bytes)
 
 
 def serve_on_ray(settings: Settings, options: RayOptions) -> int:

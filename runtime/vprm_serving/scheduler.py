@@ -7,7 +7,7 @@ nobody waits for any more. Whatever a group's work raises fails that group's job
 import logging
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from dataclasses import replace
@@ -41,7 +41,7 @@ class Scheduler:
         self._groups: dict[bytes, Group] = {}
         self._queue = FairQueue(QUANTUM_BLOCKS * self._model.max_block_tokens)
         self._undecoded: list[Group] = []
-        self._decoding: set[bytes] = set()
+        self._decoding: dict[bytes, int] = {}  # key -> tenant; until the prefix is run
         self._is_stopped = False
         self._thread = threading.Thread(target=self._work, name="vprm-engine", daemon=True)
         self._thread.start()
@@ -78,7 +78,7 @@ class Scheduler:
                 group.jobs.append(job)
                 job.cached_tokens = job.prefix_tokens
             else:
-                group = self._groups[key] = Group(key, deque([job]))
+                group = self._groups[key] = Group(key, deque([job]), tenant=job.tenant)
                 self._admit(group)
             self._changed.notify()
 
@@ -111,13 +111,15 @@ class Scheduler:
 
     def _decode_more(self) -> None:
         while self._undecoded and len(self._decoding) < DECODED_AHEAD:
-            group = self._undecoded.pop(0)
+            taken = Counter(self._decoding.values())
+            group = min(self._undecoded, key=lambda waiting: taken[waiting.tenant])  # the first of equals
+            self._undecoded.remove(group)
             group.prune()
             load = next((job.load for job in group.jobs if job.load is not None), None)
             if load is None:
                 self._drop(group)
                 continue
-            self._decoding.add(group.key)
+            self._decoding[group.key] = group.tenant
             self._decoders.submit(load).add_done_callback(lambda future, g=group: self._decoded(g, future))  # type: ignore[misc]
 
     def _decoded(self, group: Group, future: "Future[PreparedPrefix]") -> None:
@@ -135,7 +137,7 @@ class Scheduler:
 
     def _drop(self, group: Group) -> None:
         self._groups.pop(group.key, None)
-        self._decoding.discard(group.key)
+        self._decoding.pop(group.key, None)
         if group in self._queue:
             self._queue.remove(group)
         self._decode_more()
@@ -230,7 +232,7 @@ class Scheduler:
                 for job in group.jobs:
                     job.cached_tokens = job.prefix_tokens
                 group.prepared = None
-                self._decoding.discard(group.key)
+                self._decoding.pop(group.key, None)
                 self._decode_more()
         if group.prefix is None:
             if group.prepared is None:
@@ -290,7 +292,7 @@ class Scheduler:
         finally:
             run.close()
         with self._changed:
-            self._decoding.discard(group.key)
+            self._decoding.pop(group.key, None)
             self._decode_more()
 
     def _run_batch(self, group: Group, batch: list[tuple[Job, PreparedResponse]]) -> Run:

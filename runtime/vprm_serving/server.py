@@ -5,19 +5,22 @@ import contextlib
 import os
 import resource
 import signal
+import socket
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Protocol
 
 import uvicorn
 from starlette.types import ASGIApp
 
+from vprm_runtime.errors import InputError
 from vprm_serving.app import make_app
 from vprm_serving.logs import log
-from vprm_serving.middleware import Surroundings, read_api_keys
+from vprm_serving.middleware import Surroundings
 from vprm_serving.service import Service
-from vprm_serving.settings import Settings
+from vprm_serving.settings import Settings, read_api_keys
 from vprm_serving.workers import make_front
 
 BACKLOG = 2048
@@ -40,10 +43,18 @@ class Drained(Protocol):
 class DrainingServer(uvicorn.Server):
     """uvicorn's server, which on SIGTERM answers everything that it has accepted before it stops listening."""
 
-    def __init__(self, config: uvicorn.Config, drained: Drained, drain_s: float) -> None:
+    def __init__(self, config: uvicorn.Config, drained: Drained, settings: Settings, engine: str) -> None:
         super().__init__(config)
-        self._drained, self._drain_s = drained, drain_s
+        self._drained, self._settings, self._engine = drained, settings, engine
         self._draining: asyncio.Task[None] | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, and say so when callers can connect."""
+        await super().startup(sockets)
+        if self.started:
+            settings = self._settings
+            where = f"unix:{settings.uds}" if settings.uds else f"http://{settings.host}:{settings.port}"
+            log("listening", address=where, engine=self._engine, pid=os.getpid())
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -67,7 +78,7 @@ class DrainingServer(uvicorn.Server):
     async def _drain(self, name: str) -> None:
         self._drained.is_draining = True
         log("draining", signal=name, requests=self._drained.pending)
-        until = time.monotonic() + self._drain_s
+        until = time.monotonic() + self._settings.drain_s
         while self._drained.pending and time.monotonic() < until:
             await asyncio.sleep(_POLL_S)
         log("drained", requests=self._drained.pending)
@@ -91,6 +102,8 @@ def serve_with_workers(settings: Settings, arguments: Sequence[str]) -> int:
 
 
 def _run(app: ASGIApp, drained: Drained, settings: Settings, engine: str) -> int:
+    if settings.uds is not None:
+        claim_socket(settings.uds)
     raise_file_limit()
     sys.setswitchinterval(_SWITCH_S)
     config = uvicorn.Config(
@@ -106,12 +119,33 @@ def _run(app: ASGIApp, drained: Drained, settings: Settings, engine: str) -> int
         lifespan="on",
         server_header=False,
     )
-    server = DrainingServer(config, drained, settings.drain_s)
-    where = f"unix:{settings.uds}" if settings.uds else f"http://{settings.host}:{settings.port}"
-    log("listening", address=where, engine=engine, pid=os.getpid())
-    server.run()
+    server = DrainingServer(config, drained, settings, engine)
+    try:
+        server.run()
+    finally:
+        if settings.uds is not None and server.started:
+            settings.uds.unlink(missing_ok=True)
     sys.stderr.flush()
     return 0 if server.started else 1
+
+
+def claim_socket(path: Path) -> None:
+    """Remove what a server that was killed left at the path. Raises InputError if the path cannot be listened on."""
+    if not path.parent.is_dir():
+        raise InputError(f"{path.parent} is not a directory: make it, or give --uds another path")
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(str(path))
+        except FileNotFoundError:
+            return
+        except ConnectionRefusedError:
+            if not path.is_socket():
+                raise InputError(f"{path} is there already, and no socket: give --uds another path") from None
+            path.unlink(missing_ok=True)
+            return
+        except OSError as error:
+            raise InputError(f"no socket can be at {path} ({error}): give --uds a short path of your own") from error
+    raise InputError(f"another server listens on {path}: stop it, or give --uds another path")
 
 
 def raise_file_limit() -> None:

@@ -29,7 +29,7 @@ from vprm_serving.metrics import Metrics
 from vprm_serving.rendezvous import choose
 from vprm_serving.scheduler import Scheduler
 from vprm_serving.sessions import RemoteSession, SessionStore, appending, at_once, scoring_next
-from vprm_serving.settings import CPU_BLOCK_TOKENS, Settings
+from vprm_serving.settings import CPU_BLOCK_TOKENS, Settings, read_api_keys
 from vprm_serving.uploads import UploadStore
 
 PREPARING_THREADS = 2
@@ -45,6 +45,7 @@ class Call:
     deadline: float | None = None  # of time.monotonic
     emit: Callable[[Found], None] | None = None
     on_work: Callable[[Work], None] | None = None
+    tenant: int = 0
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ class Service:
         ]
         self.model = self.scorers[0].model
         self.intake = Intake(self.model, self.uploads, settings.image_root, limits)
-        self.admission = Admission(limits, self.tokens_per_s)
+        self.admission = Admission(limits, self.tokens_per_s, len(read_api_keys(settings.api_key_file)))
         self.metrics = self._metrics()
         self.is_draining = False
         self.is_ready = False
@@ -145,7 +146,7 @@ class Service:
         scheduler = self.schedulers[number]
         cached = scheduler.is_cached(work.key)
         place.settle(work.response_tokens + (0 if cached else work.prefix_cost_tokens(self._tokens_per_tile)))
-        job = self.intake.job(work, call.deadline, emit=call.emit)
+        job = self.intake.job(work, call.deadline, emit=call.emit, tenant=call.tenant)
         result: ScoreResult = await self._run(scheduler, work.key, job)
         now = time.monotonic()
         started = job.started or now
@@ -187,7 +188,7 @@ class Service:
                     raise ServerError("sessions hold all of the cache: close some", code="overloaded", retry_after_s=5)
                 return scorer.session_of_prefix(prefix), prefix
 
-        job = self.intake.job(work, call.deadline)
+        job = self.intake.job(work, call.deadline, tenant=call.tenant)
         job.responses.clear()
         job.operation, job.cost_tokens = at_once(opened), 0
         session, prefix = await self._run(scheduler, work.key, job)
@@ -227,7 +228,7 @@ class Service:
             return
 
     async def _operate(self, held: RemoteSession, operation: Any, call: Call) -> Any:
-        job = Job(cost_tokens=1, prefix=held.prefix, operation=operation, deadline=call.deadline)
+        job = Job(cost_tokens=1, prefix=held.prefix, operation=operation, deadline=call.deadline, tenant=call.tenant)
         return await self._run(self.schedulers[held.engine], held.key, job)
 
     # ---- inside

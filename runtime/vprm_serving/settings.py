@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from vprm_runtime.errors import InputError
+
 GIB = 1 << 30
 CPU_BLOCK_TOKENS = 128
 """Block size on a CPU: an 8 B model runs 512 tokens in 10 s and more, and cancellation waits for the end of a block."""
@@ -15,6 +17,7 @@ class Limits:
     max_queue_tokens: tokens that wait to be run, tiles weighed with the tokens that they become.
     max_body_bytes: size of one request. max_held_bytes: sizes of all requests that are being read or prepared.
     max_image_pixels, max_images, max_responses: of one request.
+    tenant_share: part of the waiting tokens that one API key may have, if there are several keys.
     upload_share: part of the cache bytes that uploads may take. upload_ttl_s, session_ttl_s: seconds since last used.
     """
 
@@ -25,6 +28,7 @@ class Limits:
     max_images: int = 64
     max_responses: int = 1024
     max_sessions: int = 1024
+    tenant_share: float = 0.5
     upload_share: float = 0.25
     upload_ttl_s: float = 3600.0
     session_ttl_s: float = 600.0
@@ -49,3 +53,13 @@ class Settings:
     stall_s: float = 10.0
     workers: int = 1
     limits: Limits = Limits()
+
+
+def read_api_keys(path: Path | None) -> tuple[bytes, ...]:
+    """The keys of a file, one a line. Raises InputError if it has none."""
+    if path is None:
+        return ()
+    keys = tuple(line.strip().encode() for line in path.read_text("utf-8").splitlines() if line.strip())
+    if not keys:
+        raise InputError(f"{path} has no key: write one a line, or leave --api-key-file out")
+    return keys

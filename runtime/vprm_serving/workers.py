@@ -25,10 +25,12 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from vprm_runtime.errors import InputError, ServerError
-from vprm_serving.http import content_length, error_response, parsed_json
+from vprm_serving.http import GoneError, error_response, parsed_json, read_bounded, unless_gone
 from vprm_serving.logs import log
+from vprm_serving.metrics import CONTENT_TYPE
 from vprm_serving.rendezvous import ranked
 from vprm_serving.settings import Settings
+from vprm_serving.worker_metrics import WorkerMetrics
 
 _SESSION_PREFIX = "w"  # a session's id names its worker: w2.xxxx
 _DROPPED = frozenset({"host", "content-length", "transfer-encoding", "connection"})
@@ -50,12 +52,13 @@ class Worker:
             base_url="http://worker",
             timeout=None,
         )
-        self.requests = 0
+        self.starts = 0
 
     async def run(self) -> None:
         """Keep a process alive until cancelled."""
         while True:
             self.socket.unlink(missing_ok=True)
+            self.starts += 1
             self.process = await asyncio.create_subprocess_exec(
                 *self._command, env=self._environment, start_new_session=True
             )
@@ -86,6 +89,7 @@ class Front:
 
     def __init__(self, workers: list[Worker], settings: Settings) -> None:
         self.workers, self._settings = workers, settings
+        self._worker_metrics = WorkerMetrics()
         self.requests = 0
         self.is_draining = False
 
@@ -103,7 +107,7 @@ class Front:
             return await self._handle(request)
         except (InputError, ServerError) as error:
             return error_response(error)
-        except ClientDisconnect:
+        except (ClientDisconnect, GoneError):  # what was passed on is cancelled: the worker sees its caller leave
             return Response(status_code=499)
         finally:
             self.requests -= 1
@@ -114,7 +118,7 @@ class Front:
             return await self._health(path)
         if path == "/metrics":
             return await self._metrics()
-        body = await self._body(request)
+        body = await read_bounded(request, self._settings.limits)
         if path.startswith("/v1/images/"):  # every worker gets every image: any may be asked about it
             answers = [await self._send(worker, request, body) for worker in self.workers]
             return _response(max(answers, key=lambda answer: answer.status_code))
@@ -126,38 +130,21 @@ class Front:
         places = ranked(affinity_key(path, body), len(self.workers))
         return await self._first(request, body, [self.workers[place] for place in places])
 
-    async def _body(self, request: Request) -> bytes:
-        chunks, size, limits = [], 0, self._settings.limits
-        too_large = InputError(f"at most {limits.max_body_bytes:,} bytes are read", code="too_large")
-        if (content_length(request) or 0) > limits.max_body_bytes:
-            raise too_large
-        async for chunk in request.stream():
-            size += len(chunk)
-            if size > limits.max_body_bytes:
-                raise too_large
-            chunks.append(chunk)
-        return b"".join(chunks)
-
     async def _first(self, request: Request, body: bytes, workers: Sequence[Worker]) -> Response:
         """The answer of the first worker that gives one; a worker that dies on a request is passed over."""
         for worker in workers:
             try:
                 if request.url.path.endswith("/stream"):
-                    return await self._stream(worker, request, body)
-                return _response(await self._send(worker, request, body))
+                    return await unless_gone(request, self._stream(worker, request, body))
+                return _response(await unless_gone(request, self._send(worker, request, body)))
             except httpx.TransportError as error:
                 log("worker failed", worker=worker.number, path=request.url.path, error=repr(error))
         raise ServerError("no worker answered: they are being started", code="draining", retry_after_s=2)
 
     async def _send(self, worker: Worker, request: Request, body: bytes) -> httpx.Response:
-        worker.requests += 1
-        try:
-            return await worker.http.request(
-                request.method, request.url.path, params=dict(request.query_params), content=body,
-                headers=_headers(request),
-            )  # fmt: skip
-        finally:
-            worker.requests -= 1
+        return await worker.http.request(
+            request.method, request.url.path, params=dict(request.query_params), content=body, headers=_headers(request)
+        )
 
     async def _stream(self, worker: Worker, request: Request, body: bytes) -> Response:
         sent = worker.http.build_request(
@@ -181,15 +168,14 @@ class Front:
         return JSONResponse({"workers": good, "draining": self.is_draining}, 200 if is_good else 503)
 
     async def _metrics(self) -> Response:
-        """All workers' samples, each with a label `worker`."""
-        texts = await asyncio.gather(*(self._ask(worker, "/metrics") for worker in self.workers))
-        lines: dict[str, None] = {}
-        for worker, answer in zip(self.workers, texts, strict=True):
-            for line in answer.text.splitlines() if answer is not None else ():
-                lines[_with_label(line, worker.number)] = None
-        comments = [line for line in lines if line.startswith("#")]
-        samples = [line for line in lines if not line.startswith("#")]
-        return Response("\n".join([*_grouped(comments, samples), ""]), media_type="text/plain; version=0.0.4")
+        """The metrics of all workers together."""
+        answers = await asyncio.gather(*(self._ask(worker, "/metrics") for worker in self.workers))
+        scraped = {
+            worker.number: (str(worker.starts), answer.text)
+            for worker, answer in zip(self.workers, answers, strict=True)
+            if answer is not None
+        }
+        return Response(self._worker_metrics.text(scraped), media_type=CONTENT_TYPE)
 
     async def _ask(self, worker: Worker, path: str) -> httpx.Response | None:
         try:
@@ -201,6 +187,9 @@ class Front:
 def affinity_key(path: str, body: bytes) -> bytes:
     """What two requests share that are about one prefix: images and question as they were sent, not decoded."""
     digest = hashlib.blake2b(digest_size=16)
+    if path.startswith("/v1/images/"):
+        digest.update(path.encode())
+        return digest.digest()
     try:
         row = parsed_json(body)
     except InputError:
@@ -239,32 +228,6 @@ def _kept(answer: httpx.Response) -> dict[str, str]:
 
 def _response(answer: httpx.Response) -> Response:
     return Response(answer.content, answer.status_code, _kept(answer))
-
-
-def _with_label(line: str, worker: int) -> str:
-    if line.startswith("#") or not line:
-        return line
-    name, _, value = line.rpartition(" ")
-    label = f'worker="{worker}"'
-    if name.endswith("}"):
-        return f"{name[:-1]},{label}}} {value}"
-    return f"{name}{{{label}}} {value}"
-
-
-def _grouped(comments: list[str], samples: list[str]) -> list[str]:
-    """Samples of one metric together, after its comments, as the format wants it."""
-    lines: list[str] = []
-    left = list(samples)
-    for comment in comments:
-        lines.append(comment)
-        if not comment.startswith("# TYPE "):
-            continue
-        name = comment.split()[2]
-        names = {name, *(f"{name}_{end}" for end in ("bucket", "sum", "count"))}
-        mine = [sample for sample in left if sample.partition("{")[0] in names]
-        lines += mine
-        left = [sample for sample in left if sample not in set(mine)]
-    return lines + left
 
 
 def make_front(settings: Settings, arguments: Sequence[str]) -> tuple[Starlette, Front]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import inspect
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -10,11 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 from PIL import Image
 from tests.serving.conftest import RunningServer, running
 
 import vprm
+from vprm_client.asynchronous import AsyncRemoteSession
+from vprm_client.client import RemoteSession
 from vprm_demo import example
 from vprm_runtime import EngineError, InputError, ServerError, StepScorer
 from vprm_serving.service import Service
@@ -32,7 +37,9 @@ def test_score_is_the_scorers_own(
 ) -> None:
     shown = example()
     with vprm.Client(server.url) as client:
-        for images in (shown.image, shown.image.read_bytes(), [make_image(500, 300), make_image(40, 30)], None):
+        content = shown.image.read_bytes()
+        several = [make_image(500, 300), np.array(make_image(40, 30))]
+        for images in (shown.image, content, several, None, {"bytes": content}, base64.b64encode(content).decode()):
             remote = client.score(images, shown.question, shown.responses, max_steps=3, aggregate="min")
             local = demo_scorer.score(images, shown.question, shown.responses, max_steps=3, aggregate="min")
             assert type(remote) is type(local)
@@ -43,6 +50,36 @@ def test_score_is_the_scorers_own(
         ranked = client.select_best_response(shown.question, shown.responses[::-1], shown.image)
         assert ranked == shown.responses
         assert client.model()["engines"] == 1
+        texts = ["One.\nTwo.\n\n\nThree.", ["One.", "", "Two."]]
+        how: dict[str, Any] = {"step_separator": "\n", "drop_empty_steps": True, "aggregate": "last"}
+        for found, wanted in (
+            (client.score(None, "Which?", texts, **how), demo_scorer.score(None, "Which?", texts, **how)),
+            (
+                next(client.score_many([(None, "Which?", texts)], **how)),
+                demo_scorer.score(None, "Which?", texts, **how),
+            ),
+            (client.score(None, "Which?", np.array(texts[:1])), demo_scorer.score(None, "Which?", texts[:1])),
+            (
+                client.session(None, "Which?").score(texts, **how),
+                demo_scorer.session(None, "Which?").score(texts, **how),
+            ),
+        ):
+            assert [len(candidate.steps) for candidate in found] == [len(candidate.steps) for candidate in wanted]
+            assert found.scores == pytest.approx(wanted.scores, abs=1e-6)
+
+
+def test_what_a_client_takes_is_what_a_scorer_takes() -> None:
+    """Code moves from one to the other by one line."""
+    pairs: list[tuple[Any, Any]] = [(StepScorer, vprm.Client), (StepScorer, vprm.AsyncClient)]
+    pairs += [(vprm.Session, RemoteSession), (vprm.Session, AsyncRemoteSession)]
+    for own, remote in pairs:
+        for name in ("score", "score_many", "session", "append", "score_next", "fork", "rewind", "close"):
+            if not hasattr(own, name):
+                continue
+            wanted = set(inspect.signature(getattr(own, name)).parameters) - {"options", "image_root", "progress"}
+            assert wanted <= set(inspect.signature(getattr(remote, name)).parameters), (own, name)
+    for name in ("tiles", "prefix_tokens", "steps", "is_closed"):
+        assert all(hasattr(kind, name) for kind in (vprm.Session, RemoteSession, AsyncRemoteSession))
 
 
 def test_a_response_that_cannot_be_scored_carries_its_error(server: RunningServer) -> None:
@@ -91,8 +128,55 @@ def test_sessions_are_the_scorers_own(server: RunningServer, demo_scorer: StepSc
         remote.rewind()
         assert [step.text for step in remote.steps] == steps[:1]
         remote.close()
-        with pytest.raises(InputError, match="no session"):
+        with pytest.raises(InputError, match="is closed"):
             remote.append("x")
+
+
+@pytest.mark.parametrize("code", ["unknown_session", "session_lost"])
+def test_a_session_that_the_server_lost_is_replayed(server: RunningServer, code: str) -> None:
+    """Whatever is asked next, the numbers are those of a session that was never lost."""
+    shown = example()
+    steps = shown.responses[1].split("\n\n")
+    store = server.service.sessions
+
+    def lose() -> None:
+        for name in list(store._open):
+            store._open.pop(name)
+
+    class Losing(httpx.HTTPTransport):
+        """Says of a session that is not there what Ray's ingress says of one whose replica is gone."""
+
+        def handle_request(self, request: httpx.Request) -> httpx.Response:
+            answer = super().handle_request(request)
+            if answer.status_code == 404 and code == "session_lost":
+                answer.read()
+                return httpx.Response(503, json={"error": "it ended", "code": code})
+            return answer
+
+    with vprm.Client(server.url, transport=Losing()) as client:
+        with client.session(shown.image, shown.question) as kept:
+            wanted = [kept.append(step).score for step in steps]
+            kept.rewind(2)
+            wanted_next = kept.score_next(steps[2:]).scores
+        lost = client.session(shown.image, shown.question)
+        found = [lost.append(steps[0]).score]
+        lose()
+        found.append(lost.append(steps[1]).score)
+        lose()
+        assert lost.score_next(steps[2:]).scores == pytest.approx(wanted_next, abs=1e-6)
+        lose()
+        other = lost.fork()
+        assert [step.text for step in other.steps] == steps[:2]
+        lose()
+        found += [other.append(step).score for step in steps[2:]]
+        assert found == pytest.approx(wanted, abs=1e-6)
+        other.rewind(1)
+        lose()
+        other.rewind(1)
+        assert [step.text for step in other.steps] == steps[:2]
+        lose()
+        lost.close()
+        other.close()
 
 
 def test_the_asynchronous_client_does_the_same(server: RunningServer, demo_scorer: StepScorer) -> None:
@@ -201,6 +285,12 @@ def test_trying_ends_with_the_deadline_or_the_number_of_tries() -> None:
 def test_a_string_is_no_list_of_responses() -> None:
     with vprm.Client() as client, pytest.raises(InputError, match="must be a list"):
         client.score(None, "Q?", "one response")
+
+
+@pytest.mark.parametrize("array", [np.zeros((4, 4, 3)), np.zeros((0, 4, 3), np.uint8)])
+def test_an_array_that_is_no_image_is_refused(array: Any) -> None:
+    with vprm.Client() as client, pytest.raises(InputError):
+        client.score(array, "Q?", ["a"])
 
 
 def test_the_missing_extra_is_named() -> None:

@@ -9,10 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.serving.conftest import running
 
 from vprm.integrations import scoring
 from vprm_demo import example
 from vprm_runtime import StepScorer
+from vprm_serving.service import Service
+from vprm_serving.settings import Settings
 
 EXAMPLE = example()
 pytestmark = pytest.mark.filterwarnings("default")
@@ -134,7 +137,7 @@ def test_sampling_of_ms_swift(target: str, truth: list[float]) -> None:
 
 
 def test_reward_file_of_openrlhf(target: str, truth: list[float]) -> None:
-    """OpenRLHF loads the file by its path and calls `reward_func`."""
+    """OpenRLHF loads the file by its path and calls `reward_func`; or it asks a server."""
     pytest.importorskip("openrlhf", reason="OpenRLHF is not installed")
     agent = pytest.importorskip("openrlhf.utils.agent", reason="OpenRLHF's agent does not import here")
     import asyncio
@@ -146,3 +149,8 @@ def test_reward_file_of_openrlhf(target: str, truth: list[float]) -> None:
     queries = [f"p {text}" for text in EXAMPLE.responses]
     found = asyncio.run(executor._fetch_rewards_via_func(queries, ["p "] * 2, [label] * 2))
     assert np.allclose([item["rewards"][0] for item in found], truth, atol=1e-6)
+    image_root = EXAMPLE.image.parent
+    with running(Service(Settings(bundle=Path(target), image_root=image_root))) as server:
+        remote = agent.SingleTurnAgentExecutor(f"{server.url}/get_reward")
+        replies = asyncio.run(remote._fetch_rewards_via_http(queries, ["p "] * 2, [label] * 2))
+    assert np.allclose([score for reply in replies for score in reply["rewards"]], truth, atol=1e-6)

@@ -14,14 +14,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.serving.conftest import running
 
+from vprm import Client
 from vprm.integrations import easyr1, openrlhf, scoring, slime, verl
-from vprm.integrations.scoring import Item, RewardOptions, opened
+from vprm.integrations.scoring import Item, Rewarder, RewardOptions, opened
 from vprm.integrations.search_and_learn import StepPRM
 from vprm.integrations.trl import reward_function
 from vprm.integrations.vlmevalkit import MEAN, STD, RewardModel
 from vprm_demo import example
 from vprm_runtime import InputError, MissingExtraError, StepScorer
+from vprm_serving.service import Service
+from vprm_serving.settings import Settings
 
 TOLERANCE = 1e-6
 EXAMPLE = example()
@@ -34,12 +38,20 @@ def truth(demo_scorer: StepScorer) -> list[float]:
     return list(demo_scorer.score(EXAMPLE.image, EXAMPLE.question, EXAMPLE.responses).scores)
 
 
-@pytest.fixture
-def target(demo_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The demo PRM as functions that are loaded by name find it."""
-    monkeypatch.setenv(scoring.TARGET_VARIABLE, str(demo_bundle))
+@pytest.fixture(scope="module")
+def url(demo_bundle: Path) -> Iterator[str]:
+    """A server with the demo PRM."""
+    with running(Service(Settings(bundle=demo_bundle))) as server:
+        yield server.url
+
+
+@pytest.fixture(params=["bundle", "server"])
+def target(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The demo PRM, in the process and on a server, as functions that are loaded by name find it."""
+    found = str(request.getfixturevalue("demo_bundle" if request.param == "bundle" else "url"))
+    monkeypatch.setenv(scoring.TARGET_VARIABLE, found)
     scoring.from_environment.cache_clear()
-    yield str(demo_bundle)
+    yield found
     scoring.from_environment.cache_clear()
 
 
@@ -152,6 +164,10 @@ def test_vlmevalkit(target: str, demo_scorer: StepScorer) -> None:
     (tiles,) = demo_scorer.tiles(EXAMPLE.image)
     pixels = (tiles.transpose(0, 3, 1, 2) / 255 - np.array(MEAN)[:, None, None]) / np.array(STD)[:, None, None]
     model = RewardModel(target)
+    if target.startswith("http"):
+        with pytest.raises(InputError, match="a server takes images, not tiles"):
+            model.select_best_response(None, EXAMPLE.question, texts, pixels.astype(np.float32), [len(tiles)])
+        return
     found = model.select_best_response(None, EXAMPLE.question, texts, pixels.astype(np.float32), [len(tiles)])
     assert found == best
     with pytest.raises(InputError, match="adds up to"):
@@ -160,13 +176,17 @@ def test_vlmevalkit(target: str, demo_scorer: StepScorer) -> None:
         model.select_best_response(None, EXAMPLE.question, [LONG])
 
 
-def test_a_server_is_a_target_too(target: str, truth: list[float], demo_scorer: StepScorer) -> None:
-    """Through the client, whose results are those of a scorer."""
-    rewarder = opened("http://127.0.0.1:9")
-    assert type(rewarder.scorer).__name__ == "Client"
-    assert scoring.Rewarder(demo_scorer).rewards([Item(EXAMPLE.image, EXAMPLE.question, EXAMPLE.responses[0])]) == [
-        pytest.approx(truth[0], abs=TOLERANCE)
-    ]
+def test_a_server_that_is_gone_or_wants_a_key_gives_no_reward(
+    demo_bundle: Path, truth: list[float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    items = [Item(EXAMPLE.image, EXAMPLE.question, text) for text in EXAMPLE.responses]
+    gone = Rewarder(Client("http://127.0.0.1:9", retries=0))
+    assert gone.rewards(items) == [None, None]
+    (tmp_path / "keys").write_text("secret\n")
+    with running(Service(Settings(bundle=demo_bundle, api_key_file=tmp_path / "keys"))) as server:
+        assert opened(server.url).rewards(items) == [None, None]
+        monkeypatch.setenv("VPRM_API_KEY", "secret")
+        assert close(opened(server.url).rewards(items), truth)
 
 
 def test_options_reach_the_scorer(target: str, demo_scorer: StepScorer) -> None:

@@ -3,111 +3,64 @@
 from __future__ import annotations
 
 import json
-import os
-import random
-import signal
 import subprocess
-import sys
-import time
 from collections import Counter
 from pathlib import Path
 
 import pytest
-from tests.support.shards import SITE, sample_rows, write_lines
+from tests.ray.campaign import Campaign
+from tests.support.shards import sample_rows, write_lines
 
 pytest.importorskip("ray", reason="the extra ray is not installed")
 
 pytestmark = pytest.mark.filterwarnings("default")
 
 
-@pytest.fixture
-def environment(tmp_path: Path) -> dict[str, str]:
-    """Variables of a process whose workers keep a list of the rows that they begin."""
-    site = tmp_path / "site"
-    site.mkdir()
-    (site / "sitecustomize.py").write_text(SITE)
-    path = os.pathsep.join(filter(None, (str(site), os.environ.get("PYTHONPATH"))))
-    return {**os.environ, "PYTHONPATH": path, "VPRM_TEST_BEGUN": str(tmp_path / "begun"), "VPRM_TEST_ROW_S": "0.1"}
-
-
-def command(bundle: Path, path: Path, output: Path) -> list[str]:
-    run = [sys.executable, "-m", "vprm", "score", str(bundle), "--input", str(path), "--output", str(output)]
-    return [*run, "--ray", "local", "--workers", "2"]
-
-
-def processes(driver: int, title: str) -> list[int]:
-    """Processes of the driver's cluster with such a title."""
-    listed = subprocess.run(["ps", "-ww", "-eo", "pid=,ppid=,args="], capture_output=True, text=True).stdout
-    parents = {
-        int(pid): (int(parent), args) for pid, parent, args in (line.split(None, 2) for line in listed.splitlines())
-    }
-
-    def is_below(pid: int) -> bool:
-        while pid in parents and pid != driver:
-            pid = parents[pid][0]
-        return pid == driver
-
-    return [pid for pid, (_, args) in parents.items() if title in args and pid != driver and is_below(pid)]
-
-
-def wait_for_rows(begun: Path, rows: int, driver: subprocess.Popen[bytes]) -> None:
-    """Until so many more rows were begun."""
-
-    def count() -> int:
-        return len(begun.read_text().split()) if begun.exists() else 0
-
-    start = count()
-    while count() < start + rows:
-        assert driver.poll() is None, [log.read_text()[-1000:] for log in begun.parent.glob("*.log")]
-        time.sleep(0.05)
-
-
-def test_killed_actors_raylet_and_driver_cost_a_row_each(
-    demo_bundle: Path, environment: dict[str, str], tmp_path: Path
-) -> None:
+def test_kills_cost_the_row_of_a_scoring_process_and_nothing_else(demo_bundle: Path, tmp_path: Path) -> None:
     """Rows that kill their process are named; what is left is what one process writes."""
     rows = sample_rows(tmp_path, 400)
     rows[100]["responses"] = ["POISON"]
-    path, output, begun = write_lines(tmp_path / "rows.jsonl", rows), tmp_path / "scores.jsonl", tmp_path / "begun"
-    deaths, chance = 0, random.Random(5)
-    for killed in ("raylet/raylet", "driver"):
-        with (tmp_path / f"{Path(killed).name}.log").open("w") as shown:
-            driver = subprocess.Popen(command(demo_bundle, path, output), env=environment, stderr=shown)
-        try:
-            wait_for_rows(begun, 20, driver)
-            before = processes(driver.pid, "ray::_Actor")
-            os.kill(chance.choice(before), signal.SIGKILL)
-            while not set(processes(driver.pid, "ray::_Actor")) - set(before):  # Ray starts another in its place
-                assert driver.poll() is None, (tmp_path / f"{Path(killed).name}.log").read_text()[-1000:]
-                time.sleep(0.1)
-            wait_for_rows(begun, 10, driver)
-            victim = driver.pid if killed == "driver" else processes(driver.pid, killed)[0]
-            os.kill(victim, signal.SIGKILL)
-            driver.wait(120)
-        finally:
-            driver.kill()
-        deaths += 3
-    done = subprocess.run(command(demo_bundle, path, output), env=environment, capture_output=True, text=True)
-    assert done.returncode == 1, done.stderr
-    assert "set aside, because they killed the process: row 100 (id row-100)" in done.stderr
+    path, output = write_lines(tmp_path / "rows.jsonl", rows), tmp_path / "scores.jsonl"
+    campaign = Campaign(demo_bundle, path, output, tmp_path, row_s=0.1)
+    outcome = campaign.run(["scorer", "raylet", "actor", "driver"], 400, seed=5)
+    shown = campaign.log.read_text()
+    assert outcome.exit_code == 1, shown
+    assert "set aside, because they killed the process: row 100 (id row-100)" in shown
     plain = tmp_path / "plain.jsonl"
-    alone = [word for word in command(demo_bundle, path, plain) if word not in ("--ray", "local", "--workers", "2")]
     rows[100]["responses"] = ["Another."]
     write_lines(path, rows)
-    subprocess.run([*alone, "--threads", "1"], check=True, capture_output=True)
+    subprocess.run([*campaign.alone, str(plain), "--threads", "1"], check=True, capture_output=True)
     lines, wanted = output.read_text().splitlines(), plain.read_text().splitlines()
     assert json.loads(lines.pop(100))["code"] == "crashed"
     wanted.pop(100)
     assert lines == wanted
-    counts = Counter(begun.read_text().split())
-    assert counts.pop("100") == 3
+    counts = Counter(campaign.rows_begun())
+    assert 3 <= counts.pop("100") <= 3 * outcome.commands  # an error is tried again by the next command
     assert len(counts) == 399
-    assert counts.total() <= 399 + deaths + 3
+    assert counts.total() <= 399 + 1  # the row of the scoring process
+
+
+def test_a_thousand_rows_of_which_one_is_poison(demo_bundle: Path, tmp_path: Path) -> None:
+    """Without any kill from outside: 999 are scored, the one is named, and the exit code says so."""
+    rows = sample_rows(tmp_path, 1000)
+    rows[417]["responses"] = ["POISON"]
+    path, output = write_lines(tmp_path / "rows.jsonl", rows), tmp_path / "scores.jsonl"
+    campaign = Campaign(demo_bundle, path, output, tmp_path)
+    done = subprocess.run([*campaign.command, "--json"], env=campaign.environment, capture_output=True, text=True)
+    assert done.returncode == 1, done.stderr
+    assert "wrote" in done.stderr
+    assert "set aside, because they killed the process: row 417 (id row-417)" in done.stderr
+    summary = json.loads(done.stdout)
+    assert (summary["rows"], summary["errors"], summary["crashed_rows"]) == (1000, 1, 1)
+    documents = [json.loads(line) for line in output.read_text().splitlines()]
+    assert [document["row"] for document in documents] == list(range(1000))
+    assert [document["row"] for document in documents if "error" in document] == [417]
+    assert all(result["score"] is not None for d in documents if "error" not in d for result in d["results"])
 
 
 def test_a_cluster_that_is_not_there_is_an_error(demo_bundle: Path, tmp_path: Path) -> None:
     path = write_lines(tmp_path / "rows.jsonl", sample_rows(tmp_path, 3))
-    run = command(demo_bundle, path, tmp_path / "scores.jsonl")
+    run = Campaign(demo_bundle, path, tmp_path / "scores.jsonl", tmp_path).command
     run[run.index("local")] = "auto"
     done = subprocess.run(run, capture_output=True, text=True)
     assert done.returncode == 2

@@ -65,6 +65,24 @@ def test_nothing_starves_behind_a_block_beyond_the_quantum() -> None:
     assert queue.pick(0.0) is huge
 
 
+def test_tenants_share_equally_however_many_groups_they_have() -> None:
+    """New groups all the time do not help: each would run one block before anybody else's turn came."""
+    queue = FairQueue(quantum_tokens=100)
+    modest = group("modest")
+    modest.tenant = 1
+    queue.push(modest)
+    ran: Counter[int] = Counter()
+    for number in range(1000):
+        queue.push(group(f"greedy {number}", arrived=-float(number)))
+        picked = queue.pick(1000.0)
+        assert picked is not None
+        queue.charge(picked, 60)
+        ran[picked.tenant] += 60
+        if picked is not modest:
+            queue.remove(picked)
+    assert ran[0] == pytest.approx(ran[1], rel=0.05)
+
+
 def test_an_empty_queue_has_nobody() -> None:
     assert FairQueue(10).pick(0.0) is None
 

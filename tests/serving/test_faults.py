@@ -265,6 +265,43 @@ def test_a_key_is_needed_for_all_but_health_and_metrics(serve: Callable[..., Run
     assert started.http.post("/v1/score", json=text_row(), headers=good).status_code == 200
 
 
+def test_one_key_leaves_room_and_engine_to_the_others(serve: Callable[..., RunningServer], tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text("greedy\nmodest\n")
+    gate = Gate()
+    started = serve(gate, {"max_queue_tokens": 4000}, api_key_file=keys)
+    gate.engine.gate.clear()
+
+    def ask(key: str, number: int) -> httpx.Response:
+        header = {"authorization": f"Bearer {key}"}
+        return started.http.post("/v1/score", json=text_row(f"Text {number}.", f"{key} {number}?"), headers=header)
+
+    order: list[int] = []
+    with ThreadPoolExecutor(200) as pool:
+        pending: list[Future[httpx.Response]] = []
+        try:
+            while not any(future.done() for future in pending):
+                assert len(pending) < 190
+                pending.append(pool.submit(ask, "greedy", len(pending)))
+                eventually(lambda: pending[-1].done() or started.service.schedulers[0].load == len(pending))
+            refused = pending.pop().result(0)
+            assert (refused.status_code, refused.json()["code"]) == (429, "overloaded")
+            assert 1900 < started.service.admission.tokens <= 2000
+            later = pool.submit(ask, "modest", 0)
+            eventually(lambda: started.service.schedulers[0].load == len(pending) + 1)
+            scheduler = started.service.schedulers[0]
+            for group in scheduler._groups.values():  # as the engine ends them; callers' threads come in any order
+                for job in {*group.running, *group.jobs}:
+                    job.done.add_done_callback(lambda _, tenant=group.tenant: order.append(tenant))
+        finally:
+            gate.engine.gate.set()
+        assert later.result().status_code == 200
+        assert {future.result().status_code for future in pending} == {200}
+    assert len(order) == len(pending) + 1
+    assert order.index(1) < len(order) / 2  # it came last
+    assert started.service.admission.tokens == 0
+
+
 def test_the_cache_keeps_within_its_bytes(
     serve: Callable[..., RunningServer], make_image: Callable[..., Image.Image]
 ) -> None:

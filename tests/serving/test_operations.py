@@ -8,12 +8,17 @@ import json
 import re
 import shlex
 import shutil
+import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from tests.serving.conftest import RunningServer
 
+import vprm
+from vprm_demo import example
+from vprm_runtime import StepScorer
 from vprm_runtime.cli.main import build_parser
 from vprm_serving import metrics
 
@@ -78,3 +83,43 @@ def test_the_container_file_names_what_exists() -> None:
     entry = json.loads(re.search(r"^ENTRYPOINT (.*)$", text, re.M)[1])  # type: ignore[index]
     assert {word for word in entry if word.startswith("--")} <= options_of_serve()
     assert (DOCS.parent / "constraints.txt").exists()
+
+
+@pytest.mark.parametrize("workers", [[], ["--workers", "2"]])
+def test_a_unix_socket_is_enough(
+    workers: list[str], demo_bundle: Path, demo_scorer: StepScorer, tmp_path: Path
+) -> None:
+    """Instead of a port; what a killed server left is replaced, one that lives is not."""
+    path = tmp_path / "s"
+    shown = example()
+    wanted = demo_scorer.score(shown.image, shown.question, shown.responses).scores
+    command = [sys.executable, "-m", "vprm", "serve", str(demo_bundle), "--device", "cpu", "--uds", str(path)]
+    for number in (signal.SIGKILL, signal.SIGTERM):
+        with subprocess.Popen([*command, *workers], stderr=subprocess.PIPE, text=True) as process:
+            try:
+                assert process.stderr is not None
+                said = (json.loads(line) for line in process.stderr if line.startswith("{"))
+                assert any(line["event"] == "listening" and line["address"] == f"unix:{path}" for line in said)
+                with vprm.Client(uds=str(path)) as client:
+                    found = client.score(shown.image, shown.question, shown.responses)
+                    assert found.scores == pytest.approx(wanted, abs=1e-6)
+                second = subprocess.run(command, capture_output=True, text=True, timeout=60)
+                assert second.returncode == 2
+                assert f"another server listens on {path}" in second.stderr
+            finally:
+                process.send_signal(number)
+                process.stderr.read()
+            assert process.wait(60) == (0 if number == signal.SIGTERM else -number)
+        assert path.exists() == (number == signal.SIGKILL)
+
+
+@pytest.mark.parametrize(
+    ("path", "words"), [("none/s", "is not a directory"), ("file", "no socket"), ("s" * 120, "short")]
+)
+def test_a_path_that_no_socket_can_have_is_an_error(path: str, words: str, demo_bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    command = [sys.executable, "-m", "vprm", "serve", str(demo_bundle), "--uds", str(tmp_path / path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr

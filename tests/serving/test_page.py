@@ -207,7 +207,9 @@ def test_a_phone_shows_everything_without_scrolling_sideways(browser: webdriver.
         browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
-def test_the_report_is_one_file(browser: webdriver.Chrome) -> None:
+def test_the_report_is_the_file_that_evaluations_write(
+    browser: webdriver.Chrome, server: RunningServer, tmp_path: Path
+) -> None:
     fill_in(browser)
     find(browser, "score").click()
     wait_scored(browser, 2)
@@ -215,15 +217,25 @@ def test_the_report_is_one_file(browser: webdriver.Chrome) -> None:
         "URL.createObjectURL = (blob) => { blob.text().then((text) => { window.saved = text; }); return 'blob:none'; }"
     )
     browser.execute_script("HTMLAnchorElement.prototype.click = () => {}")
+    browser.execute_script(
+        "const ask = fetch; window.fetch = (to, how) => {"
+        " if (String(to) === '/v1/report') window.sent = JSON.parse(how.body); return ask(to, how); }"
+    )
     find(browser, "export").click()
     wait(browser, lambda: browser.execute_script("return window.saved"))
     report = browser.execute_script("return window.saved")
-    assert "★ best" in report
-    assert "data:image/png" in report
-    assert "<style>" in report
-    assert "--hue:" in report
-    assert 'src="/' not in report
-    assert "<script" not in report
+    assert report == server.http.post("/v1/report", json=browser.execute_script("return window.sent")).text
+    saved = tmp_path / "report.html"
+    saved.write_text(report, "utf-8")
+    browser.get(saved.as_uri())  # it is whole without the server
+    assert find(browser, "count").text == "1 shown"
+    first, second = browser.find_elements(By.CSS_SELECTOR, "details.candidate")
+    assert "Response 2" in first.text
+    assert "★ chosen" in first.text
+    assert "Response 1" in second.text
+    assert len(second.find_elements(By.CSS_SELECTOR, "li")) == len(example().responses[1].split("\n\n"))
+    assert browser.execute_script("return document.querySelector('.frame img').naturalWidth") > 0
+    assert "tile" in browser.find_element(By.CSS_SELECTOR, ".picture figcaption").text
 
 
 def test_the_description_is_shown(browser: webdriver.Chrome, server: RunningServer) -> None:

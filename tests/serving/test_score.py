@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from PIL import Image
 from tests.serving.conftest import RunningServer
@@ -135,6 +136,21 @@ def test_multipart_and_uploads_give_the_same_scores(server: RunningServer) -> No
     assert server.score(by_digest).json() == wanted
     wrong = server.http.put(f"/v1/images/{'0' * 64}", content=content)
     assert (wrong.status_code, wrong.json()["code"]) == (422, "digest_mismatch")
+
+
+@pytest.mark.parametrize("kind", ["", "; charset=latin-1", "; charset=utf-16"])
+def test_text_of_a_multipart_request_is_utf_8(server: RunningServer, kind: str) -> None:
+    row = {"question": "Wie groß ist ∠3?", "responses": ["39°.", "Größer."], "id": "ä"}
+    wanted = server.score(row).json()
+
+    def sent(text: bytes) -> httpx.Response:
+        body = b'--B\r\ncontent-disposition: form-data; name="row"\r\n\r\n' + text + b"\r\n--B--\r\n"
+        headers = {"content-type": f"multipart/form-data; boundary=B{kind}"}
+        return server.http.post("/v1/score", content=body, headers=headers)
+
+    assert sent(json.dumps(row, ensure_ascii=False).encode()).json() == wanted
+    latin = sent(json.dumps({**row, "question": "Wie groß?"}, ensure_ascii=False).encode("latin-1"))
+    assert (latin.status_code, latin.json()["code"]) == (400, "bad_json")
 
 
 def test_select_ranks_as_select_best_response_does(server: RunningServer) -> None:

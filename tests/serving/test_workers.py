@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 from tests.serving.test_faults import announcing_too_much, command, eventually
 
 import vprm
 from vprm_demo import example
 from vprm_runtime import StepScorer
+from vprm_serving.metrics import Metrics
+from vprm_serving.worker_metrics import WorkerMetrics
 from vprm_serving.workers import affinity_key
 
 
@@ -43,14 +48,47 @@ def test_prefixes_sessions_and_images_find_their_worker(front: tuple[int, str], 
                 session.append(shown.responses[0].split("\n\n")[0])
                 with session.fork() as other:
                     assert len(other.steps) == 1
+    samples = metrics(front[1])
+    busy = [samples[f'process_cpu_seconds_total{{worker="{number}"}}'] for number in range(2)]
+    assert min(busy) > 0
+    assert samples["vprm_request_success_total"] >= 6 * 4
+    assert samples["vprm_e2e_request_latency_seconds_count"] == samples["vprm_request_success_total"]
     text = httpx.get(f"{front[1]}/metrics").text
-    counts = {}
-    for line in text.splitlines():
-        if line.startswith("vprm_request_success_total{"):
-            counts[line.split('worker="')[1][0]] = float(line.split()[1])
-    assert set(counts) == {"0", "1"}
-    assert min(counts.values()) > 0
     assert text.count("# TYPE vprm_kv_cache_bytes gauge") == 1
+
+
+def metrics(url: str) -> dict[str, float]:
+    """All samples by name and labels."""
+    lines = httpx.get(f"{url}/metrics").text.splitlines()
+    return {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in lines if not line.startswith("#")}
+
+
+def test_counters_are_added_up_and_outlive_a_process() -> None:
+    def said(requests: int) -> str:
+        own = Metrics({"vprm_sessions": ("Open.", lambda: requests)}, {})
+        own.success.inc(requests)
+        own.failure.labels('a "b" }').inc()
+        for _ in range(requests):
+            own.latency.observe(0.2)
+        return own.text().decode()
+
+    def looked(both: WorkerMetrics, scraped: dict[int, tuple[str, str]]) -> dict[str, float]:
+        families = text_string_to_metric_families(both.text(scraped).decode())
+        return {
+            f"{s.name} {s.labels.get('worker', s.labels.get('le', ''))}": s.value for f in families for s in f.samples
+        }
+
+    both = WorkerMetrics()
+    first = looked(both, {0: ("a", said(3)), 1: ("b", said(4))})
+    assert first["vprm_request_success_total "] == 7
+    assert first["vprm_request_failure_total "] == 2
+    assert first["vprm_e2e_request_latency_seconds_bucket 0.25"] == 7
+    assert first["vprm_e2e_request_latency_seconds_bucket 0.1"] == 0
+    assert (first["vprm_sessions 0"], first["vprm_sessions 1"]) == (3, 4)
+    assert looked(both, {1: ("b", said(5))})["vprm_request_success_total "] == 8  # one is being started
+    again = looked(both, {0: ("c", said(1)), 1: ("b", said(5))})
+    assert again["vprm_request_success_total "] == 3 + 1 + 5
+    assert not [name for name in again if "_created" in name]
 
 
 def test_a_worker_that_is_killed_loses_nothing(front: tuple[int, str], demo_scorer: StepScorer) -> None:
@@ -69,6 +107,39 @@ def test_a_worker_that_is_killed_loses_nothing(front: tuple[int, str], demo_scor
         eventually(lambda: len(children(pid)) == 2 and victim not in children(pid))
         eventually(lambda: httpx.get(f"{url}/healthz").json()["workers"] == [True, True])
         assert client.score(None, rows[0][0], rows[0][1]).best is not None
+
+
+def test_work_stops_in_the_worker_if_its_caller_leaves(front: tuple[int, str]) -> None:
+    long = [f"Step {n}: the number of red shapes is {n}, and that of the blue ones is {2 * n}." for n in range(20)]
+    row = {"question": "Who left?", "responses": [[*long, f"{n}."] for n in range(40)]}
+    url = httpx.URL(front[1])
+    ran = metrics(front[1])["vprm_prompt_tokens_total"]
+    body = json.dumps(row).encode()
+    with socket.create_connection((url.host, url.port or 80)) as caller:
+        caller.sendall(b"POST /v1/score HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
+        eventually(lambda: metrics(front[1])["vprm_prompt_tokens_total"] > ran + 1000)
+    eventually(lambda: sum(queued(front[1]).values()) == 0)
+    assert metrics(front[1])["vprm_prompt_tokens_total"] - ran < 40 * 20 * 20  # it is far from done
+
+
+def queued(url: str) -> dict[str, float]:
+    return {name: value for name, value in metrics(url).items() if name.startswith("vprm_queue_tokens")}
+
+
+def test_sigterm_under_load_answers_all_that_was_accepted(demo_bundle: Path) -> None:
+    with command(demo_bundle, "--workers", "2") as (process, url), ThreadPoolExecutor(16) as pool:
+        long = [f"Step {n}: it is {n}, not {n + 1}." for n in range(40)]
+
+        def ask(number: int) -> int:
+            row = {"question": f"Question {number}?", "responses": [long]}
+            return httpx.post(f"{url}/v1/score", json=row, timeout=60).status_code
+
+        pending = [pool.submit(ask, number) for number in range(16)]
+        counted = ("vprm_requests_running", "vprm_requests_waiting", "vprm_request_success_total")
+        eventually(lambda: sum(n for name, n in metrics(url).items() if name.startswith(counted)) >= 16)
+        process.send_signal(signal.SIGTERM)
+        assert [future.result() for future in pending] == [200] * 16
+        assert process.wait(60) == 0
 
 
 def test_a_body_announced_beyond_the_limit_is_not_waited_for(front: tuple[int, str]) -> None:

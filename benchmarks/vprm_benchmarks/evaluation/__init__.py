@@ -7,7 +7,7 @@
 | processbench  | scored rows                          | the benchmark's document                              |
 | answers       | a response's text                    | its final answer; whether two answers are the same    |
 | best_of_n     | rows scored stepwise and as a whole  | the best-of-N document                                |
-| process_page  | the benchmark's document, its rows   | the page that `vprm_benchmarks.report` draws          |
+| process_page  | the benchmark's document, its rows   | the page that `vprm_report` draws          |
 | choice_page   | the best-of-N document, its rows     | the same                                              |
 | demo_quality  | a scorer                             | the demo PRM's figures, with images and without       |
 | command       | arguments                            | `vprm eval`                                           |

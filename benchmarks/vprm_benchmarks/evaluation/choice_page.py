@@ -17,7 +17,7 @@ from vprm_benchmarks.evaluation.page_parts import (
     steps_of,
 )
 from vprm_benchmarks.evaluation.published import PUBLISHED_BEST_OF_N
-from vprm_benchmarks.report import (
+from vprm_report import (
     COLOURS,
     Axis,
     Bar,

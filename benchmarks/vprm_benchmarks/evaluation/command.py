@@ -24,7 +24,7 @@ from vprm_runtime.options import MODEL_CARD_MAX_STEPS
 if TYPE_CHECKING:
     from vprm_benchmarks.evaluation.page_parts import PageContext
     from vprm_benchmarks.evaluation.scored import DataFile
-    from vprm_benchmarks.report import Page
+    from vprm_report import Page
     from vprm_runtime import StepScorer
 
 DEMO_HELD_OUT, DEMO_BEST_OF_N = 1000, 200  # rows of the built-in data
@@ -180,7 +180,7 @@ def _head(kind: str, context: PageContext) -> dict[str, Any]:
 def _finish(args: argparse.Namespace, document: dict[str, Any], page: Page) -> int:
     """Write what was asked for."""
     if args.html is not None:
-        from vprm_benchmarks.report import html_from_page
+        from vprm_report import html_from_page
 
         write_whole(args.html, html_from_page(page).encode())
         stderr_console().print(f"wrote {args.html}", highlight=False)

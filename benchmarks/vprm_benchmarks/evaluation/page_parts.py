@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from vprm_benchmarks.evaluation.scored import DataFile, LeftOut, ScoredCandidate, row_images
-from vprm_benchmarks.report import PageImage, Step, Table, page_image
+from vprm_report import PageImage, Step, Table, page_image
 from vprm_runtime import InputError
 from vprm_runtime.bundle.manifest import TilingInfo
 

@@ -18,7 +18,7 @@ from vprm_benchmarks.evaluation.page_parts import (
 )
 from vprm_benchmarks.evaluation.process_result import Group, ProcessBench
 from vprm_benchmarks.evaluation.processbench import Sample
-from vprm_benchmarks.report import (
+from vprm_report import (
     COLOURS,
     Candidate,
     Card,

@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     """Run the comparison and write what was asked for; 0 when every stage passes, else 1."""
     from vprm_benchmarks.parity.api import ParityOptions, run_parity
     from vprm_benchmarks.parity.report import page_from_report, table_from_report
-    from vprm_benchmarks.report import html_from_page
+    from vprm_report import html_from_page
 
     check_output_file(args.html)
     options = ParityOptions(

@@ -11,8 +11,8 @@ from rich.text import Text
 
 from vprm_benchmarks.parity.cases import NotComparable
 from vprm_benchmarks.parity.stages import StageResult
-from vprm_benchmarks.report import COLOURS, Card, Chart, Page, Series, column_chart, line_chart, percent_axis
-from vprm_benchmarks.report import Table as PageTable
+from vprm_report import COLOURS, Card, Chart, Page, Series, column_chart, line_chart, percent_axis
+from vprm_report import Table as PageTable
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from typing import Any
 from vprm_benchmarks.quality.budget import Check
 from vprm_benchmarks.quality.compare import LeftOutRow
 from vprm_benchmarks.quality.figures import MARGIN, Figures
-from vprm_benchmarks.report import Card, Chart, Page, Table, column_chart, html_from_page
+from vprm_report import Card, Chart, Page, Table, column_chart, html_from_page
 
 _SHOWN_MARGINS = 20
 

@@ -173,6 +173,8 @@ def overload(bench: Bench, queue_tokens: int = 16_384, seconds: float = 60.0) ->
         "service_time_s": 1 / capacity,
         "refused_p50_s": percentile(refused, 50),
         "refused_p99_s": percentile(refused, 99),
+        "refused_p99_over_service_time": (percentile(refused, 99) or 0.0) * capacity,
+        "sent_late_p99_s": percentile([reply.late_s for reply in replies], 99),
         "retry_after_sent": all("retry-after" in reply.headers for reply in replies if reply.status == 429),
     }
 

@@ -16,6 +16,8 @@ from vprm_runtime.results import CandidateScore, ScoreResult
 from vprm_runtime.scorer import StepScorer
 
 TARGET_VARIABLE = "VPRM_TARGET"
+KEY_VARIABLE = "VPRM_API_KEY"
+"""A key that the server of a URL wants."""
 PREFIX_CACHE_BYTES = 512 << 20
 _URL_STARTS = ("http://", "https://")
 _LOG = logging.getLogger("vprm")
@@ -105,7 +107,7 @@ class Rewarder:
 
 
 def opened(target: str | os.PathLike[str], options: RewardOptions = DEFAULT_REWARDS) -> Rewarder:
-    """Open a bundle directory in this process, or connect to the server at a URL.
+    """Open a bundle directory in this process, or connect to the server at a URL (its key: VPRM_API_KEY).
 
     Raises what `StepScorer.open` raises, and MissingExtraError if the client's library is missing.
     """
@@ -113,7 +115,7 @@ def opened(target: str | os.PathLike[str], options: RewardOptions = DEFAULT_REWA
     if text.startswith(_URL_STARTS):
         from vprm import Client
 
-        return Rewarder(Client(text), options)
+        return Rewarder(Client(text, api_key=os.environ.get(KEY_VARIABLE)), options)
     cache = PREFIX_CACHE_BYTES
     scorer = StepScorer.open(text, options.device, threads=options.threads, prefix_cache_bytes=cache)
     return Rewarder(scorer, options)

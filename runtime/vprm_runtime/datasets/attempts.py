@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from vprm_runtime.errors import EngineError
+from vprm_runtime.errors import EngineError, VprmError
 
 MAX_TRIES = 3
 CRASHED = "crashed"
@@ -59,7 +59,8 @@ class Attempts:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.forget()
+        if not (isinstance(error, VprmError) and error.code == "locked"):  # then it is another process's to forget
+            self.forget()
         os.close(self._file)
 
 

@@ -8,11 +8,10 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from typing import Any
 
 from vprm_runtime.datasets.shard_runner import ScorerSettings, ShardTask, WorkerEvent, event_from_json
-from vprm_runtime.datasets.shard_worker import task_to_json
+from vprm_runtime.datasets.shard_worker import STOP, process_arguments, task_line
 
 _WAIT_S = 0.5
 
@@ -25,21 +24,24 @@ class _Process:
         self.has_ended = False  # it said why it ends
         with _interrupts_held():
             self.popen = subprocess.Popen(
-                [sys.executable, "-m", "vprm_runtime.datasets.shard_worker", json.dumps(asdict(settings))],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
+                [sys.executable, *process_arguments(settings)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
             )
 
     def end(self) -> None:
-        """End the process now. Closing stdin lets it end in an orderly way."""
-        with contextlib.suppress(OSError):
-            self.pipes[0].close()
+        """End the process now, in an orderly way if it can."""
+        self.tell_to_stop()
         try:
             self.popen.wait(5)
         except subprocess.TimeoutExpired:
             self.popen.kill()
             self.popen.wait()
         self.pipes[1].close()
+
+    def tell_to_stop(self) -> None:
+        """The process is to end, and no row is to blame."""
+        with contextlib.suppress(OSError, ValueError):  # it has ended, or was told before
+            self.pipes[0].write(STOP)
+            self.pipes[0].close()
 
     @property
     def pipes(self) -> tuple[Any, Any]:
@@ -65,7 +67,7 @@ class LocalWorkers:
     def assign(self, worker: int, task: ShardTask) -> None:
         """Give a worker that is ready its next shard."""
         with contextlib.suppress(OSError):  # it has died: the event comes
-            self._processes[worker].pipes[0].write(json.dumps(task_to_json(task)).encode() + b"\n")
+            self._processes[worker].pipes[0].write(task_line(task))
             self._processes[worker].pipes[0].flush()
 
     def events(self) -> Sequence[WorkerEvent]:
@@ -89,8 +91,7 @@ class LocalWorkers:
     def close(self) -> None:
         """End all processes now."""
         for process in self._processes:
-            with contextlib.suppress(OSError):
-                process.pipes[0].close()
+            process.tell_to_stop()
         for process in self._processes:
             process.end()
         self._selector.close()

@@ -1,7 +1,7 @@
 // What the parts of the page share: its elements, its state, its error line.
 
 export const $ = (id) => document.getElementById(id);
-export const state = { images: [], rows: [], files: new Map(), candidates: [], grids: [], controller: null };
+export const state = { images: [], rows: [], files: new Map(), candidates: [], grids: [], labels: {}, scored: null, controller: null };
 
 export function element(name, properties = {}, ...children) {
   const made = Object.assign(document.createElement(name), properties);

@@ -22,6 +22,7 @@ export function addResponse(text = "") {
   remove.onclick = () => {
     box.remove();
     renumber();
+    state.labels = {};
   };
   box.append(element("label", { htmlFor: area.id, textContent: `Response ${number}` }), remove, area);
   $("responses").append(box);
@@ -134,6 +135,15 @@ export function showRow(index) {
   setImages((Array.isArray(given) ? given : [given]).filter(Boolean).map(imageOfRow));
   $("max-tiles").value = row.max_tiles ?? "";
   $("max-steps").value = row.max_steps ?? "";
+  state.labels = labelsOf(row);
+}
+
+function labelsOf(row) {
+  const own = row.process_correctness;
+  const ofResponse = typeof row.response === "object" ? row.response?.process_correctness : undefined;
+  const { id, answer, data_source, policy_model } = row;
+  const given = { id, answer, data_source, policy_model, process_correctness: own ?? (ofResponse && [ofResponse]) };
+  return Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined && value !== null));
 }
 
 function imageOfRow(source) {

@@ -2,7 +2,7 @@
 
 import { $, element, headers, showError, state } from "./elements.js";
 import { addResponse, parseRows, responses, setImages, setResponses, showRow, takeFiles } from "./form.js";
-import { draw, score } from "./results.js";
+import { draw, errorText, score } from "./results.js";
 
 // ---- link and report
 
@@ -45,18 +45,15 @@ async function copyLink() {
 }
 
 async function saveReport() {
-  const css = await (await fetch("/page/page.css")).text();
-  const main = element("main", {},
-    element("h1", { textContent: $("question").value }),
-    element("p", { className: "subtitle", textContent: `${$("model").textContent} · response score: ${$("aggregate").value}` }),
-    $("images").cloneNode(true),
-    $("candidates").cloneNode(true),
-  );
-  main.querySelectorAll("button").forEach((button) => button.remove());
-  const text = `<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>vprm: step scores</title><style>${css}</style></head><body>${main.outerHTML}</body></html>`;
-  const url = URL.createObjectURL(new Blob([text], { type: "text/html" }));
+  const results = state.candidates.map(({ index, steps, error, done }) => {
+    if (!done) throw new Error("Not all responses are scored yet.");
+    return { index, error, steps: error === null ? steps : [] };
+  });
+  const settings = { aggregate: $("aggregate").value, threshold: Number($("threshold").value) };
+  const body = JSON.stringify({ row: state.scored, results, ...settings });
+  const answer = await fetch("/v1/report", { method: "POST", body, headers: headers() });
+  if (!answer.ok) throw new Error(await errorText(answer));
+  const url = URL.createObjectURL(await answer.blob());
   element("a", { href: url, download: "vprm-report.html" }).click();
   setTimeout(() => URL.revokeObjectURL(url), 10_000);
 }
@@ -114,6 +111,9 @@ document.addEventListener("paste", guarded(async (event) => {
     await takeFiles(files);
   }
 }));
+for (const id of ["question", "responses"]) {
+  $(id).addEventListener("input", () => (state.labels = {})); // they are about the row as it was
+}
 $("add").onclick = () => addResponse().focus();
 $("stop").onclick = () => state.controller?.abort();
 $("previous").onclick = () => showRow(Number($("row").value) - 2);

@@ -10,15 +10,15 @@ export async function score() {
   if (!$("question").value.trim()) return showError("Give a question.");
   if (!texts.length) return showError("Give at least one response.");
   const row = { image: state.images.map((image) => image.source), question: $("question").value, responses: texts };
-  const query = new URLSearchParams();
-  if ($("max-tiles").value) query.set("max_tiles", $("max-tiles").value);
-  if ($("max-steps").value) query.set("max_steps", $("max-steps").value);
+  if ($("max-tiles").value) row.max_tiles = Number($("max-tiles").value);
+  if ($("max-steps").value) row.max_steps = Number($("max-steps").value);
+  state.scored = { ...state.labels, ...row };
   state.controller = new AbortController();
   $("score").disabled = true;
   $("stop").hidden = false;
   $("progress").value = "waiting";
   try {
-    const answer = await fetch(`/v1/score/stream?${query}`, {
+    const answer = await fetch("/v1/score/stream", {
       method: "POST",
       body: JSON.stringify(row),
       headers: headers(),
@@ -36,7 +36,7 @@ export async function score() {
   }
 }
 
-async function errorText(answer) {
+export async function errorText(answer) {
   const body = await answer.json().catch(() => ({}));
   if (answer.status === 401) $("key-box").open = true;
   const wait = answer.headers.get("retry-after");

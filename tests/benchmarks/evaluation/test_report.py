@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from vprm_benchmarks.report import (
+from vprm_report import (
     Bar,
     Candidate,
     Card,

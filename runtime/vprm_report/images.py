@@ -7,7 +7,7 @@ import io
 
 from PIL import Image
 
-from vprm_benchmarks.report.page import PageImage
+from vprm_report.page import PageImage
 from vprm_runtime.bundle.manifest import TilingInfo
 from vprm_runtime.images.load import ImageInput, load_image
 from vprm_runtime.images.tiling import tile_grid

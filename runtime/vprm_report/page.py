@@ -130,4 +130,4 @@ def html_from_page(page: Page) -> str:
 
 
 def _asset(name: str) -> str:
-    return resources.files("vprm_benchmarks.report").joinpath("assets", name).read_text("utf-8")
+    return resources.files("vprm_report").joinpath("assets", name).read_text("utf-8")

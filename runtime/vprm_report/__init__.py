@@ -9,7 +9,7 @@
 `page` knows nothing of scorers or metrics, so other tools can fill it.
 """
 
-from vprm_benchmarks.report.charts import (
+from vprm_report.charts import (
     COLOURS,
     Axis,
     Bar,
@@ -20,8 +20,8 @@ from vprm_benchmarks.report.charts import (
     percent_axis,
     reliability_chart,
 )
-from vprm_benchmarks.report.images import page_image
-from vprm_benchmarks.report.page import Candidate, Card, Chart, Page, PageImage, RowView, Step, Table, html_from_page
+from vprm_report.images import page_image
+from vprm_report.page import Candidate, Card, Chart, Page, PageImage, RowView, Step, Table, html_from_page
 
 __all__ = [
     "COLOURS",
