@@ -36,15 +36,21 @@ _CHARACTERS_PER_TOKEN = 3.2
 _TEMPLATE_TOKENS = 90
 _TOKENS_PER_STEP = 12  # of the template
 _START_S = 1.5  # of a process
-_STORED_BYTES: dict[Precision, float] = {"fp32": 4, "fp16": 2, "int8": 1.003, "w8": 1.03, "w4": 0.62, "fp8": 1.001}
-_EXPORT_NS: dict[Precision, float] = {"fp32": 0.8, "fp16": 1.6, "int8": 1.2, "w8": 2.0, "w4": 150.0, "fp8": 150.0}
+_STORED_BYTES: dict[Precision, float] = {
+    "fp32": 4, "fp16": 2, "bf16": 2, "int8": 1.003, "w8": 1.03, "w4": 0.62, "fp8": 1.001,
+}  # fmt: skip
+_EXPORT_NS: dict[Precision, float] = {
+    "fp32": 0.8, "fp16": 1.6, "bf16": 0.8, "int8": 1.2, "w8": 2.0, "w4": 150.0, "fp8": 150.0,
+}  # fmt: skip
 """Nanoseconds for each weight of a Linear beyond writing it, on a machine of REFERENCE_FLOPS; w4 and fp8 feed rounding
 errors back column by column."""
 _CALIBRATED_NS = 17.0  # choosing a Linear's smoothing
 _BYTE_NS = 1.6  # reading, hashing and writing a byte
 REFERENCE_FLOPS = 2.5e11
 _ENGINE_SHARE = 0.75  # of the measured product's rate, in float32 graphs
-_SPEED_UP: dict[Precision, float] = {"fp32": 1, "fp16": 1, "int8": 2.6, "w8": 1.1, "w4": 1.1, "fp8": 0.4}
+_SPEED_UP: dict[Precision, float] = {
+    "fp32": 1, "fp16": 1, "bf16": 1.8, "int8": 2.6, "w8": 1.1, "w4": 1.1, "fp8": 0.4,
+}  # fmt: skip
 _CALIBRATION_FACTOR = 1.3  # second moments, and opening each layer
 
 

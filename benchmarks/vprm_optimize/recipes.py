@@ -14,7 +14,7 @@ GOALS: tuple[Goal, ...] = ("latency", "throughput", "size", "exact")
 Groups = tuple[tuple["Recipe", ...], ...]
 _KEPT_HIGH_OF_SITES = 8  # one Linear in eight stays in floating point
 _FP8_CAPABILITY = 89
-FLOATING: tuple[Precision, ...] = ("fp32", "fp16")
+FLOATING: tuple[Precision, ...] = ("fp32", "fp16", "bf16")
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Recipe:
         parts: list[str] = [self.precision]
         if self.keep_high:
             parts.append(f"keep-high-{self.keep_high}")
-        if self.vision not in FLOATING or (self.precision in FLOATING and self.vision != self.precision):
+        if self.vision not in ((self.precision,) if self.precision in FLOATING else ("fp32", "fp16")):
             parts.append(f"vision-{self.vision}")
         if self.layout == "cpu-native":
             parts.append("native")
@@ -81,17 +81,20 @@ def _is_rival(recipe: Recipe, target: Target) -> bool:
 
 def _cpu_groups(target: Target, goal: Goal, layers: int) -> Groups:
     layout = target.layout
+    half = [Recipe("bf16", "bf16", layout)] if target.has_bf16 else []
     if goal == "size":
         return (
             (Recipe("w4", "int8", layout), Recipe("w4", "fp32", layout)),
             (Recipe("int8", "int8", layout), Recipe("w8", "int8", layout)),
             (Recipe("int8", "fp32", layout), Recipe("w8", "fp32", layout)),
-            (Recipe("fp16", "fp16"),),
+            (*half, Recipe("fp16", "fp16")),
             (Recipe("fp32", "fp32"),),
         )
     eight_bit = [Recipe("int8", "int8", layout), Recipe("int8", "fp32", layout)]
+    if target.has_bf16:
+        eight_bit.insert(1, Recipe("int8", "bf16", layout))
     if layout == "cpu-native":
-        eight_bit += [replace(recipe, layout="cpu") for recipe in eight_bit]
+        eight_bit += [replace(recipe, layout="cpu") for recipe in eight_bit if recipe.vision != "bf16"]
     if target.runs_here and importlib.util.find_spec("openvino") is not None:
         eight_bit.append(Recipe("int8", "fp16", layout, device="openvino"))  # its vision encoder in bfloat16
     kept = max(1, 4 * layers // _KEPT_HIGH_OF_SITES)
@@ -99,6 +102,7 @@ def _cpu_groups(target: Target, goal: Goal, layers: int) -> Groups:
         tuple(eight_bit),
         (Recipe("int8", "fp32", layout, keep_high=kept),),
         (Recipe("w8", "fp32", layout),),
+        *((recipe,) for recipe in half),
         (Recipe("fp32", "fp32"),),
     )
 

@@ -23,6 +23,7 @@ class Target:
     title: str
     layout: Layout
     runs_here: bool
+    has_bf16: bool = False  # fast products of bfloat16 on the CPU
     capability: int | None = None
     gpu_memory_bytes: int | None = None
 
@@ -49,11 +50,11 @@ def find_target(name: str, machine: Machine) -> Target:
     if name == "this":
         if machine.gpus:
             return _of_gpu(max(machine.gpus, key=lambda gpu: gpu.memory_bytes))
-        return Target(name, machine.cpu, "cpu-native" if level else "cpu", True)
+        return Target(name, machine.cpu, "cpu-native" if level else "cpu", True, bool(level) and native.has_bf16())
     if name == "cpu":
         return Target(name, "any CPU", "cpu", True)
     if name == "cpu-amx":
-        return Target(name, "x86 CPU with AMX", "cpu-native", level is native.Level.AMX)
+        return Target(name, "x86 CPU with AMX", "cpu-native", level is native.Level.AMX, has_bf16=True)
     if name == "cpu-avx512":
         return Target(name, "x86 CPU with AVX-512 VNNI", "cpu-native", bool(level))
     if name not in _GPUS:
@@ -61,9 +62,9 @@ def find_target(name: str, machine: Machine) -> Target:
     title, capability, memory_gb = _GPUS[name]
     here = next((gpu for gpu in machine.gpus if title.split()[-1] in gpu.name.split()), None)
     if here is not None:
-        return Target(name, here.name, "tensorrt", True, here.compute_capability, here.memory_bytes)
-    return Target(name, title, "tensorrt", False, capability, memory_gb * _GB)
+        return Target(name, here.name, "tensorrt", True, False, here.compute_capability, here.memory_bytes)
+    return Target(name, title, "tensorrt", False, False, capability, memory_gb * _GB)
 
 
 def _of_gpu(gpu: Gpu) -> Target:
-    return Target("this", gpu.name, "tensorrt", True, gpu.compute_capability, gpu.memory_bytes)
+    return Target("this", gpu.name, "tensorrt", True, False, gpu.compute_capability, gpu.memory_bytes)

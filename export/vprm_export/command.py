@@ -30,8 +30,9 @@ def register(subparsers: Subparsers) -> None:
         "--vision-precision", choices=PRECISIONS, help="of the vision encoder (default: as the LLM, never quantised)"
     )
     parser.add_argument(
-        "--target", choices=TARGETS, help="engines that a quantised graph is laid out for (default: cpu)"
-    )
+        "--target", choices=TARGETS,
+        help="engines that a quantised or bf16 graph is laid out for (default: cpu; for bf16 cpu-native)",
+    )  # fmt: skip
     parser.add_argument("--calibration", type=Path, metavar="FILE", help="made by  vprm calibrate")
     parser.add_argument(
         "--keep-high", type=int, default=0, metavar="N", help="leave the N most sensitive Linears in floating point"
@@ -81,7 +82,7 @@ def _chosen(precision: Precision | None, target: Target | None, calibration: Pat
     PRM, step scores of w8 move by 0.03 and of int8 by 0.06 (docs/optimize.md).
     """
     if precision is not None:
-        return precision, target or "cpu"
+        return precision, target or ("cpu-native" if precision == "bf16" else "cpu")
     if calibration is None:
         return "fp16", target or "cpu"
     return "int8", target or ("cpu-native" if native.level() else "cpu")

@@ -282,7 +282,7 @@ static void attend_block(void *context, size_t index) {
 static _Atomic(Memory *) spare;
 
 bool vprm_attention(const VprmAttention *attention, VprmLevel level, VprmParallelFor parallel_for, void *pool) {
-    if (!vprm_fast_attention(level)) return vprm_attention_in_float32(attention, parallel_for, pool);
+    if (!vprm_has_bf16(level)) return vprm_attention_in_float32(attention, parallel_for, pool);
     const int64_t all = attention->past + attention->fresh;
     Call call = {.in = attention, .level = level, .group = attention->heads / attention->kv_heads};
     call.dim = rounded_up(attention->head_dim, COLUMN_STEP);

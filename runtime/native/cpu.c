@@ -13,6 +13,9 @@ static bool amx_permitted(void) {
 }
 
 static bool has_bf16(void) {
+#ifdef VPRM_WITHOUT_BF16 /* of tests: as on a CPU that lacks it */
+    return false;
+#endif
     unsigned a = 0, b = 0, c = 0, d = 0;
     return __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a >> 5 & 1);
 }
@@ -33,7 +36,7 @@ VPRM_EXPORT VprmLevel vprm_cpu_level(void) {
     return (VprmLevel)level;
 }
 
-VPRM_EXPORT bool vprm_fast_attention(VprmLevel level) { return level == VPRM_AMX || (level == VPRM_AVX512 && has_bf16()); }
+VPRM_EXPORT bool vprm_has_bf16(VprmLevel level) { return level == VPRM_AMX || (level == VPRM_AVX512 && has_bf16()); }
 
 VPRM_EXPORT const char *vprm_choose_level(VprmLevel *level) {
     static const char *const names[] = {"plain", "avx512", "amx"};

@@ -1,7 +1,8 @@
 /* Levels: what the operators use of a CPU, and how code is compiled for them.
  *
  *     plain    any x86-64
- *     avx512   AVX-512 F, BW, VL and VNNI; BF16 for attention, which is plain without it
+ *     avx512   AVX-512 F, BW, VL and VNNI; BF16 if the CPU has it: without it attention is plain, and Linears in bfloat16
+ *              multiply in float32
  *     amx      AMX INT8 and BF16, beside AVX-512
  */
 #ifndef VPRM_CPU_H
@@ -24,8 +25,8 @@ typedef void (*VprmParallelFor)(void *pool, void (*work)(void *context, size_t i
 /* The best level of this CPU and its system, asked once. */
 VprmLevel vprm_cpu_level(void);
 
-/* Whether attention has a faster way than plain C at a level that the CPU supports. */
-bool vprm_fast_attention(VprmLevel level);
+/* Whether a level that the CPU supports has products of bfloat16. */
+bool vprm_has_bf16(VprmLevel level);
 
 /* The level to run at: the CPU's best, or what the environment's VPRM_NATIVE_LEVEL (plain, avx512, amx) says. Returns
  * NULL, or what is wrong with that. */

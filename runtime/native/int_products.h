@@ -10,10 +10,9 @@
 #include <stdbool.h>
 #include <string.h>
 
-#include "cpu.h"
+#include "linear_parts.h"
 #include "tiles.h"
 
-enum { BLOCK_OUTPUTS = 64, TILE_ROWS = 16, TILE_BYTES = 1024, SLOT_BYTES = 64 };
 
 typedef struct {
     const int8_t *inputs;      /* the first row's first chunk of this block */

@@ -38,6 +38,7 @@ static int64_t blocks_of(int64_t count, int64_t size) { return (count + size - 1
 static int64_t lesser(int64_t a, int64_t b) { return a < b ? a : b; }
 
 static int64_t chunk_of(const VprmLinear *in) {
+    if (in->bits == 16) return LINEAR_CHUNK / 2;
     return in->group && in->group < LINEAR_CHUNK ? in->group : LINEAR_CHUNK;
 }
 
@@ -50,7 +51,8 @@ int64_t vprm_linear_weight_bytes(const VprmLinear *in) {
 }
 
 const char *vprm_linear_problem(const VprmLinear *in) {
-    if (in->bits != 4 && in->bits != 8) return "bits must be 4 or 8";
+    if (in->bits != 4 && in->bits != 8 && in->bits != 16) return "bits must be 4, 8 or 16";
+    if (in->bits == 16 && in->group) return "16-bit weights have no groups";
     if (in->inputs < 1 || in->inputs > 65536 || in->outputs < 1) return "inputs must be 1 to 65536, outputs at least 1";
     if (in->group && (in->group % 16 || in->inputs % in->group || in->group % chunk_of(in)))
         return "a group must be 16, 32 or a multiple of 64, and divide the inputs";
@@ -204,6 +206,7 @@ static _Atomic(Memory *) spare;
 
 bool vprm_linear(const VprmLinear *in, VprmLevel level, VprmParallelFor parallel_for, void *pool) {
     if (in->rows == 0) return true;
+    if (in->bits == 16) return vprm_linear_bf16(in, level, parallel_for, pool);
     Call call = {.in = in, .level = level, .group = in->group ? in->group : in->inputs, .chunk = chunk_of(in)};
     call.groups = in->group ? in->inputs / in->group : 1;
     call.zero = in->bits == 8 ? 128 : 8;

@@ -2,7 +2,7 @@
  *
  *     input     float32 [.., inputs]
  *     weight    uint8, laid out as linear.h says
- *     scale     float32 [panels, groups, 32]
+ *     scale     float32 [panels, groups, 32]; not given for 16 bits
  *     bias      (optional) float32 [padded outputs]
  *     residual  (optional) float32 [.., outputs], added last
  *     -> result float32 [.., outputs]
@@ -83,7 +83,8 @@ static const char *problem(const VprmLinear *linear, const Array *in) {
     const int64_t padded = vprm_linear_padded_outputs(linear), groups = linear->group ? linear->inputs / linear->group : 1;
     if (in[INPUT].sizes[in[INPUT].rank - 1] != linear->inputs) return "vprm::Linear: the input has another width";
     if (in[WEIGHT].count != vprm_linear_weight_bytes(linear)) return "vprm::Linear: the weight has another size";
-    if (in[SCALE].count != groups * padded) return "vprm::Linear: there are more or fewer scales than groups and outputs";
+    if ((in[SCALE].data == NULL) != (linear->bits == 16)) return "vprm::Linear: integers need scales, bfloat16 has none";
+    if (in[SCALE].data != NULL && in[SCALE].count != groups * padded) return "vprm::Linear: there are more or fewer scales than groups and outputs";
     if (in[BIAS].data != NULL && in[BIAS].count != padded) return "vprm::Linear: the bias has another size";
     if (in[RESIDUAL].data != NULL && in[RESIDUAL].count != linear->rows * linear->outputs)
         return "vprm::Linear: the residual is not shaped as the result";
@@ -117,7 +118,7 @@ static OrtStatus *compute(void *state, OrtKernelContext *context) {
 static const char *name(const OrtCustomOp *op) { return (void)op, "Linear"; }
 static int input_type(const OrtCustomOp *op, size_t index) { return (void)op, index == WEIGHT ? ORT_UINT8 : ORT_FLOAT; }
 static size_t input_count(const OrtCustomOp *op) { return (void)op, INPUTS; }
-static int input_kind(const OrtCustomOp *op, size_t index) { return (void)op, index <= SCALE ? ORT_REQUIRED : ORT_OPTIONAL; }
+static int input_kind(const OrtCustomOp *op, size_t index) { return (void)op, index <= WEIGHT ? ORT_REQUIRED : ORT_OPTIONAL; }
 
 const OrtCustomOp vprm_linear_op = {
     VPRM_COMMON_ANSWERS,

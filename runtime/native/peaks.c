@@ -109,7 +109,7 @@ VPRM_EXPORT const char *vprm_peak_name(int index) {
 VPRM_EXPORT double vprm_peak(int index, double seconds) {
     const VprmLevel level = vprm_cpu_level();
     if (vprm_peak_name(index) == NULL || peaks[index].level > level) return 0;
-    if (peaks[index].bf16 && !vprm_fast_attention(level)) return 0;
+    if (peaks[index].bf16 && !vprm_has_bf16(level)) return 0;
     double best = 0;
     const double end = now_s() + seconds;
     for (double start = now_s(); start < end;) {

@@ -89,16 +89,17 @@ def test_families_and_score_rules(
             assert_same(found, scorer.score(images, question, RESPONSES))
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8", "w4", "cpu-native", "mixed", "fp16-after-fp32"])
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8", "w4", "cpu-native", "bf16", "mixed", "fp16-after-fp32"])
 def test_precisions(runner: Runner, as_image: AsImage, tmp_path: Path, precision: str) -> None:
     options = {
         "cpu-native": ExportOptions("int8", target="cpu-native"),
+        "bf16": ExportOptions("bf16", target="cpu-native"),
         "mixed": ExportOptions("int8", vision_precision="fp16"),
         "fp16-after-fp32": ExportOptions("fp16", vision_precision="fp32"),
     }.get(precision) or ExportOptions(precision)  # type: ignore[arg-type]
     bundle = tmp_path / "bundle"
     export_bundle(checkpoint_dir(), bundle, options)
-    if precision == "cpu-native":
+    if options.target == "cpu-native":
         try:
             runner("open", bundle=str(bundle))
         except RunnerError as error:

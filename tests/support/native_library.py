@@ -76,11 +76,14 @@ class _LinearArguments(ctypes.Structure):
 
 @dataclass(frozen=True)
 class LinearCase:
-    """One call of a Linear: arrays in the kernel's layout, `outputs` of the result; group 0: all inputs."""
+    """One call of a Linear: arrays in the kernel's layout, `outputs` of the result; group 0: all inputs.
+
+    `scale` None: with 16 bits.
+    """
 
     input: Rows
     weight: NDArray[np.uint8]
-    scale: Rows
+    scale: Rows | None
     outputs: int
     bits: int = 8
     group: int = 0

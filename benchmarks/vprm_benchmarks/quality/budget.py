@@ -15,11 +15,12 @@ class Budget:
     flips_outside: float
 
 
-# fp32 and fp16 differ from a reference by rounding of single products; w8 rounds weights to 1/254 of their range; int8
-# the activations of each token too; w4 weights to 1/15; E4M3 has 3 bits of mantissa for both.
+# fp32 and fp16 differ from a reference by rounding of single products; bf16 has 8 bits of mantissa; w8 rounds weights
+# to 1/254 of their range; int8 the activations of each token too; w4 weights to 1/15; E4M3 has 3 bits for both.
 BUDGETS: dict[Precision, Budget] = {
     "fp32": Budget(1e-4, 0.001, 0.001),
     "fp16": Budget(1e-3, 0.002, 0.002),
+    "bf16": Budget(0.002, 0.002, 0.002),
     "w8": Budget(0.003, 0.002, 0.002),
     "int8": Budget(0.01, 0.005, 0.005),
     "w4": Budget(0.03, 0.015, 0.02),

@@ -51,6 +51,7 @@ class Variant:
 
 VARIANTS = (
     Variant("fp16", "fp16", calibrated=False),
+    Variant("bf16, cpu-native", "bf16", "cpu-native", calibrated=False),
     Variant("int8", "int8"),
     Variant("int8, cpu-native", "int8", "cpu-native"),
     Variant("int8, uncalibrated", "int8", calibrated=False),

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vprm_benchmarks.speed.cli import Say, add_benchmark, add_number, add_rounds
-from vprm_benchmarks.speed.extrapolation import LEAST_ROUNDS, Depths, extrapolated
+from vprm_benchmarks.speed.extrapolation import LEAST_ROUNDS, Depths, Extrapolated, extrapolated
 from vprm_benchmarks.speed.report import Goal, Report
 from vprm_benchmarks.speed.stopwatch import interleaved
 from vprm_benchmarks.speed.workload import Workload, WorkloadSize, workload
@@ -49,6 +49,7 @@ _AMX_GOALS = {
     ("openvino_prefix_bf16", _OURS): Goal(1.5, 2.0, "higher"),
 }
 _REFERENCE = "torch_prefix_fp32"
+_NO_SECONDS = Extrapolated(0.0, 0.0, 0.0)
 
 
 def register(benchmarks: Subparsers) -> None:
@@ -77,6 +78,11 @@ def register(benchmarks: Subparsers) -> None:
         nargs="+",
         metavar="NAME",
         help="who takes part (default: those of the goals, and OpenVINO's on the demo; an unknown name lists all)",
+    )
+    parser.add_argument(
+        "--peers",
+        action="store_true",
+        help="and optimum's exports of the language model, in an environment of their own, which is made once",
     )
 
 
@@ -107,7 +113,7 @@ def run(args: argparse.Namespace, say: Say) -> Report:
     from vprm_benchmarks.speed.models import Depth
     from vprm_benchmarks.speed.roofline import cpu_roofline
 
-    names, absent = choose_contenders(args.contenders, args.model)
+    names, absent = choose_contenders(args.contenders, args.model, args.peers)
     full = Depth(args.layers, args.vision_layers)
     if args.model == "8b-slice" and (full.layers % 2 or full.vision_layers % 2):
         raise InputError("--layers and --vision-layers must be even: half of them are run too")
@@ -121,9 +127,10 @@ def run(args: argparse.Namespace, say: Say) -> Report:
     report.settings = {"model": args.model, **asdict(full), **asdict(size), "rounds": args.rounds}
     half = Depth(full.layers // 2, full.vision_layers // 2)
     depths = (half, full) if args.model == "8b-slice" else (full,)
-    by_depth, flops = _measure(args, depths, size, names, report, say)
+    by_depth, flops = _measure(args, depths, size, names, report, absent, say)
     _enter(report, by_depth, full)
     _enter_fractions(report, flops, full)
+    _compare_peers(report, args.model)
     report.contenders |= {name: {"skipped": reason} for name, reason in absent.items()}
     key = "full_depth_s" if args.model == "8b-slice" else "median_s"
     for (slow, fast), goal in (_GOALS | (_AMX_GOALS if native.level() is Level.AMX else _AVX512_GOALS)).items():
@@ -138,6 +145,7 @@ def _measure(
     size: WorkloadSize,
     names: Sequence[str],
     report: Report,
+    absent: dict[str, str],
     say: Say,
 ) -> tuple[dict[Depth, dict[str, _Seconds]], dict[Depth, RequestFlops]]:
     """Seconds of all contenders at all depths, in the same rounds, and the request's arithmetic.
@@ -146,6 +154,7 @@ def _measure(
     """
     from vprm_benchmarks.speed.contenders.choice import References, needs_of, open_contenders
     from vprm_benchmarks.speed.models import prepared_model
+    from vprm_benchmarks.speed.peers.contender import KINDS, PeerContender
     from vprm_benchmarks.speed.request_flops import RequestFlops
 
     full, threads = depths[-1], report.roofline["threads"]
@@ -162,7 +171,7 @@ def _measure(
         references = References(model.checkpoint, full)
         for depth in depths:
             reference = partial(references.at, depth=depth)
-            opened = open_contenders(names, by_depth[depth], reference, size.candidates, threads, say)
+            opened = open_contenders(names, by_depth[depth], reference, size.candidates, threads, say, absent)
             turns |= {_turn_name(name, depth, full): (depth, contender) for name, contender in opened.items()}
         small = Workload(work.image, work.max_tiles, work.question, (work.candidates[0][:1],))
         for turn, (_, contender) in turns.items():
@@ -171,7 +180,7 @@ def _measure(
             vision_s[turn] = []
         calls = {turn: partial(_turn, one, work, scores, vision_s, turn) for turn, (_, one) in turns.items()}
         times = interleaved(calls, args.rounds, warmups=0, say=say)
-    _compare(report, {name: scores[name] for name in names}, size)
+    _compare(report, {name: scores[name] for name in names if name not in KINDS}, size)
     found: dict[Depth, dict[str, _Seconds]] = {depth: {} for depth in depths}
     for turn, (depth, one) in turns.items():
         seconds = _Seconds(
@@ -180,6 +189,9 @@ def _measure(
         found[depth][one.name] = seconds
         if depth == full:
             report.contenders[one.name] = {"description": one.description}
+            if isinstance(one, PeerContender):
+                report.contenders[one.name]["cannot"] = list(one.cannot)
+                report.accuracy[one.name] = {"text_logit_difference_in_rms": one.text_difference_in_rms}
     return found, flops
 
 
@@ -225,19 +237,34 @@ def _enter(report: Report, by_depth: Mapping[Depth, Mapping[str, _Seconds]], ful
         entry = report.contenders[name]
         entry |= {"vision_s": measured.vision, "language_s": measured.language}
         for depth, seconds in by_depth.items():
-            if depth != full:
+            if depth != full and name in seconds:
                 other = seconds[name]
                 entry["half_depth"] = {"vision_s": other.vision, "language_s": other.language}
                 layers = Depths(depth.layers, full.layers, FULL_LAYERS)
                 vision_layers = Depths(depth.vision_layers, full.vision_layers, FULL_VISION_LAYERS)
                 try:
-                    vision = extrapolated(vision_layers, other.vision_s, measured.vision_s)
-                    whole = vision + extrapolated(layers, other.language_s, measured.language_s)
+                    sees = any(measured.vision_s)  # peers run the language model alone
+                    vision = extrapolated(vision_layers, other.vision_s, measured.vision_s) if sees else _NO_SECONDS
+                    language = extrapolated(layers, other.language_s, measured.language_s)
+                    whole = vision + language
                 except ValueError as error:
                     entry["full_depth_error"] = str(error)
                     continue
                 entry |= {"full_depth_vision_s": vision.seconds, "full_depth_s": whole.seconds}
+                entry["full_depth_language_s"] = language.seconds
                 entry |= {"full_depth_low_s": whole.low_s, "full_depth_high_s": whole.high_s}
+
+
+def _compare_peers(report: Report, model: str) -> None:
+    """The language model's part of the request: peers over this package."""
+    from vprm_benchmarks.speed.peers.contender import KINDS
+
+    key = "full_depth_language_s" if model == "8b-slice" else "language_s"
+    for peer in KINDS:
+        for own in ("vprm_fp32", "vprm_int8"):
+            theirs, ours = (report.contenders.get(name, {}).get(key) for name in (peer, own))
+            if theirs and ours:
+                report.add_ratio(f"{peer}_over_{own}_language", theirs / ours)
 
 
 def _enter_fractions(report: Report, flops: Mapping[Depth, RequestFlops], full: Depth) -> None:
@@ -252,6 +279,8 @@ def _enter_fractions(report: Report, flops: Mapping[Depth, RequestFlops], full: 
             vision = vision_layers.at(half.vision, flops[full].vision)
             asked["full_depth_s"] = vision + layers.at(half.llm, flops[full].llm)
     for name, entry in report.contenders.items():
+        if "cannot" in entry:  # does less than the request asks for
+            continue
         kind = next((kind for kind in ("int8", "fp32") if kind in name), "bf16")
         peak = report.roofline["physical_tops"].get(kind)
         for key, operations in asked.items():

@@ -35,10 +35,13 @@ _ENGINES: dict[str, tuple[BundleKind, str]] = {  # and the peak that it is held 
     "cpu_int8": (replace(NATIVE_INT8, vision="int8"), "onnxruntime_int8"),
     "cpu_w4": (replace(NATIVE_INT8, precision="w4", vision="int8"), "onnxruntime_int8"),
     "cpu_int8_standard": (BundleKind("int8", "int8"), "onnxruntime_int8"),  # standard operators only
+    "cpu_bf16": (BundleKind("bf16", target="cpu-native"), "torch_bf16"),
     "openvino_fp16": (BundleKind("fp16", device="openvino"), "openvino"),
     "openvino_w8": (BundleKind("w8", device="openvino"), "openvino"),
 }
-_TYPES = {"onnxruntime_fp32": "fp32", "onnxruntime_int8": "int8", "openvino": "bf16"}  # of the hardware's own peak
+_TYPES = {  # of the hardware's own peak
+    "onnxruntime_fp32": "fp32", "onnxruntime_int8": "int8", "openvino": "bf16", "torch_bf16": "bf16",
+}  # fmt: skip
 _DEFAULT = ("cpu_fp32", "cpu_int8", "cpu_int8_standard", "openvino_fp16")
 
 

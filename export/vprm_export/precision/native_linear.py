@@ -2,6 +2,7 @@
 
 The layout is that of runtime/native/linear.h. Scales, codes and the rounding of inputs are those of the standard
 operators' recipes: int8 a channel with inputs int8 a token, or int8 and int4 a group with inputs int8 a token's group.
+bf16 has bfloat16 weights and inputs, without scales.
 """
 
 from collections.abc import Callable, Iterator
@@ -15,13 +16,14 @@ from numpy.typing import NDArray
 from vprm_export.graphs.builder import FLOAT32, FusedLinear, GraphBuilder
 from vprm_export.precision.quantizers import FloatArray, quantized_blocks
 from vprm_export.precision.recipe import GPTQ_KINDS, WeightKind, group_size
-from vprm_export.weights import Weight
+from vprm_export.weights import BFLOAT16, Weight
 from vprm_runtime import native
 from vprm_runtime.native import Activation
 
 PANEL = native.PANEL_OUTPUTS
 _TILE_OUTPUTS = 16
 _PANELS_AT_A_TIME = 8
+_BF16_CHUNK = native.CHUNK_INPUTS // 2
 
 
 @dataclass(frozen=True)
@@ -58,9 +60,9 @@ class NativeLinear(FusedLinear):
         residual: ir.Value | None,
         activation: Activation,
     ) -> ir.Value:
-        packed = PackedWeight(weight, self.kind, self.hessian)
+        packed = Bf16Weight(weight) if self.kind == "bf16" else PackedWeight(weight, self.kind, self.hessian)
         codes = graph.stored(packed.codes, ir.DataType.UINT8)
-        scales = graph.weight(packed.scales, FLOAT32)
+        scales = None if packed.scales is None else graph.weight(packed.scales, FLOAT32)
         biases = None if bias is None else graph.weight(_padded(bias), FLOAT32)
         return graph.native(
             "Linear", value, codes, scales, biases, residual,
@@ -121,6 +123,36 @@ class PackedWeight:
         scales = self._scales if self._scales is not None else np.zeros((0, 1), np.float32)
         padded = np.pad(scales, ((0, self._panels * PANEL - len(scales)), (0, 0)))
         return np.ascontiguousarray(padded.reshape(self._panels, PANEL, -1).transpose(0, 2, 1))
+
+
+class Bf16Weight:
+    """A Linear [out, in] in bfloat16 and the kernels' order; as it is if the checkpoint has bfloat16, else rounded."""
+
+    bits = 16
+    group = 0
+    scales = None
+
+    def __init__(self, weight: Weight) -> None:
+        self._weight = weight
+
+    @property
+    def codes(self) -> Weight:
+        """uint8 [panels, bytes of a panel]."""
+        outputs, inputs = self._weight.shape
+        shape = (-(-outputs // PANEL), PANEL * -(-inputs // _BF16_CHUNK) * _BF16_CHUNK * 2)
+        return Weight(f"{self._weight.name}.packed", shape, lambda: np.concatenate(list(self._blocks())), self._blocks)
+
+    def _blocks(self) -> Iterator[NDArray[np.uint8]]:
+        for panel in _panels(self._weight):
+            yield packed_bfloat16(panel.astype(BFLOAT16, copy=False))
+
+
+def packed_bfloat16(values: NDArray[Any]) -> NDArray[np.uint8]:
+    """bfloat16 [outputs, inputs], outputs a multiple of 32, in the layout of linear.h; uint8 [panels, bytes]."""
+    padded = np.pad(values.view(np.uint16), ((0, 0), (0, -values.shape[1] % _BF16_CHUNK)))
+    pairs = padded.view(np.uint32).reshape(-1, 2, _TILE_OUTPUTS, padded.shape[1] // _BF16_CHUNK, _BF16_CHUNK // 2)
+    ordered = np.ascontiguousarray(pairs.transpose(0, 3, 1, 4, 2))  # [panels, chunks, 2, pairs, 16]
+    return ordered.view(np.uint8).reshape(len(values) // PANEL, -1)
 
 
 def packed_codes(codes: NDArray[np.int8], bits: int, chunk: int) -> NDArray[np.uint8]:

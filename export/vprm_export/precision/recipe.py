@@ -8,13 +8,15 @@
 | w8        | tensorrt | int8, a scale per channel    | float16                                | float16    |
 | w4        | both     | int4, a scale per 128 inputs | float32 (cpu), float16 (tensorrt)      |            |
 | fp8       | both     | E4M3, one scale              | E4M3, one calibrated scale             |            |
+| bf16      | cpu-native | bfloat16, as it is in most checkpoints | bfloat16                   | float32    |
 
 Channel means output channel. Some roles have a recipe of higher precision (`Recipe.of`): w4's queries, keys and values
 are as w8's, and int8 for TensorRT divides the inputs of `down` by their token's absmax before the constant scale. If
 128 does not divide the number of inputs, the group is the largest power of two that does. The default target is the
 CPU; there ONNX Runtime turns the weight-only recipes' DequantizeLinear + MatMul into its MatMulNBits, which rounds
 activations to int8 per token and group of inputs. Target cpu-native has cpu's recipes by the package's own operators
-(vprm_runtime.native), and attention in bfloat16.
+(vprm_runtime.native), and attention in bfloat16; bf16 is there only, since ONNX Runtime has no product of bfloat16 on
+the CPU.
 """
 
 from dataclasses import dataclass, replace
@@ -25,9 +27,9 @@ from vprm_runtime.bundle.graph_io import FloatDType
 from vprm_runtime.bundle.manifest import Precision, Target
 from vprm_runtime.errors import UnsupportedError
 
-WeightKind = Literal["int8_channel", "int8_group", "int4_group", "fp8_tensor"]
+WeightKind = Literal["int8_channel", "int8_group", "int4_group", "fp8_tensor", "bf16"]
 GPTQ_KINDS: tuple[WeightKind, ...] = ("int4_group", "fp8_tensor")  # rounded by gptq.py
-ActivationKind = Literal["float", "int8_token", "int8_token_group", "int8_static", "fp8_static"]
+ActivationKind = Literal["float", "int8_token", "int8_token_group", "int8_static", "fp8_static", "bf16"]
 
 _W8_IN_W4: tuple[Role, ...] = ("qkv",)
 """Rounding queries and keys to 4 bits changes what attends to what: on the demo PRM that is over half of w4's squared
@@ -86,6 +88,7 @@ _RECIPES = (
     Recipe("fp8", "cpu", "fp8_tensor", "fp8_static", "float32"),
     Recipe("fp8", "tensorrt", "fp8_tensor", "fp8_static", "float16"),
 )
+_BF16 = Recipe("bf16", "cpu-native", "bf16", "bf16", "float32", native=True)
 FLOAT_DTYPES: dict[Precision, FloatDType] = {"fp32": "float32", "fp16": "float16"}
 
 
@@ -94,6 +97,12 @@ def recipe_for(precision: Precision, target: Target) -> Recipe | None:
     if precision in FLOAT_DTYPES:
         return None
     native = target == "cpu-native"
+    if precision == "bf16":
+        if native:
+            return _BF16
+        raise UnsupportedError(
+            f"bf16 is for the package's own operators, not for target {target}: use  --target cpu-native , or fp16"
+        )
     for recipe in _RECIPES:
         if (recipe.precision, recipe.target) == (precision, "cpu" if native else target):
             return replace(recipe, native=native)

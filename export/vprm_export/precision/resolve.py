@@ -16,7 +16,7 @@ from vprm_export.precision.native_linear import NativeLinear
 from vprm_export.precision.quantizers import FloatArray
 from vprm_export.precision.recipe import FLOAT_DTYPES, Recipe, recipe_for
 from vprm_export.precision.smoothed_weights import SmoothedLlmWeights, Smoother
-from vprm_export.weights import TensorReader
+from vprm_export.weights import BFLOAT16, TensorReader
 from vprm_runtime.bundle.manifest import GraphInfo, Precision, Quantization, Target
 from vprm_runtime.errors import InputError, UnsupportedError
 
@@ -61,14 +61,15 @@ def plan_llm(options: PrecisionOptions, llm: LlmArchitecture, reader: TensorRead
     if recipe is None:
         if options.target == "cpu-native":
             raise InputError(
-                f"{options.llm} promises more than the bfloat16 attention of target cpu-native: use int8, w8 or w4, or "
-                "--target cpu"
+                f"{options.llm} promises more than the bfloat16 attention of target cpu-native: use bf16, int8, w8 or "
+                "w4, or --target cpu"
             )
-        if options.calibration is not None or options.keep_high:
-            raise InputError(f"--calibration and --keep-high are for quantised precisions, not for {options.llm}")
+        _refuse_tuning(options)
         dtype = np.dtype(FLOAT_DTYPES[options.llm])
         info = GraphInfo("llm.onnx", options.llm, FLOAT_DTYPES[options.llm])
         return LlmPlan(info, LlmWeights(llm, reader), LlmDtypes(dtype, dtype))
+    if recipe.weights == "bf16":
+        _refuse_tuning(options)
     calibration = None if options.calibration is None else Calibration.open(options.calibration)
     if calibration is not None:
         calibration.check_model(linear_inputs(llm))
@@ -84,21 +85,27 @@ def plan_llm(options: PrecisionOptions, llm: LlmArchitecture, reader: TensorRead
         options.target, recipe.description, None if calibration is None else calibration.sha256, excluded
     )
     info = GraphInfo("llm.onnx", recipe.precision, recipe.float_dtype, quantisation)
-    return LlmPlan(info, weights, LlmDtypes(np.dtype(recipe.float_dtype), FLOAT16, formats, recipe.native))
+    table_dtype = BFLOAT16 if recipe.weights == "bf16" else FLOAT16
+    return LlmPlan(info, weights, LlmDtypes(np.dtype(recipe.float_dtype), table_dtype, formats, recipe.native))
+
+
+def _refuse_tuning(options: PrecisionOptions) -> None:
+    if options.calibration is not None or options.keep_high:
+        raise InputError(f"--calibration and --keep-high are for quantised precisions, not for {options.llm}")
 
 
 def plan_vision(options: PrecisionOptions) -> VisionPlan:
     """Plan the vision graph: floating point unless asked otherwise, and never calibrated."""
     llm_recipe = recipe_for(options.llm, options.target)
     floating: Precision = options.llm
-    if llm_recipe is not None:
+    if llm_recipe is not None and options.llm != "bf16":
         floating = "fp32" if llm_recipe.float_dtype == "float32" else "fp16"
     precision = options.vision or floating
     recipe = recipe_for(precision, options.target)
     if recipe is None:
         return VisionPlan(GraphInfo("vision.onnx", precision, FLOAT_DTYPES[precision]))
     linear_format: LinearFormat
-    if recipe.native and precision in ("int8", "w8"):
+    if recipe.native and precision in ("int8", "w8", "bf16"):
         linear_format = NativeLinear(recipe.weights)
     elif recipe.weights == "int8_channel" and recipe.activations == "int8_token":
         linear_format = TokenInt8()
@@ -107,7 +114,7 @@ def plan_vision(options: PrecisionOptions) -> VisionPlan:
     else:
         raise UnsupportedError(
             f"the vision graph cannot be {precision} for {options.target}: "
-            "use fp32, fp16 or w8 (any target) or int8 (cpu)"
+            "use fp32, fp16 or w8 (any target), int8 (cpu) or bf16 (cpu-native)"
         )
     quantisation = Quantization(options.target, recipe.description, None, ())
     return VisionPlan(
@@ -149,7 +156,7 @@ class _Formats:
         if linear in self.excluded:
             return HalfStored()
         recipe = self.recipe.of(parse_linear_name(linear)[1])
-        if recipe.native and recipe.activations in ("int8_token", "int8_token_group"):
+        if recipe.native and recipe.activations in ("int8_token", "int8_token_group", "bf16"):
             return NativeLinear(recipe.weights, lambda: self._hessian(linear))
         if recipe.activations == "int8_token":
             return TokenInt8() if recipe.target == "cpu" else TokenQdq(recipe)

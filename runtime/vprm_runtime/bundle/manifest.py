@@ -22,7 +22,7 @@ _NO_HASH = "0" * 64
 _OPTIONAL = frozenset({"optimisation", "revision"})
 """Keys that are left out of the file if nothing is known; all others have to be there."""
 
-Precision = Literal["fp32", "fp16", "int8", "w8", "w4", "fp8"]
+Precision = Literal["fp32", "fp16", "bf16", "int8", "w8", "w4", "fp8"]
 Target = Literal["cpu", "cpu-native", "tensorrt"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 TARGETS: tuple[Target, ...] = get_args(Target)

@@ -1,4 +1,5 @@
-"""The package's own operators for ONNX Runtime on x86-64 CPUs: quantised Linears, and attention in bfloat16.
+"""The package's own operators for ONNX Runtime on x86-64 CPUs: Linears in int8, int4 and bfloat16, and
+attention in bfloat16.
 
 Graphs of target `cpu-native` have them in place of standard operators; `linear.h` and `attention.h` say what they
 compute. The library is built with the package if there is a C compiler (`build_native.py`) and is the only compiled
@@ -52,6 +53,16 @@ def level() -> Level | None:
     return Level(chosen.value)
 
 
+def has_bf16() -> bool:
+    """Whether products of bfloat16 are fast at the level that the operators run at; see `level`."""
+    chosen = level()
+    if chosen is None:
+        return False
+    library = ctypes.CDLL(str(_LIBRARY))
+    library.vprm_has_bf16.restype = ctypes.c_bool
+    return bool(library.vprm_has_bf16(int(chosen)))
+
+
 def description() -> str:
     """The level and what it means, for people; empty if the library was not built."""
     chosen = level()
@@ -59,9 +70,7 @@ def description() -> str:
         return ""
     if chosen is Level.PLAIN:
         return "PLAIN (slow: the CPU has no AVX-512 VNNI, or VPRM_NATIVE_LEVEL says so)"
-    library = ctypes.CDLL(str(_LIBRARY))
-    library.vprm_fast_attention.restype = ctypes.c_bool
-    return chosen.name if library.vprm_fast_attention(int(chosen)) else f"{chosen.name} (attention in float32)"
+    return chosen.name if has_bf16() else f"{chosen.name} (without AVX-512 BF16: attention and bf16 in float32)"
 
 
 def summary() -> str:

@@ -12,7 +12,7 @@ from vprm_benchmarks.parity.api import ParityOptions, run_parity
 from vprm_benchmarks.parity.report import ParityReport
 from vprm_benchmarks.random_checkpoint import CheckpointSpec, LlmFamily, VisionSpec, tiny_spec
 from vprm_export import ExportOptions
-from vprm_runtime import InputError, StepScorer
+from vprm_runtime import InputError, StepScorer, native
 from vprm_runtime.bundle.manifest import Precision
 
 FAMILIES = ("internlm2", "qwen2", "llama")
@@ -72,6 +72,16 @@ def test_mixed_precision_is_judged_by_the_coarser(tiny_checkpoint: Path, make_bu
     report = run_parity(bundle, tiny_checkpoint, ParityOptions(threads=1, limit=4))
     _check(report)
     assert _needed(report, "image_embeddings") > 1e-4
+
+
+def test_bfloat16_of_the_own_operators(tiny_checkpoint: Path, make_bundle: MakeBundle) -> None:
+    if native.level() is None:
+        pytest.skip("the native library was not built")
+    bundle = make_bundle(tiny_checkpoint, ExportOptions("bf16", target="cpu-native"))
+    report = run_parity(bundle, tiny_checkpoint, ParityOptions(threads=1, limit=10))
+    _check(report)
+    assert report.precision == "vision bf16, LLM bf16"
+    assert _needed(report, "step_logits") > 1e-3
 
 
 def test_engines_in_bfloat16_are_judged_by_its_rows(tiny_checkpoint: Path, tiny_bundle: Path) -> None:

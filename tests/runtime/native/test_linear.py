@@ -203,7 +203,7 @@ def test_results_are_those_of_one_row_alone(child: NativeChild, kernel: tuple[Pa
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"bits": 5}, "bits must be 4 or 8"),
+        ({"bits": 5}, "bits must be 4, 8 or 16"),
         ({"bits": 4}, "4-bit weights need groups"),
         ({"group": 24}, "a group must be"),
         ({"group": 96}, "a group must be"),

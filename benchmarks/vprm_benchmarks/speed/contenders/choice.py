@@ -15,7 +15,11 @@ from vprm_benchmarks.speed.contenders import Contender
 from vprm_benchmarks.speed.contenders.bundle import BundleContender
 from vprm_benchmarks.speed.contenders.torch import TimedReference, TorchContender
 from vprm_benchmarks.speed.models import Depth, Model, ModelName, Needs
-from vprm_runtime import InputError, MissingExtraError, StepScorer
+from vprm_benchmarks.speed.peers.contender import EXPORTED as EXPORTED_PEERS
+from vprm_benchmarks.speed.peers.contender import KINDS as PEERS
+from vprm_benchmarks.speed.peers.contender import PeerContender
+from vprm_benchmarks.speed.peers.environment import peer_python
+from vprm_runtime import EngineError, InputError, MissingExtraError, StepScorer
 
 _METHODS: dict[str, Method] = {"per_step": "per-step", "one_pass": "one-pass", "prefix": "prefix-reuse"}
 _DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
@@ -25,11 +29,12 @@ _BUNDLES = {
     "vprm_int8_standard": BundleKind("int8"),  # standard operators only
     "vprm_int8_vision_int8": replace(NATIVE_INT8, vision="int8"),
     "vprm_bf16": BundleKind("fp16", device="openvino"),  # stored in half of fp32's bytes; computed in bfloat16
+    "vprm_bf16_native": BundleKind("bf16", target="cpu-native"),
     "vprm_w8_bf16": BundleKind("w8", device="openvino"),
     "vprm_int8_openvino": replace(NATIVE_INT8, vision="fp16", device="openvino"),
 }
 _PEER = "openvino_prefix_bf16"
-NAMES = (*(f"torch_{method}_{dtype}" for method in _METHODS for dtype in _DTYPES), _PEER, *_BUNDLES)
+NAMES = (*(f"torch_{method}_{dtype}" for method in _METHODS for dtype in _DTYPES), _PEER, *_BUNDLES, *PEERS)
 _GOAL_NAMES = (
     "torch_per_step_bf16", "torch_one_pass_bf16", "torch_prefix_bf16", "torch_prefix_fp32", "vprm_fp32", "vprm_int8",
 )  # fmt: skip
@@ -58,16 +63,27 @@ def choose(
     return tuple(name for name in names if name not in lost), dict.fromkeys(lost, reason)
 
 
-def choose_contenders(asked: Sequence[str] | None, model: ModelName) -> tuple[tuple[str, ...], dict[str, str]]:
-    """`choose` for `vprm bench best-of-n`."""
-    return choose(asked, DEFAULT_NAMES[model], NAMES, _needs_openvino)
+def choose_contenders(
+    asked: Sequence[str] | None, model: ModelName, peers: bool = False
+) -> tuple[tuple[str, ...], dict[str, str]]:
+    """`choose` for `vprm bench best-of-n`; `peers`: with all that have an environment of their own."""
+    names, absent = choose(asked, DEFAULT_NAMES[model], NAMES, _needs_openvino)
+    return (tuple(dict.fromkeys([*names, *EXPORTED_PEERS])) if peers else names), absent
 
 
 def needs_of(names: Sequence[str]) -> Needs:
-    """What contenders need at least: PyTorch's weights in memory, once for each type, and bundles on the disk."""
-    types = {name.rpartition("_")[2] for name in names if name not in _BUNDLES}
+    """What contenders need at least: PyTorch's weights in memory, once for each type, and bundles on the disk.
+
+    Peers are made of PyTorch's bfloat16, and their exports are in float32 at most, on the disk and in memory.
+    """
+    peers = sum(name in PEERS for name in names)
+    types = {name.rpartition("_")[2] for name in names if name not in _BUNDLES and name not in PEERS}
+    types |= {"bf16"} if peers else set()
     bundles = Needs.of_bundles({_BUNDLES[name] for name in names if name in _BUNDLES})
-    return Needs(sum(_DTYPES[dtype].itemsize for dtype in types), bundles.disk_bytes)
+    return Needs(
+        sum(_DTYPES[dtype].itemsize for dtype in types) + 4 * peers,
+        bundles.disk_bytes + (2 + 4 * peers if peers else 0),
+    )
 
 
 def _needs_openvino(name: str) -> bool:
@@ -101,8 +117,12 @@ def open_contenders(
     candidates: int,
     threads: int,
     say: Callable[[str], None],
+    lost: dict[str, str],
 ) -> dict[str, Contender]:
-    """Open contenders by name, for requests of `candidates`; `reference` gives PyTorch's model in a type."""
+    """Open contenders by name, for requests of `candidates`; `reference` gives PyTorch's model in a type.
+
+    A peer that fails is entered in `lost` with the reason.
+    """
     torch.set_num_threads(threads)
     found: dict[str, Contender] = {}
     for name in names:
@@ -116,6 +136,12 @@ def open_contenders(
 
             peer = OpenVinoReference.of(reference("bf16"), model.checkpoint, threads)
             found[name] = TorchContender(name, peer, "prefix-reuse")
+        elif name in PEERS:
+            python, folder = peer_python(say), model.directory / "language-model"
+            try:
+                found[name] = PeerContender.open(name, python, reference("bf16"), folder, threads)
+            except EngineError as error:
+                lost[name] = str(error)
         else:
             method, _, dtype = name.removeprefix("torch_").rpartition("_")
             calls = candidates if _METHODS[method] == "per-step" else 1  # timed on one candidate

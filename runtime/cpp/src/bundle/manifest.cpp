@@ -127,7 +127,7 @@ TilingInfo read_tiling(JsonFields fields) {
 GraphInfo read_graph(JsonFields fields) {
     GraphInfo graph;
     graph.file = fields.text("file");
-    graph.precision = fields.one_of("precision", {"fp32", "fp16", "int8", "w8", "w4", "fp8"});
+    graph.precision = fields.one_of("precision", {"fp32", "fp16", "bf16", "int8", "w8", "w4", "fp8"});
     const bool is_float32 = fields.one_of("io_dtype", {"float32", "float16"}) == "float32";
     graph.io_type = is_float32 ? FloatType::kFloat32 : FloatType::kFloat16;
     if (!fields.any("quantisation").is_null()) {

@@ -23,7 +23,8 @@ std::string native_description() {
         throw engine_error(std::string(problem) + "; this CPU's best is " + name_of(vprm_cpu_level()) +
                            ": change the variable or leave it out");
     if (level == VPRM_PLAIN) return "PLAIN (slow: the CPU has no AVX-512 VNNI, or VPRM_NATIVE_LEVEL says so)";
-    return vprm_fast_attention(level) ? name_of(level) : std::string(name_of(level)) + " (attention in float32)";
+    if (vprm_has_bf16(level)) return name_of(level);
+    return std::string(name_of(level)) + " (without AVX-512 BF16: attention and bf16 in float32)";
 }
 
 }  // namespace vprm::internal
