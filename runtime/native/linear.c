@@ -8,7 +8,8 @@ enum {
     BLOCK_CHUNKS = 8,         /* chunks of one pass over the rows: 64 outputs' weights of them stay in the L1 cache */
     AMX_BLOCK_CHUNKS = 16,    /* of which AMX reads one panel at a time */
     LEAST_AMX_ROWS = 7,       /* fewer leave most of a tile empty */
-    PANEL_BLOCK_BYTES = 16384, /* of stored weights of one panel: these and those that are fetched stay in the L1 cache */
+    PANEL_BLOCK_BYTES = 16384, /* of a panel's stored weights: these and those that are fetched stay in the L1 cache */
+    PAIR_AHEAD = 2048,        /* bytes that are fetched ahead if two panels are read at once, a few rows in one pass */
     FEW_ROWS = 24,            /* of which memory decides: products are a panel at a time, and fetch weights early */
     LARGEST_GROUP = 512,      /* of 4-bit codes, which are expanded a group at a time */
 };
@@ -137,25 +138,26 @@ static void multiply(const Task *task, ProductFunction product) {
     }
 }
 
-/* A block of chunks of one panel, whole groups of it if there are groups. */
-static PanelProduct panel_job(const Task *task, int panel, int64_t chunk, int64_t step) {
+/* A block of chunks of one panel or two, whole groups if there are groups. */
+static PanelProduct panel_job(const Task *task, int panel, int panels, int64_t chunk, int64_t step) {
     const Call *call = task->call;
     const int64_t count = lesser(step, call->chunks - chunk), chunk_bytes = LINEAR_PANEL * call->chunk * call->in->bits / 8;
     const int64_t group_chunks = call->in->group ? blocks_of(call->group, call->chunk) : count;
     const uint8_t *stored = call->in->weight + ((2 * task->block + panel) * call->chunks + chunk) * chunk_bytes;
     PanelProduct job = {
         .inputs = call->codes + (task->first_row / TILE_ROWS * call->chunks + chunk) * TILE_BYTES,
-        .row_tile_bytes = call->chunks * TILE_BYTES, .weights = stored, .fetch = stored + count * chunk_bytes,
+        .row_tile_bytes = call->chunks * TILE_BYTES, .ahead = panels == 2 ? PAIR_AHEAD : count * chunk_bytes,
+        .weights = {stored, panels == 2 ? stored + call->chunks * chunk_bytes : NULL},
         .fold = folded_group(task, call->in->group ? chunk / group_chunks : 0), .rows = task->rows,
         .groups = (int)(count / group_chunks), .chunks = (int)group_chunks, .quads = (int)call->chunk / 4,
         .accumulate = chunk > 0,
     };
     job.fold.sums += panel * LINEAR_PANEL, job.fold.values += panel * LINEAR_PANEL;
-    job.fold.weight_scales[0] = job.fold.weight_scales[panel];
+    if (panel == 1) job.fold.weight_scales[0] = job.fold.weight_scales[1];
     return job;
 }
 
-/* The same panel by panel, on VNNI. */
+/* The same panel by panel, or two at once for the fewest rows, on VNNI. */
 static void multiply_panels(const Task *task) {
     const Call *call = task->call;
     const VprmLinear *in = call->in;
@@ -164,9 +166,10 @@ static void multiply_panels(const Task *task) {
         const int64_t group_chunks = blocks_of(call->group, call->chunk);
         step = step < group_chunks ? group_chunks : step / group_chunks * group_chunks;
     }
-    for (int panel = 0; panel < task->panels; panel++)
+    const int panels = task->rows <= PAIR_ROWS ? task->panels : 1;
+    for (int panel = 0; panel < task->panels; panel += panels)
         for (int64_t chunk = 0; chunk < call->chunks; chunk += step) {
-            const PanelProduct job = panel_job(task, panel, chunk, step);
+            const PanelProduct job = panel_job(task, panel, panels, chunk, step);
             if (!in->group) panel_product(&job);
             else if (in->bits == 8) panel_product_grouped_8(&job);
             else panel_product_grouped_4(&job);
