@@ -235,7 +235,7 @@ def test_the_report_is_the_file_that_evaluations_write(
     assert "Response 1" in second.text
     assert len(second.find_elements(By.CSS_SELECTOR, "li")) == len(example().responses[1].split("\n\n"))
     assert browser.execute_script("return document.querySelector('.frame img').naturalWidth") > 0
-    assert "tile" in browser.find_element(By.CSS_SELECTOR, ".picture figcaption").text
+    assert "tile" in browser.find_element(By.CSS_SELECTOR, ".left figcaption").text
 
 
 def test_the_description_is_shown(browser: webdriver.Chrome, server: RunningServer) -> None:
