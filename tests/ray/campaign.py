@@ -19,7 +19,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.support.shards import SITE
@@ -193,7 +193,7 @@ def main() -> int:
             "equal_to_one_process": output.read_bytes() == plain.read_bytes(),
             "at_most_a_row_a_kill": outcome.redone.total() <= len(outcome.kills) == args.kills,
         }
-    facts = {**asdict(outcome), "redone_rows": outcome.redone.total(), "killed": Counter(outcome.kills)}
+    facts = {**vars(outcome), "redone_rows": outcome.redone.total(), "killed": Counter(outcome.kills)}
     sys.stdout.write(json.dumps({"rows_asked": args.rows, "seed": args.seed, **facts, **checks}) + "\n")
     return 0 if all(checks.values()) else 1
 
