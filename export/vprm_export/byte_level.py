@@ -14,7 +14,7 @@ from vprm_export.checkpoint import check_no_pointer, read_json
 from vprm_runtime.errors import CheckpointError, UnsupportedError
 
 VOCABULARY_NAME, MERGES_NAME = "vocab.json", "merges.txt"
-_CLASSES = ("Qwen2Tokenizer", "Qwen2TokenizerFast")
+QWEN2_CLASSES = ("Qwen2Tokenizer", "Qwen2TokenizerFast")
 _SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -27,11 +27,11 @@ def byte_level_tokenizer(directory: Path, config: dict[str, Any]) -> Tokenizer:
     Raises UnsupportedError for the tokenizer classes whose way to split text is not known here.
     """
     kind = config.get("tokenizer_class")
-    if kind not in _CLASSES:
+    if kind not in QWEN2_CLASSES:
         raise UnsupportedError(
             f"{directory}: {VOCABULARY_NAME} and {MERGES_NAME} of tokenizer_class {kind!r} are not supported, only of "
-            f'{" and ".join(_CLASSES)}: make a tokenizer.json with  python -c "from transformers import AutoTokenizer; '
-            "AutoTokenizer.from_pretrained('FOLDER').save_pretrained('FOLDER')\""
+            f'{" and ".join(QWEN2_CLASSES)}: make a tokenizer.json with  python -c "from transformers import '
+            "AutoTokenizer; AutoTokenizer.from_pretrained('FOLDER').save_pretrained('FOLDER')\""
         )
     vocabulary = read_json(directory / VOCABULARY_NAME)
     ids = list(vocabulary.values())

@@ -18,8 +18,9 @@ from tokenizers.models import BPE
 from vprm_export.byte_level import MERGES_NAME, VOCABULARY_NAME, byte_level_tokenizer
 from vprm_export.checkpoint import check_no_pointer, read_json
 from vprm_export.readings import Readings
+from vprm_export.tokenizer_json import tokenizer_of_json
 from vprm_runtime.bundle.manifest import ControlTokens
-from vprm_runtime.errors import CheckpointError, UnsupportedError
+from vprm_runtime.errors import CheckpointError, UnsupportedError, quoted
 
 _CONTROL_TEXTS = {
     "im_start": "<|im_start|>",
@@ -76,7 +77,7 @@ def load_tokenizer(directory: Path, readings: Readings | None = None) -> BundleT
     config = read_json(directory / "tokenizer_config.json")
     added = _added_tokens(directory, config)
     if (directory / "tokenizer.json").is_file():
-        tokenizer, bos = _taken_over(directory / "tokenizer.json", config)
+        tokenizer, bos = tokenizer_of_json(directory / "tokenizer.json", config, readings)
         kind = "tokenizer.json"
     elif (directory / "tokenizer.model").is_file():
         tokenizer = _from_sentencepiece(directory, added, config, readings)
@@ -93,6 +94,7 @@ def load_tokenizer(directory: Path, readings: Readings | None = None) -> BundleT
             "copy the tokenizer files too"
         )
     _check_added(tokenizer, added, directory, kind)
+    _check_named(tokenizer, directory, config)
     _note_source(tokenizer, directory, kind, readings)
     ids: dict[str, int] = {}
     for role, text in _CONTROL_TEXTS.items():
@@ -135,6 +137,23 @@ def _check_added(tokenizer: Tokenizer, added: Mapping[str, tuple[int, AddedToken
             )
 
 
+def _check_named(tokenizer: Tokenizer, directory: Path, config: Mapping[str, Any]) -> None:
+    """Raise CheckpointError if the configuration names a special token that the tokenizer lacks.
+
+    transformers gives it a new id, beyond those that the model was trained with; here it would be spelled in letters.
+    """
+    extra = config.get("extra_special_tokens") or []
+    named = [*(config.get("additional_special_tokens") or []), *(extra.values() if isinstance(extra, dict) else extra)]
+    for entry in named:
+        text = entry.get("content") if isinstance(entry, Mapping) else entry
+        if isinstance(text, str) and tokenizer.token_to_id(text) is None:
+            raise CheckpointError(
+                f"tokenizer_config.json in {directory} names the special token {quoted(text, 60)!r}, which the "
+                "tokenizer does not have: save the tokenizer that the model was trained with again, with its "
+                "save_pretrained, or take the name out"
+            )
+
+
 def _sentencepiece_bos(tokenizer: Tokenizer, config: Mapping[str, Any], readings: Readings) -> int | None:
     """The token that InternLM2's and Llama's own tokenizer classes put in front."""
     if config.get("add_bos_token") is None:
@@ -147,39 +166,6 @@ def _sentencepiece_bos(tokenizer: Tokenizer, config: Mapping[str, Any], readings
     if index is None:
         raise CheckpointError(f"the tokenizer has no token {text!r}, which tokenizer_config.json puts in front")
     return int(index)
-
-
-def _taken_over(path: Path, config: Mapping[str, Any]) -> tuple[Tokenizer, int | None]:
-    check_no_pointer(path)
-    try:
-        tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:
-        raise CheckpointError(f"{path} cannot be read ({error}): copy it again") from error
-    tokenizer = _without_first_blank(tokenizer)
-    in_front = tokenizer.encode("", add_special_tokens=True).ids
-    if len(in_front) > 1:
-        raise UnsupportedError(f"{path} puts {len(in_front)} tokens around a text; supported is one BOS or none")
-    says = config.get("add_bos_token")
-    if says is not None and bool(says and config.get("bos_token")) != bool(in_front):
-        raise CheckpointError(
-            f"{path} puts {'a' if in_front else 'no'} token in front of a text, tokenizer_config.json says "
-            f"add_bos_token {str(says).lower()}: set it to what the model was trained with"
-        )
-    return tokenizer, in_front[0] if in_front else None
-
-
-def _without_first_blank(tokenizer: Tokenizer) -> Tokenizer:
-    """The tokenizer without the blank that Metaspace puts in front of a text's very beginning.
-
-    In a prompt a control token is before each stretch of text, so the checkpoint's own tokenizer puts none there; the
-    runtime tokenises stretches one by one, and each would look like a beginning.
-    """
-    document = json.loads(tokenizer.to_str())
-    top = document["pre_tokenizer"] or {}
-    steps = [step for step in (top, *top.get("pretokenizers", ())) if step.get("prepend_scheme") == "first"]
-    for step in steps:
-        step["prepend_scheme"] = "never"
-    return Tokenizer.from_str(json.dumps(document, ensure_ascii=False)) if steps else tokenizer
 
 
 _UNUSED = re.compile(
