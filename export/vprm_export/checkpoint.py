@@ -18,7 +18,14 @@ import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
-from vprm_export.no_weights import INDEX_NAME, SINGLE_NAME, check_no_adapter, check_no_adapter_tensors, why_no_weights
+from vprm_export.no_weights import (
+    INDEX_NAME,
+    SINGLE_NAME,
+    check_no_adapter,
+    check_no_adapter_tensors,
+    pickled_weights,
+    why_no_weights,
+)
 from vprm_export.readings import Readings
 from vprm_runtime.bundle.limits import is_plain_name
 from vprm_runtime.bundle.names import hub_id, model_name
@@ -158,8 +165,8 @@ def _tensors(directory: Path, readings: Readings) -> dict[str, TensorEntry]:
         if index.is_file() and (named := sorted(set(_weight_map(index).values()) - {SINGLE_NAME})):
             left = f"{SINGLE_NAME}; NOT {INDEX_NAME} and its {len(named)} shards ({named[0]} ...)"
             readings.assume("weights", left, "both are there: transformers reads the single file first")
-        elif others:
-            readings.assume("weights", f"{SINGLE_NAME}; NOT {', '.join(others)}", "several files: transformers' order")
+        elif beside := [*others, *pickled_weights(directory)]:
+            readings.assume("weights", f"{SINGLE_NAME}; NOT {', '.join(beside)}", "several files: transformers' order")
         else:
             readings.read("weights", SINGLE_NAME, str(directory))
         return read_safetensors_header(single)
@@ -167,7 +174,10 @@ def _tensors(directory: Path, readings: Readings) -> dict[str, TensorEntry]:
         raise CheckpointError(why_no_weights(directory, others))
     weight_map = _weight_map(index)
     files = sorted(set(weight_map.values()))
-    if names_single and len(files) > 1:
+    if unnamed := [name for name in [*others, *pickled_weights(directory)] if name not in files]:
+        why = f"{INDEX_NAME} does not name the others: transformers' order"
+        readings.assume("weights", f"{len(files)} files; NOT {', '.join(unnamed)}", why)
+    elif names_single and len(files) > 1:
         why = f"{INDEX_NAME} names {SINGLE_NAME} beside others; transformers would read it alone"
         readings.assume("weights", f"{len(files)} files, as the index says", why)
     else:

@@ -93,10 +93,12 @@ class Section:
         if value is not None:
             return value
         if default is None:
-            close = difflib.get_close_matches(key, [name for name in self.values if isinstance(name, str)], 1, 0.6)
+            names = [name for name, given in self.values.items() if isinstance(name, str) and given is not None]
+            close = difflib.get_close_matches(key, names, 1, 0.6)
             hint = f" (it has {close[0]!r})" if close else ""
+            lacks = f"has null for {key!r}" if key in self.values else f"has no {key!r}"
             raise CheckpointError(
-                f"{self.name} has no {key!r}{hint}, which decides scores: complete it from the model's own config.json"
+                f"{self.name} {lacks}{hint}, which decides scores: complete it from the model's own config.json"
             )
         self.readings.assume(f"{self.prefix}{key}", default, "absent: default of the model's class")
         return default

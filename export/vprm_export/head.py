@@ -5,7 +5,7 @@ import numpy as np
 from vprm_export.architecture import EMBEDDING_NAMES, HEAD_NAMES, Architecture
 from vprm_export.checkpoint import Checkpoint
 from vprm_export.readings import Readings
-from vprm_runtime.errors import CheckpointError
+from vprm_runtime.errors import CheckpointError, quoted
 
 
 def check_head(checkpoint: Checkpoint, architecture: Architecture, readings: Readings) -> None:
@@ -13,6 +13,7 @@ def check_head(checkpoint: Checkpoint, architecture: Architecture, readings: Rea
     heads = [name for name in HEAD_NAMES if name in checkpoint.tensors]
     if not architecture.llm.tied_head:
         if not heads:
+            _check_names(checkpoint)
             raise CheckpointError(
                 f"{checkpoint.path} has no head ({' or '.join(HEAD_NAMES)}) and tie_word_embeddings is false: if the "
                 "model shares it with its embeddings, set llm_config.tie_word_embeddings to true in config.json"
@@ -28,6 +29,16 @@ def check_head(checkpoint: Checkpoint, architecture: Architecture, readings: Rea
                 f"config.json to use the stored head, or remove {head} to share the embeddings"
             )
     readings.read("head", "the embedding table", "config.json: llm_config.tie_word_embeddings")
+
+
+def _check_names(checkpoint: Checkpoint) -> None:
+    """Raise CheckpointError if no embedding table has a name that is known: then nothing else will have."""
+    if not any(name in checkpoint.tensors for name in EMBEDDING_NAMES):
+        first = quoted(min(checkpoint.tensors, default="none"), 80)
+        raise CheckpointError(
+            f"{checkpoint.path} has no tensor {' or '.join(EMBEDDING_NAMES)}; its names are like {first!r}: another "
+            "kind of model, or one that was saved inside a wrapper: save it again with its own save_pretrained"
+        )
 
 
 def _equal(checkpoint: Checkpoint, first: str, second: str) -> bool:

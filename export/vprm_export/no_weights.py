@@ -34,16 +34,20 @@ def why_no_weights(directory: Path, safetensors: Sequence[str]) -> str:
             f"{directory} has {len(safetensors)} safetensors files ({safetensors[0]} ...) but neither {INDEX_NAME} nor "
             f"{SINGLE_NAME}: download the index too, with  {download}"
         )
-    names = sorted(file.name for file in directory.iterdir())
-    pickled = [name for name in names if name.endswith(_PICKLED) and not _NO_WEIGHTS.match(name)]
-    if pickled:
+    if pickled := pickled_weights(directory):
         return _pickled(directory, pickled)
-    if gguf := [name for name in names if name.endswith(".gguf")]:
+    if gguf := sorted(file.name for file in directory.glob("*.gguf")):
         return (
             f"{directory} has {gguf[0]}, which is llama.cpp's format and not read here: export the checkpoint that it "
             f"was made from (safetensors), and quantise with --precision:  {download}"
         )
     return f"{directory} has neither {INDEX_NAME} nor {SINGLE_NAME}: download the weights too, with  {download}"
+
+
+def pickled_weights(directory: Path) -> list[str]:
+    """Names of the files with pickled weights in a folder."""
+    names = sorted(file.name for file in directory.iterdir())
+    return [name for name in names if name.endswith(_PICKLED) and not _NO_WEIGHTS.match(name)]
 
 
 def _parts_without_index(directory: Path, names: Sequence[str]) -> str:

@@ -25,6 +25,8 @@ def list_of(values: object, name: str) -> list[Any]:
     """
     if isinstance(values, str):
         raise InputError(f"{name} must be a list, got one string: put it into a list")
+    if hasattr(values, "columns"):  # a table: iterated over, it gives the names of its columns
+        raise InputError(f"{name} must be a list, got a {type(values).__name__}: give one column of it")
     if hasattr(values, "to_pylist"):  # pyarrow
         values = values.to_pylist()
     if isinstance(values, _NOT_LISTS) or not isinstance(values, Iterable):
@@ -58,7 +60,7 @@ def images_of(images: object) -> list[ImageInput]:
     if hasattr(images, "to_pylist"):
         images = images.to_pylist()
     is_list = isinstance(images, list | tuple) or (
-        isinstance(images, np.ndarray) and (images.dtype == object or images.ndim == 4)
+        isinstance(images, np.ndarray) and images.ndim > 0 and (images.dtype.kind in "OU" or images.ndim == 4)
     )
     given = list(cast(Iterable[object], images)) if is_list else [images]
     return [_image(image) for image in given]
@@ -67,8 +69,11 @@ def images_of(images: object) -> list[ImageInput]:
 def plain_value(value: object) -> Any:
     """A record of a data frame or data set with plain Python values in it, as JSON or parquet readers give them.
 
-    Arrays and columns become lists, scalars numbers and texts, decoded images the bytes of a file with their pixels.
+    Arrays and columns become lists, scalars numbers and texts, decoded images the bytes of a file with their pixels,
+    and pandas' NA and NaT None.
     """
+    if type(value).__name__ in ("NAType", "NaTType"):
+        return None
     if isinstance(value, Mapping):
         return {str(key): plain_value(part) for key, part in value.items()}
     if isinstance(value, Image.Image) or (isinstance(value, np.ndarray) and value.dtype == np.uint8 and value.ndim > 1):
@@ -97,6 +102,8 @@ def _image(image: object) -> ImageInput:
         return decoded_image(text) if looks_encoded(text) else text
     if isinstance(image, bytearray | memoryview):
         return bytes(image)
+    if isinstance(image, np.ndarray) and image.ndim == 0 and image.dtype.kind == "U":
+        return _image(image.item())
     if isinstance(image, np.ndarray) and image.dtype == np.uint8 and _has_channels(image.shape):
         return Image.fromarray(image[..., 0] if image.shape[2:] == (1,) else image)
     if hasattr(image, "read") and not isinstance(image, Image.Image):

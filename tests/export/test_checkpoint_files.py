@@ -131,3 +131,31 @@ def test_what_else_is_beside_a_single_file(checkpoint: Path, shards: Path, kind:
     (weights,) = [reading for reading in readings if reading.what == "weights"]
     assert weights.assumed is (named is not None)
     assert named is None or named in weights.value
+
+
+@pytest.mark.parametrize("name", ["new_head.safetensors", "pytorch_model.bin", "model-00009-of-00009.safetensors"])
+@pytest.mark.parametrize("layout", ["single", "index"])
+def test_weights_that_are_left_are_named(checkpoint: Path, shards: Path, name: str, layout: str) -> None:
+    """A file that somebody trained into and that nothing reads: transformers takes none of them either."""
+    directory = checkpoint if layout == "single" else shards
+    expected = score_of(directory, "alone")
+    readings = Bundle.open(directory.parent / "alone").manifest.provenance.readings
+    assert not [reading for reading in readings if reading.what == "weights" and reading.assumed]
+    if name.endswith(".bin"):
+        (directory / name).write_bytes(b"PK")
+    else:
+        first = next(iter(load_file(min(directory.glob("*.safetensors"))).items()))
+        save_file(dict([first]), directory / name)
+    assert score_of(directory, "beside") == expected
+    readings = Bundle.open(directory.parent / "beside").manifest.provenance.readings
+    (weights,) = [reading for reading in readings if reading.what == "weights"]
+    assert weights.assumed
+    assert f"NOT {name}" in weights.value
+
+
+@pytest.mark.parametrize("prefix", ["module.", "base_model.", "model.", "_orig_mod."])
+def test_names_of_a_wrapper(checkpoint: Path, prefix: str) -> None:
+    """No advice to tie a head that is there under another name."""
+    tensors = load_file(checkpoint / SINGLE_NAME)
+    save_file({prefix + name: tensor for name, tensor in tensors.items()}, checkpoint / SINGLE_NAME)
+    refused(checkpoint, CheckpointError, f"its names are like '{prefix}", "save it again with its own save_pretrained")

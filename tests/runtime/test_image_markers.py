@@ -17,12 +17,14 @@ LOST = (
     "<image 1>", "<image_1>", "<image1>", "<Image 12>", "<img_3>", "<|image_1|>", "<picture 1>", "[image 2]", "[IMG_1]",
     "<|image|>", "<|image_pad|>", "<|vision_start|><|image_pad|><|vision_end|>", "[IMG]", "[Image]", "<Image>",
     "<IMAGE>", "<image/>", "<image_placeholder>", "<ImageHere>", "<image_soft_token>", "<image_token>",
-    "<image: 1>", "<image #1>", "<image-1>",
+    "![](a.png)", "![the figure](images/1.jpg)", "![x](data:image/png;base64,iVBO)", "\\includegraphics[width=3cm]{a}",
+    "<img>images/a.jpg</img>", "&lt;image&gt;", "<image: 1>", "<image #1>", "<image-1>",
 )  # fmt: skip
 TEXT = (
     "What does the <img> tag do?", 'Is <img src="a.png"> closed?', "Compare image 1 and image 2.", "a < image > b",
     "array[1] and x[image_index]", "the <imagery> tag", "<images>", "See [Figure 1].", "<picture>", "1 < 2",
     "<IMG_CONTEXT><img></img>",
+    "5![1] (x)", "<img>bold</img>", "![]()",
 )  # fmt: skip
 
 
@@ -35,7 +37,7 @@ def scorer(random_scorer: Callable[[str], StepScorer]) -> StepScorer:
 def test_a_mark_without_an_image_is_refused_by_name(mark: str) -> None:
     with pytest.raises(InputError, match="and there is no image: give the image, or take the mark out") as caught:
         check_no_lost_image(f"See {mark}: how many?")
-    assert mark[:6].lower() in str(caught.value).lower()
+    assert mark[:4].lower() in str(caught.value).lower()
 
 
 @pytest.mark.parametrize("text", TEXT)

@@ -6,7 +6,7 @@ import base64
 import io
 import json
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +86,30 @@ def test_a_bad_response_carries_its_error_and_the_others_their_scores(
     assert message in (scorer.score(None, "How much?", arrays)[1].error or "")
 
 
-@pytest.mark.parametrize("responses", ["one text", None, 5, {"a": "b"}, {"a"}, b"bytes", np.array("one"), []])
+class Frame:
+    """A data frame, as far as iteration goes: it gives the names of its columns."""
+
+    columns = ("response",)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.columns)
+
+
+@pytest.mark.parametrize(
+    "responses",
+    [
+        "one text",
+        None,
+        5,
+        {"a": "b"},
+        {"a"},
+        b"bytes",
+        np.array("one"),
+        [],
+        Frame(),
+        pyarrow.table({"response": TEXTS}),
+    ],
+)
 def test_what_is_no_list_of_responses_is_refused(scorer: StepScorer, responses: Any) -> None:
     with pytest.raises(InputError, match="responses must be a list"):
         scorer.score(None, "How much?", responses)
@@ -128,7 +151,8 @@ def test_images_of_every_kind(
     text = base64.b64encode(content).decode()
     kinds: list[Any] = [
         tmp_path / "a.png", str(tmp_path / "a.png"), content, bytearray(content), memoryview(content), text,
-        f"data:image/png;base64,{text}", {"bytes": content, "path": None},
+        f"data:image/png;base64,{text}", f"DATA:image/png;BASE64,{text}", {"bytes": content, "path": None},
+        np.array(str(tmp_path / "a.png")), np.array([str(tmp_path / "a.png")]),
         {"bytes": None, "path": str(tmp_path / "a.png")}, {"bytes": text},
         {"url": f"data:image/png;base64,{text}"}, io.BytesIO(content), np.asarray(image), image,
         np.str_(text), pyarrow.scalar({"bytes": content, "path": None}), np.asarray(image.convert("RGBA")),
@@ -176,6 +200,30 @@ def test_messages_about_images_are_one_short_line(scorer: StepScorer, image: Any
         scorer.score(image, "How much?", TEXTS)
     assert len(str(caught.value)) < 400
     assert "\n" not in str(caught.value)
+
+
+class NAType:
+    """pandas' missing value: comparing it gives itself, which is neither true nor false."""
+
+    def __ne__(self, other: object) -> Any:
+        return self
+
+    def __bool__(self) -> bool:
+        raise TypeError("boolean value of NA is ambiguous")
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+class NaTType(NAType):
+    """pandas' missing time."""
+
+
+@pytest.mark.parametrize("missing", [NAType(), NaTType()])
+@pytest.mark.parametrize("key", ["id", "image", "max_steps", "max_tiles", "answer", "correct", "note"])
+def test_missing_values_of_pandas(scorer: StepScorer, key: str, missing: Any) -> None:
+    expected = scorer.score(None, "How much?", TEXTS)
+    (result,) = scorer.score_many([{"question": "How much?", "responses": TEXTS, key: missing}])
+    assert result == expected
 
 
 def test_records_and_triples_of_data_frames(scorer: StepScorer, make_image: Callable[..., Image.Image]) -> None:

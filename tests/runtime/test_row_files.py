@@ -7,9 +7,10 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
-from tests.support.rows import forty_rows, read_rows, write_rows
+from tests.support.rows import forty_rows, png, read_rows, write_rows
 
 from vprm_runtime import InputError, MissingExtraError, StepScorer
 from vprm_runtime.datasets import open_rows, score_file
@@ -72,6 +73,8 @@ def zstandard(content: bytes) -> bytes:
         ("windows.jsonl", lambda text: text.replace("\n", "\r\n").encode()),
         ("rows.jsonl.gz", lambda text: gzip.compress(text.encode())),
         ("rows.jsonl.zst", lambda text: zstandard(text.encode())),
+        ("of_pzstd.zst", lambda text: b"\x50\x2a\x4d\x18\x04\0\0\0abcd" + zstandard(text.encode())),
+        ("frames.zst", lambda text: zstandard(text[:99].encode()) + zstandard(text[99:].encode())),
         ("array.json", lambda text: json.dumps([json.loads(line) for line in text.splitlines()], indent=1).encode()),
         ("bom.json", lambda text: b"\xef\xbb\xbf[" + ",".join(text.splitlines()).encode() + b"]"),
         ("wrapped.json", lambda text: b'{\n "data": [' + ",".join(text.splitlines()).encode() + b"]}"),
@@ -92,6 +95,25 @@ def test_files_as_people_have_them(
     (tmp_path / "out.jsonl").write_bytes(b"".join(lines[:7]))
     assert score_file(scorer, tmp_path / name, tmp_path / "out.jsonl", image_root=data.parent).resumed == 7
     assert (tmp_path / "out.jsonl").read_bytes().splitlines(keepends=True) == lines
+
+
+def test_maps_of_parquet_are_objects(tmp_path: Path) -> None:
+    """A column of maps comes as pairs: what it holds would be overlooked."""
+    pyarrow = pytest.importorskip("pyarrow", reason="parquet needs pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    texts, images = pyarrow.map_(pyarrow.string(), pyarrow.string()), pyarrow.map_(pyarrow.string(), pyarrow.binary())
+    columns = {"question": ["Q?"], "responses": [["a"]]}
+
+    def rows(**more: Any) -> list[Any]:
+        parquet.write_table(pyarrow.table({**columns, **more}), tmp_path / "rows.parquet")
+        return list(open_rows(tmp_path / "rows.parquet"))
+
+    content = png()
+    (row,) = rows(image=pyarrow.array([[("bytes", content)]], images))
+    assert row.images == (content,)
+    for key in ("image", "img_path"):
+        (bad,) = rows(meta=pyarrow.array([[(key, "a/b")]], texts))
+        assert "meta looks like an image" in bad.error
 
 
 def test_keys_that_are_not_read_and_ids_that_repeat_are_told_once(

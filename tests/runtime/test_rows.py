@@ -215,6 +215,9 @@ def test_labels_become_values_that_json_has() -> None:
     row = row_from_record(record, 0, ROOT)
     assert row.labels == {"answer": 2.5, "correct": [True, None], "policy_model": "2025-03-01"}
     assert row_from_record({**record, "answer": decimal.Decimal(7)}, 0, ROOT).labels["answer"] == 7
+    assert "answer" not in row_from_record({**record, "answer": decimal.Decimal("sNaN")}, 0, ROOT).labels
+    for infinite in (decimal.Decimal("-Infinity"), float("inf")):
+        assert "answer is infinite" in str(row_from_record({**record, "answer": infinite}, 0, ROOT).label_error)
 
 
 @pytest.mark.parametrize(

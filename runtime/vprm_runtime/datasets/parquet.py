@@ -31,6 +31,7 @@ class ParquetRows:
             with self._parquet.ParquetFile(path) as file:
                 self._total = int(file.metadata.num_rows)
                 self._columns = [field.name for field in file.schema_arrow if self._may_matter(field)]
+                self._maps = {field.name for field in file.schema_arrow if "map<" in str(field.type)}
                 unread = [name for name in file.schema_arrow.names if name not in KNOWN_KEYS and not is_image_key(name)]
         except (self._arrow_error, OSError) as error:
             raise InputError(f"{path} is a damaged parquet file ({error}): download or write it again") from error
@@ -76,7 +77,7 @@ class ParquetRows:
         if field.name in KNOWN_KEYS or is_image_key(field.name):
             return True
         kind = str(field.type)
-        texts = any(word in kind for word in ("string", "binary", "struct", "dictionary"))
+        texts = any(word in kind for word in ("string", "binary", "struct", "dictionary", "map"))
         return texts or "list" not in kind or _INTEGERS.fullmatch(kind) is not None
 
     def ids(self) -> Iterator[RowId]:
@@ -99,6 +100,9 @@ class ParquetRows:
                 notes.add(replace(row, unread=tuple(KNOWN_KEYS.intersection(row.unread))), f"row {number}")
             yield row
 
+    def _with_objects(self, record: dict[str, Any]) -> dict[str, Any]:
+        return {key: _object_of_pairs(value) if key in self._maps else value for key, value in record.items()}
+
     def records(self, columns: list[str] | None = None) -> Iterator[dict[str, Any]]:
         """Records with these columns, in file order (default: all that are read)."""
         wanted = columns or self._columns
@@ -106,10 +110,21 @@ class ParquetRows:
             with self._parquet.ParquetFile(self._path) as file:
                 for batch in file.iter_batches(_PARQUET_BATCH_ROWS, columns=wanted, use_threads=False):
                     self._state.check()
-                    yield from batch.to_pylist()
+                    yield from map(self._with_objects, batch.to_pylist())
                 self._state.check()
         except (self._arrow_error, OSError) as error:
             raise InputError(f"{self._path} is damaged ({error}): download or write it again") from error
+
+
+def _object_of_pairs(value: object) -> object:
+    """A map's pairs as an object, at any depth: pyarrow gives a list of tuples, and tuples for nothing else."""
+    if isinstance(value, dict):
+        return {key: _object_of_pairs(part) for key, part in value.items()}
+    if not isinstance(value, list):
+        return value
+    if value and all(isinstance(part, tuple) for part in value):
+        return {str(key): _object_of_pairs(part) for key, part in value}
+    return [_object_of_pairs(part) for part in value]
 
 
 def _import_parquet() -> tuple[Any, type[Exception]]:

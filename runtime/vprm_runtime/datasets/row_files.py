@@ -6,6 +6,7 @@ Other JSON is what row_document.py reads: an array, an object over several lines
 import codecs
 import gzip
 import json
+import re
 import tempfile
 import weakref
 import zlib
@@ -22,6 +23,7 @@ from vprm_runtime.machine import free_disk_bytes
 PARQUET_MAGIC = b"PAR1"
 _GZIP_MAGIC = b"\x1f\x8b"
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+_SKIPPABLE_FRAME = re.compile(rb"[\x50-\x5f]\x2a\x4d\x18")  # that zstd files of pzstd begin with
 _OTHERS = {
     b"ARROW1": "an Arrow IPC file: save the data set as parquet or jsonl",
     b"PK\x03\x04": "a zip archive: unpack it first",
@@ -48,7 +50,7 @@ class RowFile:
         """Look into `path`. Raises InputError saying what it is if it holds no rows, MissingExtraError for zstd."""
         self.path, self.begin, self.is_array = path, 0, False
         start = self._start()
-        if start.startswith((_GZIP_MAGIC, _ZSTD_MAGIC)):
+        if start.startswith((_GZIP_MAGIC, _ZSTD_MAGIC)) or _SKIPPABLE_FRAME.match(start):
             start = self._replace(partial(_decompress, is_gzip=start.startswith(_GZIP_MAGIC)))
         encoding = self._encoding()
         if not encoding.startswith("utf-8"):

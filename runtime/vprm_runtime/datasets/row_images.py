@@ -109,7 +109,7 @@ def is_empty(value: object) -> bool:
 def _is_missing_number(value: object) -> bool:
     try:
         return bool(value != value)
-    except TypeError:  # pandas.NA
+    except (TypeError, ArithmeticError):  # pandas.NA, a signalling NaN of decimal
         return True
     except ValueError:  # an array
         return False

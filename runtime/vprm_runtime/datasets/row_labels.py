@@ -94,6 +94,8 @@ def _json_value(key: str, value: object) -> Any:
     if value is None or isinstance(value, str | bool | int):
         return value
     if isinstance(value, decimal.Decimal):
+        if not value.is_finite():
+            return _json_value(key, math.nan if value.is_nan() else math.inf)
         value = float(value) if value != value.to_integral_value() else int(value)
         return _json_value(key, value)
     if isinstance(value, float):

@@ -1,5 +1,6 @@
 """A response's steps: where a text is split, which steps are dropped, and when splitting probably went wrong."""
 
+import re
 from collections.abc import Iterable
 from math import ceil
 
@@ -7,6 +8,8 @@ from vprm_runtime.errors import InputError
 from vprm_runtime.inputs import response_of
 from vprm_runtime.prompt.builder import Response
 from vprm_runtime.prompt.score_rule import ScoreRule
+
+_WRITTEN_LIST = re.compile(r"\[\s*[\"'](?!\])")
 
 
 def split_steps(
@@ -61,11 +64,16 @@ def _split(text: str, score_rule: ScoreRule, separator: str | None) -> list[str]
     return text.replace("\r\n", "\n").split(separator.replace("\r\n", "\n"))
 
 
+def _is_written_list(text: str) -> bool:
+    """Whether a text is a list of texts as JSON or Python writes it: a column of lists that went through a CSV file."""
+    return _WRITTEN_LIST.match(text) is not None and text.endswith(('"]', "']"))
+
+
 class SplittingWatch:
     """Notices that every response is one step although it has line breaks: then a score is of the whole response."""
 
     def __init__(self) -> None:
-        self._responses = self._with_breaks = self._with_escapes = 0
+        self._responses = self._with_breaks = self._with_escapes = self._as_json = 0
         self._is_split = False
 
     def add(self, responses: Iterable[object], step_counts: Iterable[int]) -> None:
@@ -80,10 +88,16 @@ class SplittingWatch:
             self._is_split = self._is_split or steps > 1
             self._with_breaks += "\n" in text
             self._with_escapes += "\\n\\n" in text
+            self._as_json += _is_written_list(text)
 
     @property
     def warning(self) -> str | None:
         """What to tell a user; None if nothing is odd."""
+        if self._as_json:
+            return (
+                f"{self._as_json} responses look like lists written as text and are scored as they are: give lists, or "
+                "the texts inside (in a table, read the column with json.loads)"
+            )
         if self._is_split or not self._responses:
             return None
         if self._with_breaks:
