@@ -47,6 +47,8 @@ errors back column by column."""
 _CALIBRATED_NS = 17.0  # choosing a Linear's smoothing
 _BYTE_NS = 1.6  # reading, hashing and writing a byte
 REFERENCE_FLOPS = 2.5e11
+_REFERENCE_CORES = 2
+_USUAL_DISK_BYTES = 1e9
 _ENGINE_SHARE = 0.75  # of the measured product's rate, in float32 graphs
 _SPEED_UP: dict[Precision, float] = {
     "fp32": 1, "fp16": 1, "bf16": 1.8, "int8": 2.6, "w8": 1.1, "w4": 1.1, "fp8": 0.4,
@@ -125,6 +127,11 @@ class RowCost:
     prefix_tokens: float
     response_tokens: float
     responses: float
+
+
+def usual_rates(cores: int) -> Rates:
+    """What so many cores usually reach: decisions that rest on them do not change with what else a machine does."""
+    return Rates(REFERENCE_FLOPS / _REFERENCE_CORES * cores, _USUAL_DISK_BYTES)
 
 
 def measure_rates(folder: Path) -> Rates:

@@ -8,7 +8,7 @@ from typing import Any
 from vprm_benchmarks.quality.budget import BUDGETS, Budget
 from vprm_export.architecture import Architecture
 from vprm_export.checkpoint import Checkpoint
-from vprm_optimize.estimate import Estimator, ModelSize, Rates, RowCost, measure_rates, row_cost
+from vprm_optimize.estimate import Estimator, ModelSize, Rates, RowCost, measure_rates, row_cost, usual_rates
 from vprm_optimize.recipes import Goal, Groups, Recipe, recipe_groups
 from vprm_optimize.selection import Selection, demo_selection, limited, split_by_question
 from vprm_optimize.targets import Target, find_target
@@ -135,12 +135,14 @@ def make_plan(request: Request, machine: Machine | None = None) -> Plan:
     cost = row_cost(selection.judging, tiling, model.tokens_per_tile)
     rates = measure_rates(_existing(request.output.parent))
     estimator = Estimator(model, rates, machine.cores)
+    usual = replace(estimator, rates=usual_rates(machine.cores))  # the same plan, however busy the machine is
     batch = max(1, min(_MOST_BATCH_ROWS, int(_BATCH_BYTES // max(1, estimator.row_disk_bytes(cost)))))
     groups = recipe_groups(target, request.goal, model.layers, is_small)
     groups, left_out = _that_fit(groups, estimator, target)
-    selection, notes = _enough_rows(request, selection, estimator, cost, batch, groups)
+    timed = usual if request.time_limit_s is None else estimator
+    selection, notes = _enough_rows(request, selection, timed, cost, batch, groups)
     judging = sum(len(one.numbers) for one in selection.judging)
-    groups, not_compared = _worth_comparing(groups, estimator, cost, judging)
+    groups, not_compared = _worth_comparing(groups, usual, cost, judging)
     calibrating = sum(len(one.numbers) for one in selection.calibration)
     needs_reference = any(recipe.precision != "fp32" for group in groups for recipe in group)
     plan = Plan(

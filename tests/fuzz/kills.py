@@ -144,6 +144,11 @@ def _remove(output: Path) -> None:
     else:
         output.unlink(missing_ok=True)
         output.with_name(f"{output.name}.run.json").unlink(missing_ok=True)
+        shutil.rmtree(_images(output), ignore_errors=True)
+
+
+def _images(scores: Path) -> Path:
+    return scores.with_name(f"{scores.name}.images")
 
 
 def _folder(folder: Path) -> dict[str, Any]:
@@ -155,7 +160,8 @@ def _file(file: Path) -> dict[str, Any]:
 
 
 def _scores(file: Path) -> dict[str, Any]:
-    return {"lines": file.read_bytes(), "run": file.with_name(f"{file.name}.run.json").read_bytes()}
+    beside = file.with_name(f"{file.name}.run.json")
+    return {"lines": file.read_bytes(), "run": beside.read_bytes(), **_folder(_images(file))}
 
 
 def _optimised(bundle: Path) -> dict[str, Any]:
@@ -165,7 +171,7 @@ def _optimised(bundle: Path) -> dict[str, Any]:
     for one in report["recipes"]:
         one["speed"] = one["export_s"] = None
     del report["bundle"], report["commands"], report["took"]
-    return {**found, "report": report}
+    return {**found, **{f"report.json: {key}": value for key, value in report.items()}}
 
 
 KILLS = ("kill-export", "kill-calibrate", "kill-optimize", "kill-score")
