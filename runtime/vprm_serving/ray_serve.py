@@ -24,6 +24,7 @@ import ray
 from ray import serve
 from ray.serve.config import HTTPOptions, RequestRouterConfig
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
+from ray.serve.experimental.consistent_hash_router import ConsistentHashRouter
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -36,7 +37,6 @@ from vprm_serving.settings import Limits, Settings
 from vprm_serving.uploads import SCHEME, UploadStore
 from vprm_serving.workers import affinity_key
 
-_ROUTER = "ray.serve.experimental.consistent_hash_router.ConsistentHashRouter"
 _MAX_ONGOING = 1024  # high: a full replica sends a prefix elsewhere; the queue and its limits are in the replica
 _TRIES = 6
 _FIRST_WAIT_S = 0.1
@@ -184,6 +184,13 @@ class _Passed:
     deadline: float
 
 
+class PatientRouter(ConsistentHashRouter):  # type: ignore[misc]  # Ray has no types here
+    """Waits for a replica that answers late since it computes: it is the one that has the prefix."""
+
+    queue_len_response_deadline_s = 5.0
+    max_queue_len_response_deadline_s = 10.0
+
+
 def application(settings: Settings, options: RayOptions) -> Any:
     """The Ray Serve application: one ingress, and replicas that Ray scales within the options."""
     scaling: dict[str, Any] = {"num_replicas": options.min_replicas}
@@ -195,7 +202,7 @@ def application(settings: Settings, options: RayOptions) -> Any:
                 "target_ongoing_requests": options.target_ongoing,
             }
         }
-    router = RequestRouterConfig(request_router_class=_ROUTER, request_router_kwargs={"num_fallback_replicas": 1})
+    router = RequestRouterConfig(request_router_class=PatientRouter, request_router_kwargs={"num_fallback_replicas": 1})
     resources = {"num_cpus": options.cpus, "num_gpus": options.gpus}
     replica = serve.deployment(
         Replica, name="Replica", max_ongoing_requests=_MAX_ONGOING, request_router_config=router,
