@@ -54,6 +54,17 @@ PARTS = (
         "<|vision_start|>",
         "<image_soft_token>",
         "<image />",
+        "![",
+        "](",
+        ")",
+        "<img>",
+        ".png",
+        ".TIFF",
+        "</img>",
+        "\\includegraphics",
+        "&lt;image&gt;",
+        "\n",
+        "\u7b54",
     ),
 )
 

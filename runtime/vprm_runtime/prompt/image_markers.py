@@ -14,8 +14,8 @@ _NUMBERED = r"[<\[]\|?(?:image|img|picture|photo)[ _:#-]{0,2}([0-9]{1,3})\|?/?[>
 _OTHERS = (
     r"<\|(?:image|img)(?:_?(?:pad|placeholder|start|sentinel))?\|>|<\|vision_(?:start|pad)\|>|"
     r"<image(?:_?(?:placeholder|here|token|pad|soft_?token))?>|<image ?/>|\[(?:image|img)\]|&lt;image&gt;|"
-    r"!\[[^\[\]\n]{0,200}\]\((?=[^\s()])|\\includegraphics\b|"  # Markdown's and LaTeX's
-    r"<img>(?=[^<>\n]{1,1000}\.(?:png|jpe?g|webp|gif|bmp|tiff?)</img>)"  # Qwen-VL's
+    r"!\[(?=[^\[\]\n]*\]\([^\s()])|\\includegraphics|"  # Markdown's and LaTeX's
+    r"<img>(?=[^<>\n]+\.(?:png|jpg|jpeg|webp|gif|bmp|tif|tiff)</img>)"  # Qwen-VL's
 )
 _MARK = re.compile(f"{_NUMBERED}|{_OTHERS}", re.IGNORECASE | re.ASCII)
 

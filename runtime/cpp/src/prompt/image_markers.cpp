@@ -7,6 +7,7 @@ namespace vprm::internal {
 
 namespace {
 
+constexpr std::string_view kBeginnings = "<[!&\\";
 constexpr std::size_t kMostDigits = 3, kMostSeparators = 2;
 
 char lower(char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; }
@@ -80,9 +81,34 @@ std::size_t plain(std::string_view text) {
 
 std::size_t other(std::string_view text) {
     Reader reader(text);
-    return reader.take_one("<|vision_start|>", "<|vision_pad|>", "<image/>", "<image />", "[image]", "[img]")
+    return reader.take_one("<|vision_start|>", "<|vision_pad|>", "<image/>", "<image />", "[image]", "[img]",
+                           "&lt;image&gt;", "\\includegraphics")
                ? reader.read()
                : 0;
+}
+
+// Markdown's ![alternative](path
+std::size_t markdown(std::string_view text) {
+    constexpr std::string_view kOpening = "![";
+    if (text.substr(0, kOpening.size()) != kOpening) return 0;
+    const std::size_t end = text.find_first_of("[]\n", kOpening.size());
+    if (end == std::string_view::npos || text.substr(end, 2) != "](" || end + 2 == text.size()) return 0;
+    constexpr std::string_view kNoPath = " \t\n\r\f\v()";
+    return kNoPath.find(text[end + 2]) == std::string_view::npos ? kOpening.size() : 0;
+}
+
+// Qwen-VL's <img>path.png</img>
+std::size_t tagged(std::string_view text) {
+    Reader reader(text);
+    if (!reader.take("<img>")) return 0;
+    const std::size_t end = text.find_first_of("<>\n", reader.read());
+    if (end == std::string_view::npos || !Reader(text.substr(end)).take("</img>")) return 0;
+    const std::string_view path = text.substr(reader.read(), end - reader.read());
+    const std::size_t dot = path.rfind('.');
+    if (dot == std::string_view::npos || dot == 0) return 0;
+    Reader ending(path.substr(dot));
+    const bool is_image = ending.take_one(".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tiff", ".tif");
+    return is_image && dot + ending.read() == path.size() ? reader.read() : 0;
 }
 
 }  // namespace
@@ -90,8 +116,9 @@ std::size_t other(std::string_view text) {
 std::optional<std::string> foreign_image_mark(std::string_view question) {
     for (std::size_t start = 0; start < question.size(); start++) {
         const std::string_view rest = question.substr(start);
-        if (rest[0] != '<' && rest[0] != '[') continue;
-        for (const std::size_t size : {numbered(rest), barred(rest), plain(rest), other(rest)})
+        if (kBeginnings.find(rest[0]) == std::string_view::npos) continue;
+        for (const std::size_t size :
+             {numbered(rest), barred(rest), plain(rest), other(rest), markdown(rest), tagged(rest)})
             if (size > 0 && rest.substr(0, size) != "<image>") return std::string(rest.substr(0, size));
     }
     return std::nullopt;
