@@ -26,6 +26,7 @@ _OPTION = re.compile(r"(?:(?:the\s+)?(?:option|choice|figure|选项)\s*)?\(?([a-
 _OPTIONS = re.compile(r"\(?[a-j]\)?(?:\s*(?:,|，|、|and|&)\s*\(?[a-j]\)?)+")
 _ARTICLE = re.compile(r"(?:a|an|the)\s+(?=[a-z]{2})")
 _UNITS = re.compile(r"\s*(?:(?:square|cubic)?\s*units?|(?<=\d)\s*(?:[mck]?m|in|ft|yd))(?:\s*\^?\{?[23]\}?)?$")
+_UNIT = re.compile(r"(?<=[\d.)}])\s*(k|c|d|m|μ)?(m|g|l|s)(?:\s*\^?\{?([23])\}?)?$")
 _LATEX_TEXT = re.compile(r"\\(?:text|mathrm|textbf|mathbf)\s*\{([^{}]*)\}")
 _ROOT = re.compile(r"√\s*(?:\(([^()]*)\)|(\d+(?:\.\d+)?|[a-zA-Z]))")
 _SIGNS = {
@@ -33,6 +34,13 @@ _SIGNS = {
     "½": "\\frac{1}{2}", "¼": "\\frac{1}{4}", "¾": "\\frac{3}{4}", "⅓": "\\frac{1}{3}", "⅔": "\\frac{2}{3}",
     "，": ",", "：": ":", "（": "(", "）": ")", "≤": "\\le ", "±": "\\pm ", "≥": "\\ge ", "°": "",
 }  # fmt: skip
+_FULL_WIDTH = {code: code - 0xFEE0 for code in range(0xFF10, 0xFF5B)}  # digits and letters of Chinese texts
+_WRAPPED = re.compile(r"\[\s*['\"]([^'\"]+)['\"]\s*\]|\[([a-j])\]|\{([a-j])\}", re.IGNORECASE)  # MMMU: ['B']
+_CALLED_ROOT = re.compile(r"(?<!\\)\bsqrt\s*\(([^()]*)\)", re.IGNORECASE)
+_MIXED = re.compile(r"(-?)(\d+)\s*(?:(?<=\s)(\d+)/(\d+)|\\frac\s*\{(\d+)\}\s*\{(\d+)\})")
+_POWER_OF_TEN = re.compile(r"(-?\d+(?:\.\d+)?)e\+?(-?\d+)", re.IGNORECASE)
+_SHAPE = re.compile(r"(?:\\angle|∠|\\triangle|△|\b(?:angle|triangle)\b)\s*(?=[a-z]{1,4}$)", re.IGNORECASE)
+_SUM = re.compile(r"(?=.*[a-z])(?:\d+(?:\.\d+)?[a-z]?|[a-z])(?:\s*[-+*/]\s*(?:\d+(?:\.\d+)?[a-z]?|[a-z]))+")
 _MEMBER = re.compile(r"^[a-z]\s*(?:\\in\b|∈)\s*(?=[(\[{\\])")  # x in an interval or a set: the interval or the set
 _DEGREES = re.compile(r"\^\s*\{?\s*\\circ\s*\}?|\\degree|°|\s+degrees?\b", re.IGNORECASE)
 
@@ -53,6 +61,9 @@ class AnswerJudge:
 
     def verdict(self, expected: str, given: str) -> bool | None:
         """The same, with None if it cannot be told: lists of the same values in another order, "5, 7" and "7, 5"."""
+        units = [match.groups()[:2] for text in (expected, given) if (match := _UNIT.search(_plain(text).lower()))]
+        if len(set(units)) > 1:
+            return False  # 12 m and 12 cm
         verdict: bool | None = self._compared(_normalised(expected), _normalised(given))
         return verdict
 
@@ -112,7 +123,7 @@ class AnswerJudge:
 
     def _parse(self, text: str) -> tuple[Any, ...]:
         """SymPy values of an answer; empty if it is not mathematics."""
-        expression = f"${text}$" if "\\" in text or "^" in text else text
+        expression = f"${text}$" if "\\" in text or "^" in text or _SUM.fullmatch(text) else text
         return tuple(self._math.parse(expression, parsing_timeout=self._seconds))
 
 
@@ -136,11 +147,30 @@ def _tight(text: str) -> str:
     return re.sub(r"\s*([()\[\]{},:;=+*/^<>-])\s*", r"\1", _ARTICLE.sub("", text))
 
 
+def _plain(text: str) -> str:
+    """An answer without a box, brackets or quotes around it, LaTeX's text commands and blanks, and full-width signs."""
+    plain = cleaned(text).translate(_FULL_WIDTH)
+    if plain.startswith("\\boxed{") and plain.endswith("}"):
+        plain = cleaned(plain[len("\\boxed{") : -1])
+    if wrapped := _WRAPPED.fullmatch(plain):
+        plain = next(part for part in wrapped.groups() if part)
+    plain = _LATEX_TEXT.sub(r"\1", plain).replace("\\left", "").replace("\\right", "")
+    return plain.replace("\\dfrac", "\\frac").replace("\\tfrac", "\\frac").replace("\\!", "").replace("\\ ", " ")
+
+
+def _improper(mixed: re.Match[str]) -> str:
+    """1 1/2 as a single fraction."""
+    sign, whole = mixed[1], int(mixed[2])
+    above, below = int(mixed[3] or mixed[5]), int(mixed[4] or mixed[6])
+    return f"{sign}\\frac{{{whole * below + above}}}{{{below}}}"
+
+
 def _normalised(text: str) -> str:
-    """What comparison goes by: no LaTeX text commands, degree signs, units, blanks or capitals; signs as LaTeX."""
-    plain = _LATEX_TEXT.sub(r"\1", cleaned(text)).replace("\\left", "").replace("\\right", "")
-    plain = plain.replace("\\dfrac", "\\frac").replace("\\tfrac", "\\frac").replace("\\!", "").replace("\\ ", " ")
-    plain = _DEGREES.sub("", plain)
+    """What comparison goes by: no degree signs, units, names of shapes or capitals; signs and numbers as LaTeX."""
+    plain = _SHAPE.sub("", _DEGREES.sub("", _plain(text)))
+    plain = _CALLED_ROOT.sub(r"\\sqrt{\1}", plain)
+    plain = _POWER_OF_TEN.sub(r"\1\\times 10^{\2}", plain) if _POWER_OF_TEN.fullmatch(plain) else plain
+    plain = _improper(mixed) if (mixed := _MIXED.fullmatch(plain)) else plain
     plain = _ROOT.sub(lambda found: f"\\sqrt{{{found[1] or found[2]}}}", plain)
     for sign, latex in _SIGNS.items():
         plain = plain.replace(sign, latex)

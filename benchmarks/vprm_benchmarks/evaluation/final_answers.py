@@ -47,6 +47,10 @@ _REASON = re.compile(
 _AFTER_OPTION = re.compile(
     r"\s*(?:$|[,，;；—–-]|(?:and|but|as|which|because|since|where|with|for|due|is|given)\b|因为|由于)"
 )
+_IS_THE_ANSWER = re.compile(
+    r"(?:(?:so|thus|hence|therefore)\b[, ]*)?(\S.{0,60}?)\s+is\s+(?:the|my|our)\s+(?:final |correct )?answer\W*",
+    re.IGNORECASE,
+)
 _YES_OR_NO = re.compile(r"(yes|no)\b\s*[,.;:]", re.IGNORECASE)
 _AROUND = '*_`$"“” \t'
 _NEGATED = re.compile(
@@ -117,7 +121,8 @@ def _marked(sentence: str) -> str | None:
             answer = cleaned(negated[1] or "")
         if answer:
             return _without_reason(answer)
-    return None
+    named = _IS_THE_ANSWER.fullmatch(sentence)  # "Hence 12 is the answer"
+    return cleaned(named[1]) if named else None
 
 
 def _without_reason(answer: str) -> str:

@@ -184,6 +184,9 @@ PAIRS: list[tuple[str, str, bool]] = [
     ("The final answer is: \\boxed{A}. Actually, B is correct.", "B", True),
     ("The final answer is: \\boxed{A}. B is too long.", "A", True),
     ("It's a triangle.", "A", False),
+    ("Hence 12 is the answer.", "12", True),
+    ("So $\\frac{1}{2}$ is our final answer.", "0.5", True),
+    ("Therefore, 12 is the answer.", "13", False),
     ("(B) is incorrect. (C) is correct.", "C", True),
     ("B is correct, A is not correct", "B", True),
 ]
@@ -221,3 +224,24 @@ def test_what_cannot_be_told_is_no_answer(response: str) -> None:
 def test_lists_in_another_order(judge: AnswerJudge, expected: str, given: str, verdict: bool | None) -> None:
     assert judge.verdict(expected, given) is verdict
     assert judge.same(expected, given) is (verdict is True)
+
+
+@pytest.mark.parametrize(
+    ("expected", "given", "same"),
+    [
+        ("2*sqrt(3)", "2\\sqrt{3}", True), ("sqrt(16)", "4", True), ("sqrt(15)", "4", False),
+        ("sqrt(x+1)", "√(x+1)", True),
+        ("1 1/2", "1.5", True), ("-2 3/4", "-2.75", True), ("1\\frac{1}{2}", "3/2", True), ("1 1/2", "11/2", False),
+        ("1e3", "1000", True), ("2.5e-3", "0.0025", True), ("1e3", "103", False), ("６", "6", True), ("Ｂ", "B", True),
+        ("∠ABC", "\\angle ABC", True), ("∠ABC", "angle ABC", True), ("△ABC", "triangle ABC", True),
+        ("∠ABC", "∠ACB", False),
+        ("2x+1", "1+2x", True), ("2x + 1", "2x - 1", False), ("a/b", "b/a", False), ("x-ray", "ray-x", False),
+        ("12 m", "12 cm", False), ("5 kg", "5 g", False), ("5 mL", "5 L", False), ("12 cm", "12cm", True),
+        ("12 cm", "12", True),
+        ("\\boxed{B}", "B", True), ("['B']", "B", True), ('["12"]', "12", True), ("[B]", "B", True), ("{B}", "B", True),
+        ("['B']", "C", False), ("[1,2]", "(1,2)", False),
+    ],
+)  # fmt: skip
+def test_two_spellings_of_an_answer(judge: AnswerJudge, expected: str, given: str, same: bool) -> None:
+    assert judge.same(expected, given) is same
+    assert judge.same(given, expected) is same
