@@ -17,7 +17,7 @@ from vprm_export.checkpoint import Checkpoint, TensorEntry, read_json
 from vprm_export.config_conflicts import check_llm_keys, check_vision_keys
 from vprm_export.config_section import Section
 from vprm_export.readings import Readings
-from vprm_runtime.errors import CheckpointError, UnsupportedError
+from vprm_runtime.errors import CheckpointError, UnsupportedError, quoted
 
 MODEL_TYPE = "internvl"
 _TOP = {
@@ -47,6 +47,11 @@ _VISION_DEFAULTS = {
     "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096,
 }  # fmt: skip
 _TEXT_DEFAULTS = {"hidden_act": "silu", "rms_norm_eps": 1e-6}
+_PROCESSORS = ("GotOcr2ImageProcessor",)  # also ...Fast and ...Pil
+_PROCESSOR_KEYS = (
+    "min_patches", "max_patches", "image_mean", "image_std", "resample", "size", "do_resize", "do_rescale",
+    "do_normalize", "do_convert_rgb", "rescale_factor", "do_center_crop", "do_pad", "image_processor_type",
+)  # fmt: skip
 _IMAGENET = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
 
 
@@ -177,7 +182,13 @@ def _processor(path: Path, readings: Readings) -> dict[str, Any]:
     for name in ("preprocessor_config.json", "processor_config.json"):
         if (path / name).is_file():
             document = read_json(path / name)
-            found = {**found, **(document.get("image_processor") or document), "_file": name}
+            values = document.get("image_processor") or document
+            if odd := [key for key in _PROCESSOR_KEYS if key in found and key in values and found[key] != values[key]]:
+                raise CheckpointError(
+                    f"{path}: {odd[0]} is {quoted(repr(found[odd[0]]), 40)} in {found['_file']} and "
+                    f"{quoted(repr(values[odd[0]]), 40)} in {name}: keep the one that the model was trained with"
+                )
+            found = {**found, **values, "_file": name}
     section = Section(found, str(path / found.get("_file", "preprocessor_config.json")), readings)
     tiling: dict[str, Any] = {}
     for key, hub_key, default in (("min_patches", "min_dynamic_patch", 1), ("max_patches", "max_dynamic_patch", 12)):
@@ -192,10 +203,30 @@ def _processor(path: Path, readings: Readings) -> dict[str, Any]:
             raise UnsupportedError(f"{section.name}: {key} {found[key]} is not supported, only {only} is")
     if found.get("resample") not in (None, 3):
         raise UnsupportedError(f"{section.name}: resample {found['resample']} is not supported, only 3 (bicubic) is")
+    _check_steps(section)
     size = found.get("size") or {}
+    size = {"height": size, "width": size} if isinstance(size, int) else size
     if size and size.get("height") != size.get("width"):
         raise UnsupportedError(f"{section.name}: size {json.dumps(size)} is not supported, only squares are")
     return {**tiling, "image_size": size.get("height")}
+
+
+def _check_steps(section: Section) -> None:
+    """Raise UnsupportedError for what an image processor does otherwise than transformers' own for this model."""
+    for key in ("do_resize", "do_rescale", "do_normalize", "do_convert_rgb"):
+        if section.optional(key) is False:
+            raise UnsupportedError(f"{section.name}: {key} false is not supported, only true is")
+    factor = section.optional("rescale_factor")
+    if factor is not None and (not isinstance(factor, int | float) or abs(factor * 255 - 1) > 1e-6):
+        raise UnsupportedError(
+            f"{section.name}: rescale_factor {quoted(repr(factor), 40)} is not supported, only 1/255"
+        )
+    section.off("do_center_crop", "do_pad")
+    kind = str(section.optional("image_processor_type") or _PROCESSORS[0])
+    if not kind.startswith(_PROCESSORS):
+        raise UnsupportedError(
+            f"{section.name}: image_processor_type {quoted(kind, 60)} is not supported, {_PROCESSORS[0]} is"
+        )
 
 
 def check_image_tokens(

@@ -191,6 +191,41 @@ def test_tiling_of_the_native_layout_comes_from_its_processor(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"do_normalize": False}, "do_normalize false"),
+        ({"do_rescale": False}, "do_rescale false"),
+        ({"do_resize": False}, "do_resize false"),
+        ({"do_convert_rgb": False}, "do_convert_rgb false"),
+        ({"rescale_factor": 1 / 127.5}, "rescale_factor"),
+        ({"rescale_factor": "1/255"}, "rescale_factor"),
+        ({"do_center_crop": True}, "do_center_crop"),
+        ({"image_processor_type": "CLIPImageProcessor"}, "CLIPImageProcessor"),
+        ({"image_mean": [0.5, 0.5, 0.5]}, "image_mean"),
+        ({"resample": 2}, "resample"),
+        ({"max_patches": 4}, "max_patches is 6 in preprocessor_config.json and 4 in processor_config.json"),
+    ],
+)
+def test_an_image_processor_that_makes_other_pixels(
+    random_checkpoint: Callable[[str], Path], tmp_path: Path, values: dict[str, Any], words: str
+) -> None:
+    directory = native(random_checkpoint("qwen2"), tmp_path / "native")
+    own = {
+        "do_resize": True, "do_rescale": True, "do_normalize": True, "do_convert_rgb": True, "rescale_factor": 1 / 255,
+        "resample": 3, "size": 56, "image_processor_type": "GotOcr2ImageProcessorFast", "max_patches": 6,
+    }  # fmt: skip
+    (directory / "preprocessor_config.json").write_text(json.dumps(own))
+    manifest = export_bundle(directory, tmp_path / "own")
+    assert (manifest.tiling.tile_size_px, manifest.tiling.max_tiles) == (56, 6)
+    if "max_patches" in values:
+        (directory / "processor_config.json").write_text(json.dumps({"image_processor": values}))
+    else:
+        (directory / "preprocessor_config.json").write_text(json.dumps({**own, **values}))
+    with pytest.raises((CheckpointError, UnsupportedError), match=words):
+        export_bundle(directory, tmp_path / "bundle")
+
+
+@pytest.mark.parametrize(
     ("section", "values", "words"),
     [
         (None, {"projector_hidden_act": "relu"}, "projector_hidden_act"),
