@@ -170,7 +170,7 @@ def _optimised(bundle: Path) -> dict[str, Any]:
     report = json.loads(found.pop("report.json"))
     for one in report["recipes"]:
         one["speed"] = one["export_s"] = None
-    del report["bundle"], report["commands"], report["took"]
+    del report["bundle"], report["commands"], report["not_measured"], report["took"]
     return {**found, **{f"report.json: {key}": value for key, value in report.items()}}
 
 
