@@ -18,13 +18,12 @@ from vprm_runtime.datasets.row_json import fault_of
 from vprm_runtime.datasets.row_keys import CONTENT, LABELS
 from vprm_runtime.errors import InputError, quoted
 from vprm_runtime.execution.aggregate import aggregate_scores
+from vprm_runtime.prompt.chat_text import question_of_prompt, without_end_marker
 from vprm_runtime.strict_json import RepeatedKeyError, unique_keys
 from vprm_serving.admission import Place
 from vprm_serving.http import call_of, read_json, service_of, unless_gone
 from vprm_serving.service import Answer
 
-_END_MARKERS = ("<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|end|>", "</s>")
-_CHAT_MARKERS = ("<|im_start|>", "<|start_header_id|>", "[INST]", "<|user|>")
 _NOT_OF_A_LABEL = (CONTENT | LABELS.keys() | {"id"}) - {"question"}
 """What a label may hold and the query has: the response is the query's. All else is read as in any row, or refused."""
 
@@ -38,8 +37,10 @@ async def get_reward(request: Request, place: Place) -> Response:
     queries, prompts = body.get("query"), body.get("prompts")
     if not isinstance(queries, list) or not isinstance(prompts, list):
         raise InputError("query and prompts are lists, of equal length", code="bad_json")
-    labels = body.get("labels") or [None] * len(queries)
-    if not isinstance(labels, list) or not len(queries) == len(prompts) == len(labels):
+    labels = [None] * len(queries) if body.get("labels") is None else body["labels"]
+    if not isinstance(labels, list):
+        raise InputError("labels is a list, one for each query, or left out", code="bad_json")
+    if not len(queries) == len(prompts) == len(labels):
         raise InputError(f"{len(queries)} query, {len(prompts)} prompts, {len(labels)} labels: give as many of each")
     rows = [reward_row(*item) for item in zip(queries, prompts, labels, strict=True)]
     service = service_of(request)
@@ -65,16 +66,10 @@ def reward_row(query: object, prompt: object, label: object) -> dict[str, Any]:
         raise InputError("query and prompts are lists of texts")
     if not query.startswith(prompt):
         raise InputError("a query does not begin with its prompt: what the response is cannot be told")
-    response = query[len(prompt) :].strip()
-    while (marker := next((m for m in _END_MARKERS if response.endswith(m)), None)) is not None:
-        response = response.removesuffix(marker).rstrip()
-    given = _label(label)
-    if "question" not in given and any(marker in prompt for marker in _CHAT_MARKERS):
-        raise InputError(
-            "the prompt is wrapped in a chat template: give the question itself in the label, as JSON "
-            '{"question": "...", "image": "blake2b:DIGEST"}'
-        )
-    return {"question": prompt.strip(), **given, "responses": [response]}
+    response, given = without_end_marker(query[len(prompt) :]), _label(label)
+    if "question" not in given:
+        given = {"question": question_of_prompt(prompt, "the label, as JSON"), **given}
+    return {**given, "responses": [response]}
 
 
 def _label(label: object) -> dict[str, Any]:
@@ -136,15 +131,31 @@ def messages_row(messages: object) -> dict[str, Any]:
     question, images = [], []
     for part in _parts(messages[0]):  # type: ignore[index]
         if part.get("type") == "image_url":
-            url = part.get("image_url")
-            images.append(url.get("url") if isinstance(url, Mapping) else url)
-        elif part.get("type") == "text" and isinstance(part.get("text"), str):
-            question.append(part["text"])
+            images.append(_image_url(part))
         else:
-            raise InputError(f"a part of a message is text or image_url, got {quoted(part.get('type'))}")
+            question.append(_text(part))
     content = messages[1].get("content")  # type: ignore[index]
-    steps = content if isinstance(content, str) else [part.get("text") for part in _parts(messages[1])]  # type: ignore[index]
+    steps = content if isinstance(content, str) else [_text(part) for part in _parts(messages[1])]  # type: ignore[index]
     return {"question": "\n".join(question), "image": images, "responses": [steps]}
+
+
+def _image_url(part: Mapping[str, Any]) -> str:
+    """What a part says about its image. Without it the question would be scored from its text alone: InputError."""
+    url = part.get("image_url")
+    url = url.get("url") if isinstance(url, Mapping) else url
+    if not isinstance(url, str) or not url:
+        raise InputError('an image_url has no image: give {"url": "data:image/png;base64,..."}, or a blake2b:DIGEST')
+    return url
+
+
+def _text(part: Mapping[str, Any]) -> str:
+    if part.get("type") != "text" or not isinstance(part.get("text"), str):
+        raise InputError(
+            "a part of a message is text, or in the user's image_url, and has what its type says; "
+            f"got {quoted(part.get('type'))}"
+        )
+    text: str = part["text"]
+    return text
 
 
 def _parts(message: Mapping[str, Any]) -> list[Mapping[str, Any]]:

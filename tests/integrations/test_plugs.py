@@ -203,3 +203,52 @@ def test_a_target_that_is_not_named_or_not_there_is_an_error(monkeypatch: pytest
         verl.compute_score("demo", "A.", "51", {"question": "q"})
     with pytest.raises((ValueError, MissingExtraError)):
         opened(tmp_path / "none")
+
+
+def test_trl_images_in_messages_are_scored_and_lost_ones_are_not(target: str, truth: list[float]) -> None:
+    text = {"type": "text", "text": EXAMPLE.question}
+    turn = [{"role": "assistant", "content": EXAMPLE.responses[0]}]
+    prompts = [[{"role": "user", "content": [part, text]}] for part in (
+        {"type": "image", "image": str(EXAMPLE.image)}, {"type": "image_url", "image_url": {"url": str(EXAMPLE.image)}},
+        {"type": "image"}, {"type": "image", "image": None},
+    )]  # fmt: skip
+    found = reward_function(target)(prompts=prompts, completions=[turn] * 4)
+    assert close(found[:2], [truth[0]] * 2)
+    assert found[2:] == [None, None]
+
+
+def test_what_a_plug_cannot_read_has_no_reward_and_the_rest_has(target: str) -> None:
+    reward, good = reward_function(target), "What is 1 + 1?"
+    odd: list[Any] = [None, 5, ["q"], [5], [{"role": "user", "content": "q"}], "<|im_start|>user\nq<|im_end|>\n"]
+    found = reward(prompts=[*odd, good], completions=["It is 2."] * 7)
+    assert [value is None for value in found] == [True, True, True, True, False, True, False]
+    found = reward(prompts=[good] * 7, completions=[None, 5, ["a"], [5], [], [{"role": "assistant"}], "It is 2."])
+    assert found[:6] == [None] * 6 and found[6] is not None
+    found = reward(prompts=[good] * 3, completions=["It is 2."] * 3, question=[[{"a": 1}], None, good])
+    assert found[:2] == [None, None] and found[2] is not None
+    assert math.isnan(verl.compute_score("demo", "A.", "51", {"question": ["q"]}))
+
+
+def test_labels_that_are_no_json_or_ambiguous_are_refused(target: str) -> None:
+    for label in ('{"a":' * 100_000, '{"question": "q", "question": "r"}'):
+        with pytest.raises(InputError, match=r"no question|twice"):
+            easyr1.compute_score([{"response": "A.", "response_length": 1, "ground_truth": label}])
+
+
+def test_slime_takes_no_template_for_the_question_and_no_mark_for_the_response(target: str) -> None:
+    def rewarded(prompt: str, response: str) -> float:
+        sample = SimpleNamespace(prompt=prompt, response=response, label=None, metadata=None)
+        return asyncio.run(slime.reward_func(None, sample))
+
+    assert close([rewarded("What is 1 + 1?", "It is 2.<|im_end|>\n")], [rewarded("What is 1 + 1?", "It is 2.")])
+    with pytest.raises(InputError, match="chat template"):
+        rewarded("<|im_start|>user\nWhat is 1 + 1?<|im_end|>\n<|im_start|>assistant\n", "It is 2.")
+
+
+def test_a_request_of_ms_swift_that_lost_its_image_has_no_reward(target: str) -> None:
+    from vprm.integrations.ms_swift import item_of
+
+    turn = {"role": "assistant", "content": "It is 2."}
+    for user in ([{"type": "image"}, {"type": "text", "text": "Which?"}], [{"type": "image", "image": None}], None):
+        item = item_of({"messages": [{"role": "user", "content": user}, turn]})
+        assert opened(target).rewards([item]) == [None]

@@ -100,3 +100,36 @@ def test_pooling_of_messages_gives_both_probabilities_of_each_step(server: Runni
 def test_pooling_refuses_what_has_no_question(server: RunningServer, body: dict[str, Any]) -> None:
     answer = server.http.post("/pooling", json=body)
     assert (answer.status_code, answer.json()["code"]) == (400, "bad_json")
+
+
+@pytest.mark.parametrize("labels", [5, 0, "", {}, "51"])
+def test_labels_that_are_no_list_are_refused(server: RunningServer, labels: object) -> None:
+    answer = server.http.post("/get_reward", json={"query": ["What?Five."], "prompts": ["What?"], "labels": labels})
+    assert (answer.status_code, answer.json()["code"]) == (400, "bad_json")
+
+
+@pytest.mark.parametrize("start", ["<start_of_turn>user\n", "<｜User｜>", "<s>[INST] ", "<|im_user|>user<|im_middle|>"])
+def test_a_prompt_in_any_template_is_no_question(server: RunningServer, start: str) -> None:
+    answer = reward(server, f"{start}What?\nFive.", f"{start}What?\n", "51")
+    assert answer.status_code == 422
+    assert "chat template" in answer.json()["error"]
+
+
+@pytest.mark.parametrize("part", [
+    {"type": "image_url"}, {"type": "image_url", "image_url": {}}, {"type": "image_url", "image_url": {"url": ""}},
+    {"type": "image_url", "image_url": None}, {"type": "image_url", "image_url": {"url": ["a.png"]}},
+])  # fmt: skip
+def test_pooling_does_not_score_the_text_alone_if_an_image_was_lost(server: RunningServer, part: Any) -> None:
+    user = {"role": "user", "content": [{"type": "text", "text": "Which?"}, part]}
+    answer = server.http.post("/pooling", json={"messages": [user, {"role": "assistant", "content": "One."}]})
+    assert answer.status_code == 422
+    assert "image" in answer.json()["error"]
+
+
+@pytest.mark.parametrize("kind", ["refusal", "image_url", None])
+def test_pooling_takes_texts_alone_as_steps(server: RunningServer, kind: str | None) -> None:
+    messages = [
+        {"role": "user", "content": "Which?"},
+        {"role": "assistant", "content": [{"type": kind, "text": "One."}]},
+    ]
+    assert server.http.post("/pooling", json={"messages": messages}).status_code == 422

@@ -12,7 +12,8 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from vprm.integrations.scoring import DEFAULT_REWARDS, Item, RewardOptions, last_message, opened
+from vprm.integrations.scoring import DEFAULT_REWARDS, Item, RewardOptions, images_in, last_message, opened
+from vprm_runtime.errors import InputError
 
 
 def prm_class(target: str | os.PathLike[str], options: RewardOptions = DEFAULT_REWARDS) -> type[Any]:
@@ -40,16 +41,20 @@ def prm_class(target: str | os.PathLike[str], options: RewardOptions = DEFAULT_R
 
 
 def item_of(request: Any) -> Item:
-    """What a request asks to be scored. Raises InputError if it has no question or no response."""
+    """What a request asks to be scored. What it lacks is None, which no scorer takes; so is an image that its messages
+    stand for and that it has not, since the text alone would give plausible numbers.
+    """
     given = request if isinstance(request, Mapping) else vars(request)
     messages = given["messages"]
-    question, response = last_message(messages, "user"), last_message(messages, "assistant")
-    images = list(given.get("images") or []) or [image for message in messages for image in _images(message)]
-    return Item(images, question, response)
+    own, count = images_in(messages)
+    images = list(given.get("images") or []) or own
+    if len(images) < count:
+        images = [*images, None]
+    return Item(images, *(_text(messages, role) for role in ("user", "assistant")))
 
 
-def _images(message: Mapping[str, Any]) -> list[Any]:
-    content = message.get("content")
-    if isinstance(content, str) or not isinstance(content, Sequence):
-        return []
-    return [part["image"] for part in content if isinstance(part, Mapping) and part.get("image")]
+def _text(messages: Any, role: str) -> Any:
+    try:
+        return last_message(messages, role)
+    except InputError:
+        return None

@@ -9,9 +9,7 @@ from typing import Any
 
 from vprm.integrations.scoring import Item, context_of, from_environment
 from vprm_runtime.errors import InputError, quoted
-
-_END_MARKERS = ("<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|end|>", "</s>")
-_CHAT_MARKERS = ("<|im_start|>", "<|start_header_id|>", "[INST]", "<|user|>")
+from vprm_runtime.prompt.chat_text import question_of_prompt, without_end_marker
 
 
 def reward_func(queries: Sequence[str], prompts: Sequence[str], labels: Sequence[Any], **_: Any) -> dict[str, Any]:
@@ -29,12 +27,6 @@ def reward_func(queries: Sequence[str], prompts: Sequence[str], labels: Sequence
 def _item(query: str, prompt: str, label: Any) -> Item:
     if not query.startswith(prompt):
         raise InputError(f"the query does not begin with its prompt: {quoted(query, 80)}")
-    response, context = query[len(prompt) :].strip(), context_of(label)
-    while response.endswith(_END_MARKERS):
-        response = next(response.removesuffix(end) for end in _END_MARKERS if response.endswith(end)).rstrip()
-    question = context.get("question")
-    if not question:
-        if any(marker in prompt for marker in _CHAT_MARKERS):
-            raise InputError('the prompt has a chat template: give {"question": ...} as JSON in the label')
-        question = prompt
+    response, context = without_end_marker(query[len(prompt) :]), context_of(label)
+    question = context.get("question") or question_of_prompt(prompt, "the label, as JSON")
     return Item(context.get("images"), question, response)

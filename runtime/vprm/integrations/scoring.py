@@ -14,6 +14,7 @@ from vprm_runtime.errors import InputError, VprmError, quoted
 from vprm_runtime.execution.aggregate import Aggregate
 from vprm_runtime.results import CandidateScore, ScoreResult
 from vprm_runtime.scorer import StepScorer
+from vprm_runtime.strict_json import RepeatedKeyError, unique_keys
 
 TARGET_VARIABLE = "VPRM_TARGET"
 KEY_VARIABLE = "VPRM_API_KEY"
@@ -82,7 +83,8 @@ class Rewarder:
         results: list[CandidateScore | None] = [None] * len(items)
         groups: dict[Any, list[int]] = {}
         for index, item in enumerate(items):
-            groups.setdefault((_image_key(item.images), item.question), []).append(index)
+            question = item.question if isinstance(item.question, str) else id(item.question)
+            groups.setdefault((_image_key(item.images), question), []).append(index)
         for indices in groups.values():
             first = items[indices[0]]
             try:
@@ -134,12 +136,14 @@ def context_of(value: object) -> dict[str, Any]:
     """What a label or an info field says about a row: a mapping, or its JSON text, with question and images.
 
     Anything else is the right answer, or nothing, and says nothing. Raises InputError as reading a row does if images
-    are under a key that is not known, or if it says that there is an image and has none.
+    are under a key that is not known, if it says that there is an image and has none, or if a key is there twice.
     """
     if isinstance(value, str) and value.lstrip().startswith("{"):
         try:
-            value = json.loads(value)
-        except ValueError:
+            value = json.loads(value, object_pairs_hook=unique_keys)
+        except RepeatedKeyError as error:
+            raise InputError(f"the JSON with the question and the images is not taken: {error}") from error
+        except (ValueError, RecursionError):
             return {}
     if not isinstance(value, Mapping):
         return {}
@@ -162,10 +166,35 @@ def text_of(content: object) -> str:
 
 def last_message(messages: Sequence[Mapping[str, Any]], role: str) -> str:
     """The text of the last message of a role. Raises InputError if there is none."""
+    if isinstance(messages, str | bytes) or not isinstance(messages, Sequence):
+        raise InputError(f"messages are a list, got {type(messages).__name__}")
     for message in reversed(messages):
-        if message.get("role") == role:
+        if isinstance(message, Mapping) and message.get("role") == role:
             return text_of(message.get("content"))
     raise InputError(f"there is no message of the role {role}")
+
+
+def images_in(messages: object) -> tuple[list[Any], int]:
+    """The images that parts of messages carry, in order, and how many of their parts stand for an image in all.
+
+    A part stands for one if its type says so, as a processor's placeholder does, whether it has the image or not.
+    """
+    images, parts_of_images = [], 0
+    for message in messages if isinstance(messages, list | tuple) else ():
+        content = message.get("content") if isinstance(message, Mapping) else None
+        for part in content if isinstance(content, list | tuple) else ():
+            if not isinstance(part, Mapping):
+                continue
+            image = next((part[key] for key in ("image", "image_url", "url") if not is_missing(part.get(key))), None)
+            image = image.get("url") if isinstance(image, Mapping) and "url" in image else image
+            parts_of_images += part.get("type") in ("image", "image_url") or image is not None
+            images += [] if is_missing(image) else [image]
+    return images, parts_of_images
+
+
+def is_missing(images: object) -> bool:
+    """Whether there is no image: None, NaN of a data frame, empty text or an empty list. Pixels are not looked at."""
+    return images is None or isinstance(images, float) or (isinstance(images, str | list | tuple) and not images)
 
 
 def _as_files(images: object) -> Any:

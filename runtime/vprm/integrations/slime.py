@@ -9,6 +9,7 @@ from typing import Any
 
 from vprm.integrations.scoring import Item, context_of, from_environment
 from vprm_runtime.errors import InputError
+from vprm_runtime.prompt.chat_text import question_of_prompt, without_end_marker
 
 
 async def reward_func(args: Any, sample: Any, **_: Any) -> float:
@@ -16,10 +17,12 @@ async def reward_func(args: Any, sample: Any, **_: Any) -> float:
     context = context_of(getattr(sample, "metadata", None))
     if not context.get("question"):
         context = context_of(sample.label)
-    question = context.get("question") or (sample.prompt if isinstance(sample.prompt, str) else None)
+    question = context.get("question")
+    if not question and isinstance(sample.prompt, str):
+        question = question_of_prompt(sample.prompt, "the sample's metadata")
     if not question:
         raise InputError('the sample has no question: give {"question": ..., "image": ...} as its metadata')
-    item = Item(context.get("images"), question, sample.response)
+    item = Item(context.get("images"), question, without_end_marker(sample.response))
     (reward,) = await asyncio.to_thread(from_environment().rewards, [item])
     if reward is None:
         raise InputError("the response has no reward: the log says why")

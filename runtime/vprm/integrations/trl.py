@@ -9,8 +9,9 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from vprm.integrations.scoring import DEFAULT_REWARDS, Item, RewardOptions, last_message, opened
+from vprm.integrations.scoring import DEFAULT_REWARDS, Item, RewardOptions, images_in, is_missing, last_message, opened
 from vprm_runtime.errors import InputError
+from vprm_runtime.prompt.chat_text import is_in_template
 
 
 def reward_function(
@@ -36,14 +37,33 @@ def reward_function(
         **_: Any,
     ) -> list[float | None]:
         count = len(completions)
-        questions = question if question is not None else [_text(prompt, "user") for prompt in prompts]
+        questions = question if question is not None else [_question(prompt) for prompt in prompts]
         given = images if images is not None else image if image is not None else [None] * count
         if not len(prompts) == len(questions) == len(given) == count:
             raise InputError(f"{count} completions, {len(questions)} questions, {len(given)} images: give as many")
         answers = [_text(completion, "assistant") for completion in completions]
-        return rewarder.rewards([Item(*parts) for parts in zip(given, questions, answers, strict=True)])
+        items = [Item(*parts) for parts in zip(map(_images, prompts, given), questions, answers, strict=True)]
+        return rewarder.rewards(items)
 
     return vprm_reward
+
+
+def _images(prompt: Any, given: Any) -> Any:
+    """The images of a prompt: its columns', or those that its messages carry.
+
+    If its messages stand for images that are in neither, one that no scorer takes, so that there is no reward: the
+    text alone would give plausible numbers.
+    """
+    own, count = images_in(prompt)
+    if not is_missing(given):
+        return given
+    return own if len(own) == count else [None]
+
+
+def _question(prompt: Any) -> Any:
+    """The question in a prompt; None if it has none, or stands in a chat template, which no scorer takes."""
+    text = _text(prompt, "user")
+    return None if isinstance(text, str) and is_in_template(text) else text
 
 
 def _text(turns: Any, role: str) -> Any:
