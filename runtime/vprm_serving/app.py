@@ -18,6 +18,7 @@ from vprm_serving import (
     status_endpoints,
 )
 from vprm_serving.endpoint import Endpoint
+from vprm_serving.http import not_routed
 from vprm_serving.middleware import Surroundings
 from vprm_serving.service import Service
 from vprm_serving.settings import read_api_keys
@@ -62,6 +63,6 @@ def make_app(service: Service) -> ASGIApp:
             housekeeping.cancel()
             service.stop()
 
-    app = Starlette(routes=ROUTES, lifespan=lifespan)
+    app = Starlette(routes=ROUTES, lifespan=lifespan, exception_handlers={404: not_routed, 405: not_routed})
     app.state.service = service
     return Surroundings(app, read_api_keys(service.settings.api_key_file), service.settings.limits)

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 from python_multipart.multipart import parse_options_header
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Message, Send
@@ -23,12 +24,14 @@ from vprm_serving.settings import Limits
 
 Value = TypeVar("Value")
 STATUS = {
-    "bad_json": 400, "unauthorized": 401, "unknown_session": 404, "unknown_image": 404, "conflict": 409,
-    "too_large": 413, "overloaded": 429, "draining": 503, "deadline": 504, "not_implemented": 501,
+    "bad_json": 400, "unauthorized": 401, "unknown_session": 404, "unknown_image": 404,
+    "unknown_address": 404, "unknown_method": 405, "conflict": 409,
+    "too_large": 413, "not_read": 415, "overloaded": 429, "draining": 503, "deadline": 504, "not_implemented": 501,
 }  # fmt: skip
 """HTTP status by error code. Other codes: 422 for input that cannot be scored, 500 for an engine's failure."""
 
 TIMEOUT_HEADER = "x-vprm-timeout-ms"
+_MOST_DIGITS = 18
 _OPTION_NAMES = ("aggregate", "max_steps", "max_tiles", "step_separator", "drop_empty_steps")
 
 
@@ -48,12 +51,26 @@ def error_response(error: Exception, **more: object) -> Response:
     if isinstance(error, ServerError) and error.retry_after_s is not None:
         headers["retry-after"] = str(max(1, round(error.retry_after_s)))
     if isinstance(error, VprmError):
+        if error.code == "unauthorized":
+            headers["www-authenticate"] = "Bearer"
         default = 422 if isinstance(error, InputError) else 500
         status = STATUS.get(error.code, default)
         body = {**more, "error": str(error), "code": error.code}
     else:
         status, body = 500, {**more, "error": "the server failed on this request: see its log", "code": "server"}
     return JSONResponse(body, status, headers)
+
+
+async def not_routed(request: Request, error: Exception) -> Response:
+    """The framework's own refusals, of addresses and methods that are not there, as errors of this server."""
+    status = error.status_code if isinstance(error, HTTPException) else 404
+    if status == 405:
+        found = InputError(f"{quoted(request.method, 20)} is not for this address: see /docs", code="unknown_method")
+    else:
+        found = InputError(f"there is nothing at {quoted(request.url.path)}: see /docs", code="unknown_address")
+    response = error_response(found)
+    response.headers.update(getattr(error, "headers", None) or {})
+    return response
 
 
 def reason_of(error: Exception) -> str:
@@ -73,6 +90,8 @@ def content_length(request: Request) -> int | None:
 
 async def read_body(request: Request, place: Place) -> bytes:
     """The whole body, never more than the limits allow. Raises InputError, ServerError or GoneError."""
+    if (encoding := request.headers.get("content-encoding", "identity").lower()) != "identity":
+        raise InputError(f"content-encoding {quoted(encoding)} is not read: send the body as it is", code="not_read")
     chunks: list[bytes] = []
     size = 0
     try:
@@ -158,7 +177,7 @@ async def read_json(request: Request, place: Place) -> Any:
 
 async def read_row(request: Request, place: Place) -> tuple[Any, list[NamedImage]]:
     """A row, and the image files beside it if the request is multipart: fields `row` (JSON) and `image` (files)."""
-    if not request.headers.get("content-type", "").startswith("multipart/form-data"):
+    if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
         return await read_json(request, place), []
     body = await read_body(request, place)
     limits = service_of(request).settings.limits
@@ -205,19 +224,25 @@ def _replay(body: bytes) -> Callable[[], Awaitable[dict[str, Any]]]:
     return receive
 
 
+def _integer(text: str, name: str, what: str) -> int:
+    """Digits as a number; far more of them than any use has are refused. Raises InputError."""
+    if not text.isascii() or not text.isdigit() or len(text) > _MOST_DIGITS:
+        raise InputError(f"{name} is {what}, got {quoted(text)}")
+    return int(text)
+
+
 def call_of(request: Request, **others: Any) -> Call:
     """Options from the address and the deadline from the header. Raises InputError on what is unknown."""
     query = request.query_params
     unknown = [name for name in query if name not in _OPTION_NAMES]
     if unknown:
         raise InputError(f"unknown parameter {quoted(unknown[0])}: there are {', '.join(_OPTION_NAMES)}")
+    if len(query.multi_items()) != len(query):
+        raise InputError(f"a parameter is there twice ({quoted(str(query))}): give each once")
     given: dict[str, Any] = {}
     for name in ("max_steps", "max_tiles"):
         if name in query:
-            text = query[name]
-            if not text.isascii() or not text.isdigit():
-                raise InputError(f"{name} is an integer of at least 1, got {quoted(text)}")
-            given[name] = int(text)
+            given[name] = _integer(query[name], name, "an integer of at least 1")
     if "aggregate" in query:
         if query["aggregate"] not in AGGREGATES:
             raise InputError(f"unknown aggregate {quoted(query['aggregate'])}: use one of {', '.join(AGGREGATES)}")
@@ -238,9 +263,7 @@ def deadline_of(request: Request) -> float | None:
     text = request.headers.get(TIMEOUT_HEADER)
     if text is None:
         return None
-    if not text.isascii() or not text.isdigit():
-        raise InputError(f"{TIMEOUT_HEADER} is a number of milliseconds, got {quoted(text)}")
-    return time.monotonic() + int(text) / 1000
+    return time.monotonic() + _integer(text, TIMEOUT_HEADER, "a number of milliseconds") / 1000
 
 
 async def unless_gone(request: Request, work: Awaitable[Value]) -> Value:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vprm_runtime.bundle.bundle import Bundle
+from vprm_runtime.datasets.row_keys import CONTENT
 from vprm_runtime.datasets.row_notes import shown_key
 from vprm_runtime.engines.host.engine import HostEngine
 from vprm_runtime.errors import InputError, ServerError
@@ -32,6 +33,7 @@ from vprm_serving.sessions import RemoteSession, SessionStore, appending, at_onc
 from vprm_serving.settings import CPU_BLOCK_TOKENS, Settings, read_api_keys
 from vprm_serving.uploads import UploadStore
 
+_NOT_OF_A_SESSION = CONTENT - {"question"}
 PREPARING_THREADS = 2
 DECODING_THREADS = 2
 HOUSEKEEPING_S = 5.0
@@ -172,6 +174,9 @@ class Service:
         self.sessions.check_room()
         if not isinstance(record, dict):
             raise InputError(f"a session is a JSON object, got {type(record).__name__}")
+        unread = [name for name in record if name in _NOT_OF_A_SESSION]
+        if unread:
+            raise InputError(f"{unread[0]} is not read: a session has image, question, max_tiles")
         work = await self.prepared({**record, "responses": [""]}, call.options)
         if work.row.unread:
             raise InputError(f"{shown_key(work.row.unread[0])} is not read: a session has image, question, max_tiles")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import random
 from typing import Any
@@ -103,3 +104,52 @@ def test_session_bodies_are_checked(server: RunningServer) -> None:
             answer = server.http.post(f"/v1/sessions/{name}/{action}", content=json.dumps({key: odd}).encode())
             assert answer.status_code in (200, 400, 413, 422), (action, odd, answer.text)
     assert server.http.delete(f"/v1/sessions/{name}").status_code == 204
+
+
+@pytest.mark.parametrize("digits", [19, 400, 5000])
+@pytest.mark.parametrize("name", ["max_steps", "max_tiles", "x-vprm-timeout-ms"])
+def test_numbers_with_more_digits_than_any_use_has_are_refused(server: RunningServer, name: str, digits: int) -> None:
+    text, row = "9" * digits, {"question": "Which?", "responses": ["One."]}
+    if name.startswith("x-"):
+        answer = server.http.post("/v1/score", json=row, headers={name: text})
+    else:
+        answer = server.http.post("/v1/score", json=row, params={name: text})
+    assert answer.status_code == 422
+    assert name in answer.json()["error"] and len(answer.json()["error"]) < 400
+
+
+def test_a_parameter_that_is_there_twice_is_refused(server: RunningServer) -> None:
+    row = {"question": "Which?", "responses": ["One."]}
+    answer = server.http.post("/v1/score?aggregate=min&aggregate=max", json=row)
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_input")
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "br", "deflate, gzip"])
+def test_a_packed_body_is_refused_by_name(server: RunningServer, encoding: str) -> None:
+    body = json.dumps({"question": "Which?", "responses": ["One."]}).encode()
+    for content in (gzip.compress(body), body):
+        answer = server.http.post("/v1/score", content=content, headers={"content-encoding": encoding})
+        assert answer.status_code == 415
+        assert "content-encoding" in answer.json()["error"]
+
+
+def test_the_type_of_a_multipart_request_may_be_in_capitals(server: RunningServer) -> None:
+    row = '{"question": "Which?", "responses": ["One."]}'
+    part = f'--x\r\nContent-Disposition: form-data; name="row"\r\n\r\n{row}\r\n--x--'
+    answer = server.http.post("/v1/score", content=part, headers={"content-type": "Multipart/Form-Data; boundary=x"})
+    assert answer.status_code == 200
+
+
+def test_addresses_and_methods_that_are_not_there_are_errors_as_any_other(server: RunningServer) -> None:
+    for method, path, status in (("GET", "/nope", 404), ("GET", "/v1/score", 405), ("DELETE", "/v1/model", 405)):
+        answer = server.http.request(method, path)
+        assert answer.status_code == status
+        assert set(answer.json()) == {"error", "code"}
+        assert ("allow" in answer.headers) == (status == 405)
+
+
+@pytest.mark.parametrize("key", ["responses", "response", "chosen", "steps_with_score"])
+def test_a_session_takes_no_responses(server: RunningServer, key: str) -> None:
+    answer = server.http.post("/v1/sessions", json={"question": "Which?", key: ["One."]})
+    assert answer.status_code == 422
+    assert key in answer.json()["error"]
