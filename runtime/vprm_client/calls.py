@@ -3,6 +3,7 @@
 A driver sends each `Send` and hands the answer in, or the error that kept it from one; it sleeps for each `Wait`.
 """
 
+import json
 import logging
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,7 +24,7 @@ from vprm_client.protocol import (
     sent_images,
     step_of,
 )
-from vprm_runtime.errors import InputError, ServerError
+from vprm_runtime.errors import InputError, ServerError, quoted
 from vprm_runtime.results import ScoreResult, StepScore
 
 Value = TypeVar("Value")
@@ -66,10 +67,14 @@ class Calls:
 
     def request(self, method: str, path: str, *, retry: bool = True, **options: Any) -> Call[Any]:
         """One request, tried again while that may help; its JSON."""
+        headers = {}
+        if "json" in options:
+            options["content"] = _as_json(options.pop("json"))
+            headers["content-type"] = "application/json"
         patience = Patience(self._timeout_s, self._retries if retry else 0)
         while True:
             left = patience.remaining_s
-            headers = {"x-vprm-timeout-ms": str(max(1, round(1000 * left)))}
+            headers["x-vprm-timeout-ms"] = str(max(1, round(1000 * left)))
             reply = yield Send(method, path, left, {**options, "headers": headers})
             if isinstance(reply, httpx.Response):
                 if reply.is_success:
@@ -80,6 +85,8 @@ class Calls:
                 failure = found
             else:
                 failure = ServerError(f"the server cannot be reached: {reply!r}", code="unreachable")
+                if isinstance(reply, httpx.UnsupportedProtocol | httpx.LocalProtocolError):
+                    raise failure  # the address or the key is wrong, and stays so
             wait_s = patience.next_wait_s(failure.retry_after_s)
             if wait_s is None:
                 raise failure
@@ -219,6 +226,16 @@ class SessionCalls:
         for number, step in enumerate(self.steps):
             body = {"step": step.text, "after": number}
             yield from self._calls.request("POST", f"{self._path}/append", json=body)
+
+
+def _as_json(body: object) -> bytes:
+    """A body to send. Raises InputError if it has what JSON has not, such as half a surrogate pair."""
+    try:
+        return json.dumps(body, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"the text has characters that are not valid Unicode ({error.reason}): clean it") from error
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InputError(f"the question and the responses cannot be sent ({quoted(error)}): give texts") from error
 
 
 def _json(answer: httpx.Response) -> Any:

@@ -304,3 +304,20 @@ def test_the_client_loads_neither_engine_nor_server() -> None:
     code = f"import sys, vprm; vprm.Client; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() in ("[]", "['tokenizers']")
+
+
+@pytest.mark.parametrize("responses", [["One.", "\ud800"], [["One.", object()]]])
+def test_what_json_cannot_say_is_the_callers_fault(server: RunningServer, responses: list[Any]) -> None:
+    with vprm.Client(server.url) as client, pytest.raises(InputError, match=r"valid Unicode|cannot be sent"):
+        client.score(None, "Which?", responses)
+
+
+@pytest.mark.parametrize(("url", "key"), [("ftp://localhost", None), (None, "a\nb")])
+def test_an_address_or_a_key_that_cannot_work_is_not_tried_again(
+    server: RunningServer, monkeypatch: pytest.MonkeyPatch, url: str | None, key: str | None
+) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr("vprm_client.client.time.sleep", waits.append)
+    with vprm.Client(url or server.url, api_key=key) as client, pytest.raises(ServerError, match="cannot be reached"):
+        client.score(None, "Which?", ["One."])
+    assert not waits
