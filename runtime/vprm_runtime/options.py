@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from numbers import Integral
 
-from vprm_runtime.errors import InputError
+from vprm_runtime.errors import InputError, quoted
 from vprm_runtime.execution.aggregate import AGGREGATES, Aggregate
 
 MAX_TILES_LIMIT = 256  # far above any trained setting; a guard against typing errors
@@ -15,7 +15,9 @@ the default is no limit, as in the model's own scoring call."""
 def check_max_tiles(max_tiles: int | None) -> int | None:
     """The tiles per image at most; None is the bundle's own limit. Raises InputError if it is out of range."""
     if max_tiles is not None and (not _is_integer(max_tiles) or not 1 <= max_tiles <= MAX_TILES_LIMIT):
-        raise InputError(f"max_tiles must be between 1 and {MAX_TILES_LIMIT}, an integer, got {max_tiles!r}")
+        raise InputError(
+            f"max_tiles must be between 1 and {MAX_TILES_LIMIT}, an integer, got {quoted(repr(max_tiles))}"
+        )
     return max_tiles
 
 
@@ -43,9 +45,9 @@ class ResponseOptions:
         if self.step_separator is not None and (not isinstance(self.step_separator, str) or not self.step_separator):
             raise InputError(f"step_separator must be a text, got {self.step_separator!r}: such as '\\n'")
         if self.max_steps is not None and (not _is_integer(self.max_steps) or self.max_steps < 1):
-            raise InputError(f"max_steps must be at least 1, an integer, got {self.max_steps!r}")
+            raise InputError(f"max_steps must be at least 1, an integer, got {quoted(repr(self.max_steps))}")
         if self.aggregate not in AGGREGATES:
-            raise InputError(f"unknown aggregate {self.aggregate!r}: use one of {', '.join(AGGREGATES)}")
+            raise InputError(f"unknown aggregate {quoted(repr(self.aggregate))}: use one of {', '.join(AGGREGATES)}")
 
 
 @dataclass(frozen=True)

@@ -206,3 +206,16 @@ def test_warnings_are_on_stderr(demo_bundle: Path) -> None:
 def test_line_breaks_of_windows_count_in_separators_too(demo_scorer: StepScorer, separator: str, joiner: str) -> None:
     rule = demo_scorer.manifest.score_rule
     assert split_steps(joiner.join(["One.", "Two."]), rule, separator=separator) == ["One.", "Two."]
+
+
+@pytest.mark.parametrize("most", [10**30, 10**400])
+def test_a_limit_beyond_all_steps_is_none(demo_scorer: StepScorer, most: int) -> None:
+    found = demo_scorer.score(None, "Which?", ["One.\n\nTwo."], max_steps=most)
+    assert found.step_scores[0].tolist() == demo_scorer.score(None, "Which?", ["One.\n\nTwo."]).step_scores[0].tolist()
+
+
+def test_messages_about_options_are_short() -> None:
+    for name in ("max_tiles", "max_steps", "aggregate"):
+        with pytest.raises(InputError) as caught:
+            ScoreOptions(**{name: -(10**4000) if name != "aggregate" else "a" * 4000})  # type: ignore[arg-type]
+        assert len(str(caught.value)) < 400

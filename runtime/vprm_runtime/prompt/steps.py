@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterable
-from math import ceil
 
 from vprm_runtime.errors import InputError
 from vprm_runtime.inputs import response_of
@@ -50,7 +49,7 @@ def split_steps(
         return steps
     if max_steps < 1:
         raise InputError(f"max_steps must be at least 1, got {max_steps}")
-    size = ceil(len(steps) / max_steps)
+    size = -(-len(steps) // int(max_steps))
     return [score_rule.step_joiner.join(steps[i : i + size]) for i in range(0, len(steps), size)]
 
 
