@@ -103,6 +103,10 @@ TEST_CASE("a call is stopped by another thread or by its deadline") {
     CHECK_NOTHROW(check(nullptr));
     cancellation.set_deadline_ms(1'000'000'000);
     CHECK_NOTHROW(cancellation.check());
+    cancellation.set_deadline_ms(INT64_MAX);
+    CHECK_NOTHROW(cancellation.check());
+    cancellation.set_deadline_ms(INT64_MIN);
+    CHECK_THROWS_AS(cancellation.check(), Error);
     cancellation.set_deadline_ms(0);
     try {
         cancellation.check();

@@ -3,6 +3,7 @@
 
 #include <doctest/doctest.h>
 
+#include <cmath>
 #include <cstdlib>
 #include <fstream>
 #include <mutex>
@@ -117,6 +118,27 @@ TEST_CASE("options out of range are refused by name") {
     const std::vector<std::uint8_t> pixels(3 * 4 * 4);
     CHECK_THROWS_AS(input.add_rgb8(pixels.data(), 4, 4, 11), vprm::Error);
     CHECK_THROWS_AS(input.add_rgb8(pixels, 5, 4), vprm::Error);
+    CHECK_THROWS_AS(input.add_rgb8(pixels.data(), 4, 4, static_cast<std::size_t>(-12)), vprm::Error);
     CHECK_THROWS_AS(input.add_rgb8(pixels.data(), 0, 4, 12), vprm::Error);
     CHECK_THROWS_AS(input.add_tiles(pixels.data(), 0), vprm::Error);
+}
+
+TEST_CASE("a handle that is NULL has nothing to say, and can be asked") {
+    vprm_cancel_now(nullptr);
+    vprm_cancel_set_deadline_ms(nullptr, 1);
+    CHECK(vprm_error_get_code(nullptr) == 0);
+    CHECK(std::string(vprm_error_message(nullptr)).empty());
+    CHECK(std::string(vprm_error_reason(nullptr)).empty());
+    CHECK(std::string(vprm_model_description(nullptr)).empty());
+    CHECK(vprm_model_tile_size(nullptr) == 0);
+    CHECK(vprm_model_prefix_cache_bytes(nullptr) == 0);
+    CHECK(vprm_result_image_count(nullptr) == 0);
+    CHECK(vprm_result_tiles(nullptr, 0) == 0);
+    CHECK(vprm_result_candidate_count(nullptr) == 0);
+    CHECK(vprm_result_best(nullptr) == -1);
+    CHECK(std::isnan(vprm_result_candidate_score(nullptr, 0)));
+    CHECK(vprm_result_candidate_error(nullptr, 0) == nullptr);
+    CHECK(vprm_result_step_count(nullptr, 0) == 0);
+    CHECK(vprm_result_step_text(nullptr, 0, 0, nullptr) == nullptr);
+    CHECK(vprm_session_prefix_tokens(nullptr) == 0);
 }

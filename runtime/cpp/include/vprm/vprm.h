@@ -6,7 +6,8 @@
  *
  * Rules that hold for every function:
  * - Functions that can fail return NULL, or an error that is yours to free. Nothing is thrown, printed or ended.
- * - Handles are opaque and may be freed in any order; NULL may be freed. There is nothing to start or to shut down.
+ * - Handles are opaque and may be freed in any order; NULL may be freed, and
+ *   asked: it has no results. There is nothing to start or to shut down.
  * - Texts are UTF-8 with their size in bytes; they and pixels are copied unless a comment says otherwise.
  * - A model serves any number of threads at once. A session and all that were forked from it belong to one thread at a
  *   time: a second one gets a VPRM_BUSY error. Other handles are not to be used by two threads at once, but for

@@ -38,6 +38,9 @@ vprm_error *vprm_input_add_rgb8(vprm_input *input, const uint8_t *pixels, int wi
         if (stride_bytes < static_cast<size_t>(width_px) * 3)
             throw input_error("stride_bytes is " + std::to_string(stride_bytes) + ", a row of " +
                               std::to_string(width_px) + " pixels has " + std::to_string(3L * width_px) + " bytes");
+        if (stride_bytes > PTRDIFF_MAX / static_cast<size_t>(height_px))
+            throw input_error("stride_bytes is " + std::to_string(stride_bytes) + ", too many for " +
+                              std::to_string(height_px) + " rows: the rows follow one another downwards in memory");
         input->input.images.emplace_back(PixelView{pixels, width_px, height_px, stride_bytes});
     });
 }
@@ -121,10 +124,12 @@ vprm_error *vprm_cancel_new(vprm_cancel **cancel) {
 
 void vprm_cancel_free(vprm_cancel *cancel) { delete cancel; }
 
-void vprm_cancel_now(vprm_cancel *cancel) { cancel->cancellation.cancel(); }
+void vprm_cancel_now(vprm_cancel *cancel) {
+    if (cancel != nullptr) cancel->cancellation.cancel();
+}
 
 void vprm_cancel_set_deadline_ms(vprm_cancel *cancel, int64_t from_now) {
-    cancel->cancellation.set_deadline_ms(from_now);
+    if (cancel != nullptr) cancel->cancellation.set_deadline_ms(from_now);
 }
 
 }  // extern "C"

@@ -45,9 +45,11 @@ extern "C" {
 const char *vprm_version(void) { return VPRM_VERSION; }
 int vprm_abi_version(void) { return VPRM_ABI_VERSION; }
 
-vprm_error_code vprm_error_get_code(const vprm_error *error) { return error->code; }
-const char *vprm_error_message(const vprm_error *error) { return error->message.c_str(); }
-const char *vprm_error_reason(const vprm_error *error) { return error->reason.c_str(); }
+vprm_error_code vprm_error_get_code(const vprm_error *error) {
+    return error != nullptr ? error->code : static_cast<vprm_error_code>(0);
+}
+const char *vprm_error_message(const vprm_error *error) { return error != nullptr ? error->message.c_str() : ""; }
+const char *vprm_error_reason(const vprm_error *error) { return error != nullptr ? error->reason.c_str() : ""; }
 
 void vprm_error_free(vprm_error *error) {
     if (error != nullptr && error != no_memory()) delete error;

@@ -70,11 +70,15 @@ vprm_error *vprm_model_open(const char *bundle, const vprm_model_options *option
 
 void vprm_model_free(vprm_model *model) { delete model; }
 
-const char *vprm_model_description(const vprm_model *model) { return model->description.c_str(); }
+const char *vprm_model_description(const vprm_model *model) { return model != nullptr ? model->description.c_str() : ""; }
 
-int vprm_model_tile_size(const vprm_model *model) { return model->model->manifest().tiling.tile_size_px; }
+int vprm_model_tile_size(const vprm_model *model) {
+    return model != nullptr ? model->model->manifest().tiling.tile_size_px : 0;
+}
 
-size_t vprm_model_prefix_cache_bytes(const vprm_model *model) { return model->pool->size_bytes(); }
+size_t vprm_model_prefix_cache_bytes(const vprm_model *model) {
+    return model != nullptr ? model->pool->size_bytes() : 0;
+}
 
 vprm_error *vprm_bundle_verify(const char *bundle) {
     return guarded([&] {

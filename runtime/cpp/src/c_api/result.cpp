@@ -7,6 +7,7 @@ using namespace vprm::internal;
 namespace {
 
 const CandidateScore *candidate_of(const vprm_result *result, size_t index) {
+    if (result == nullptr) return nullptr;
     const auto &candidates = result->result.candidates;
     return index < candidates.size() ? &candidates[index] : nullptr;
 }
@@ -26,15 +27,19 @@ extern "C" {
 
 void vprm_result_free(vprm_result *result) { delete result; }
 
-size_t vprm_result_image_count(const vprm_result *result) { return result->result.tiles.size(); }
-
-int vprm_result_tiles(const vprm_result *result, size_t image) {
-    return image < result->result.tiles.size() ? result->result.tiles[image] : 0;
+size_t vprm_result_image_count(const vprm_result *result) {
+    return result != nullptr ? result->result.tiles.size() : 0;
 }
 
-size_t vprm_result_candidate_count(const vprm_result *result) { return result->result.candidates.size(); }
+int vprm_result_tiles(const vprm_result *result, size_t image) {
+    return image < vprm_result_image_count(result) ? result->result.tiles[image] : 0;
+}
 
-ptrdiff_t vprm_result_best(const vprm_result *result) { return result->result.best(); }
+size_t vprm_result_candidate_count(const vprm_result *result) {
+    return result != nullptr ? result->result.candidates.size() : 0;
+}
+
+ptrdiff_t vprm_result_best(const vprm_result *result) { return result != nullptr ? result->result.best() : -1; }
 
 const char *vprm_result_candidate_error(const vprm_result *result, size_t candidate) {
     return text_unless_scored(candidate_of(result, candidate), &CandidateScore::error);

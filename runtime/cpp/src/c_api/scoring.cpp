@@ -124,6 +124,8 @@ vprm_error *vprm_session_step_score(const vprm_session *session, size_t step, do
     });
 }
 
-size_t vprm_session_prefix_tokens(const vprm_session *session) { return session->session->prefix_tokens(); }
+size_t vprm_session_prefix_tokens(const vprm_session *session) {
+    return session != nullptr ? session->session->prefix_tokens() : 0;
+}
 
 }  // extern "C"

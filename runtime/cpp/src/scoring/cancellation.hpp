@@ -1,6 +1,7 @@
 // A caller's way to stop a call between two blocks: from another thread, or by a deadline.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstdint>
@@ -12,7 +13,10 @@ namespace vprm::internal {
 class Cancellation {
   public:
     void cancel() { is_cancelled_.store(true, std::memory_order_relaxed); }
-    void set_deadline_ms(std::int64_t from_now) { deadline_ms_.store(now_ms() + from_now, std::memory_order_relaxed); }
+    void set_deadline_ms(std::int64_t from_now) {
+        constexpr std::int64_t kLongest = std::int64_t{1} << 53;  // the sum does not overflow
+        deadline_ms_.store(now_ms() + std::clamp<std::int64_t>(from_now, 0, kLongest), std::memory_order_relaxed);
+    }
 
     // Throws if cancelled or past the deadline.
     void check() const {
