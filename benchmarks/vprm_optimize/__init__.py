@@ -9,6 +9,7 @@
 | plan      | all of the above                     | the plan that is printed before anything starts              |
 | reference | a floating-point bundle, rows        | step scores, computed with one layer in memory               |
 | child     | one stage's job                      | its result, from a process of its own                        |
+| taking_up | a request, an interrupted run        | what was asked for then and now, the stored plan, a lock     |
 | run       | a plan                               | the bundle; every stage goes on after an interruption        |
 | decide    | accuracy and speed of recipes        | which one is chosen, and why                                 |
 | report    | all of it                            | report.json, report.html, the summary in the manifest        |

@@ -11,11 +11,13 @@ from vprm_optimize.jobs import Say
 from vprm_optimize.plan import Plan, Request, make_plan
 from vprm_optimize.report import PAGE_NAME, REPORT_NAME, report_of, with_summary
 from vprm_optimize.run import opened_run
+from vprm_optimize.taking_up import check_request
 from vprm_runtime.bundle.bundle import Bundle
 
 
 def planned(request: Request) -> Plan:
     """The plan alone, with estimates; nothing is kept."""
+    check_request(request)
     return make_plan(request)
 
 
@@ -42,7 +44,7 @@ def optimize(
     """
     with opened_run(request, say) as run:
         show_plan(run.plan)
-        if request.output.exists():  # a run that was ended while it cleared up
+        if run.has_finished():  # a run that was ended while it cleared up
             report: dict[str, Any] = json.loads((request.output / REPORT_NAME).read_text("utf-8"))
             run.clear()
             return report

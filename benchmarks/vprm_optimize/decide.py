@@ -1,10 +1,8 @@
 """From measured accuracy and speed to a choice, with its reason."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 from vprm_benchmarks.quality.budget import BUDGETS, Budget, check
@@ -15,6 +13,8 @@ from vprm_optimize.selection import ChosenRows, Selection
 from vprm_runtime.bundle.manifest import Precision
 from vprm_runtime.datasets.row import Row
 from vprm_runtime.errors import InputError
+from vprm_runtime.files import read_small
+from vprm_runtime.strict_json import loads
 
 State = Literal["chosen", "held", "rejected", "failed", "not tried"]
 ENOUGH_FASTER = 0.9
@@ -58,7 +58,7 @@ def read_budget(text: str) -> Budget:
         return BUDGETS[name]
     keys = ("mean_error", "f1_change", "flips_outside")
     try:
-        document = json.loads(Path(text).read_text("utf-8"))
+        document = loads(read_small(text))
     except OSError as error:
         known = ", ".join(["exact", *BUDGETS])
         raise InputError(

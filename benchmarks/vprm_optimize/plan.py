@@ -133,7 +133,11 @@ def make_plan(request: Request, machine: Machine | None = None) -> Plan:
     tiling = TilingInfo(vision.image_px, architecture.min_tiles, architecture.max_tiles, architecture.use_thumbnail)
     selection = split_by_question(request.data, request.image_root) if request.data else demo_selection()
     cost = row_cost(selection.judging, tiling, model.tokens_per_tile)
-    rates = measure_rates(_existing(request.output.parent))
+    folder = _existing(request.output.parent)
+    try:
+        rates = measure_rates(folder)
+    except OSError as error:
+        raise InputError(f"{folder} cannot be written to ({error.strerror}): make the bundle elsewhere") from error
     estimator = Estimator(model, rates, machine.cores)
     usual = replace(estimator, rates=usual_rates(machine.cores))  # the same plan, however busy the machine is
     batch = max(1, min(_MOST_BATCH_ROWS, int(_BATCH_BYTES // max(1, estimator.row_disk_bytes(cost)))))

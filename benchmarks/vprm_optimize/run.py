@@ -9,16 +9,16 @@ State lies in `OUT.parts`, beside the bundle:
     RECIPE/                   a recipe's bundle; given back once it has lost
     RECIPE.jsonl, .json       its scores; its times and what was found out about it
     stages.jsonl              what each stage took
+    finished.json             the manifest of the bundle that got its name
 """
 
-import fcntl
 import json
+import os
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -28,86 +28,42 @@ from vprm_optimize.decide import Outcome, choose, compared_rows, judged
 from vprm_optimize.jobs import Journal, Say, run_job
 from vprm_optimize.plan import RESPONSES, Plan, Request, make_plan
 from vprm_optimize.recipes import Recipe, export_options
+from vprm_optimize.taking_up import PLAN_NAME, asked_of, check_request, locked, stored_plan
 from vprm_runtime.errors import EngineError, InputError, VprmError
-from vprm_runtime.files import write_whole
+from vprm_runtime.files import claim_parts, clear_parts, parts_folder, read_small, write_whole
 from vprm_runtime.machine import available_memory_bytes
 
-_PLAN = "plan.json"
+_COMMAND = "optimize"
+_FINISHED = "finished.json"
 
 
 @contextmanager
 def opened_run(request: Request, say: Say = lambda what, done, total: None) -> Iterator["Run"]:
     """The run that makes `request.output`: begun, or taken up again. One process at a time.
 
-    Raises InputError if another process works on it, or one with other options began it, and what `make_plan` raises.
+    Raises InputError if another process works on it, or one with other options began it, what `check_request` and
+    `make_plan` raise.
     """
-    work = request.output.with_name(f"{request.output.name}.parts")
-    if request.output.exists() and not work.exists():
-        raise InputError(f"{request.output} exists already: remove it or choose another name")
-    begun = work.exists()
-    asked = _asked(request)
-    if begun and (work / _PLAN).exists():
-        stored = json.loads((work / _PLAN).read_text("utf-8"))
-        if stored["asked"] != asked:
-            changed = ", ".join(key for key in asked if stored["asked"].get(key) != asked[key])
-            raise InputError(
-                f"{work} holds an interrupted run with another {changed}: run it to its end with the same options, or "
-                "remove that folder to begin anew"
-            )
-        plan = Plan.from_dict(stored["plan"])
-    else:
-        plan = make_plan(request)
-        work.mkdir(parents=True, exist_ok=True)
-        _write_json(work / _PLAN, {"asked": asked, "plan": plan.to_dict()})
-    with _lock(work) as descriptor:
-        yield Run(request, plan, work, descriptor, say)
-
-
-def _asked(request: Request) -> dict[str, Any]:
-    """What makes two runs the same: options, and what checkpoint and rows are, not what they are called.
-
-    The budget is not among them: scores do not depend on it, so a run that ended without a bundle goes on with another.
-    """
-    from vprm_runtime.datasets import open_rows
-
-    shards = [*sorted(request.checkpoint.glob("*.safetensors")), request.checkpoint / "config.json"]
-    files = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in shards if file.exists()]
-    document = {
-        "vprm": version("vprm"),
-        "checkpoint": files,
-        "rows": [open_rows(file, request.image_root).fingerprint for file in request.data],
-        "target": request.target,
-        "goal": request.goal,
-        "max_rows": request.max_rows,
-        "threads": request.threads,
-        "keep_all": request.keep_all,
-        "system_message": request.system_message,
-        "score_rule": request.score_rule,
-    }
-    normalised: dict[str, Any] = json.loads(json.dumps(document))
-    return normalised
-
-
-@contextmanager
-def _lock(work: Path) -> Iterator[int]:
-    """Held by this process and its children; a child of a killed run is waited for."""
-    with (work / "lock").open("w") as file:
-        for attempt in range(50):
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except OSError:
-                if attempt == 49:
-                    raise InputError(f"another process works in {work}: wait for it, or end it") from None
-                time.sleep(0.2)
-        yield file.fileno()
+    check_request(request)
+    asked, work = asked_of(request), parts_folder(request.output)
+    claim_parts(work, _COMMAND)
+    with locked(work) as descriptor:
+        try:
+            plan = stored_plan(work, asked)
+            if plan is None:
+                plan = make_plan(request)
+                _write_json(work / PLAN_NAME, {"asked": asked, "plan": plan.to_dict()})
+        finally:
+            if not os.path.lexists(work / PLAN_NAME):  # there is nothing to go on with
+                clear_parts(work, _COMMAND)
+        yield Run(request, plan, work, descriptor, say, asked)
 
 
 class Run:
     """One run. Made by `opened_run`."""
 
-    def __init__(self, request: Request, plan: Plan, work: Path, lock: int, say: Say) -> None:
-        self.request, self.plan, self.work = request, plan, work
+    def __init__(self, request: Request, plan: Plan, work: Path, lock: int, say: Say, asked: dict[str, Any]) -> None:
+        self.request, self.plan, self.work, self._asked = request, plan, work, asked
         self._lock_descriptor, self._say = lock, say
         self.outcomes: list[Outcome] = []
         self.journal = Journal(work / "stages.jsonl")
@@ -148,28 +104,53 @@ class Run:
         return best
 
     def finish(self, manifest_text: str, extra_files: dict[str, str], best: Outcome) -> None:
-        """Give the bundle its manifest, its reports and its name; give the working directory back."""
+        """Give the bundle its manifest, its reports and its name; give the working directory back.
+
+        Raises InputError if checkpoint or rows changed since the run began, or the name is taken.
+        """
+        now = asked_of(self.request)
+        if now != self._asked:
+            changed = ", ".join(key for key in now if now[key] != self._asked[key])
+            raise InputError(f"{changed}: changed since the run began: remove {self.work} to begin anew")
         source, target = self.bundle(best.recipe), self.request.output
-        if not target.exists():
-            for name, text in {**extra_files, "manifest.json": manifest_text}.items():
-                _write_text(source / name, text)
-            others = [outcome.recipe for outcome in self.outcomes if outcome is not best and outcome.survived]
-            if self.request.keep_all:
-                for recipe in others:
-                    if self.bundle(recipe).exists():
-                        (source / "others").mkdir(exist_ok=True)
-                        self.bundle(recipe).rename(source / "others" / recipe.name)
-            source.rename(target)
+        if os.path.lexists(target):
+            raise InputError(f"{target} was made by another process: move it away, and the same command ends this run")
+        for name, text in {**extra_files, "manifest.json": manifest_text}.items():
+            _write_text(source / name, text)
+        others = [outcome.recipe for outcome in self.outcomes if outcome is not best and outcome.survived]
+        if self.request.keep_all:
+            for recipe in others:
+                if self.bundle(recipe).exists():
+                    (source / "others").mkdir(exist_ok=True)
+                    self.bundle(recipe).rename(source / "others" / recipe.name)
+        _write_text(self.work / _FINISHED, manifest_text)
+        source.rename(target)
         self.clear()
 
+    def has_finished(self) -> bool:
+        """Whether this run made what is at its bundle's name. Raises InputError if something else is there."""
+        target = self.request.output
+        if not os.path.lexists(target):
+            return False
+        with suppress(OSError):
+            if read_small(self.work / _FINISHED, 1 << 26) == read_small(target / "manifest.json", 1 << 26):
+                return True
+        raise InputError(
+            f"{target} exists already, and the interrupted run in {self.work} did not make it: move it away to go on "
+            f"with that run, or remove {self.work} and choose another name"
+        )
+
     def clear(self) -> None:
-        """Give the working directory back, its plan last: a run that is ended meanwhile goes on with this."""
-        for entry in sorted(self.work.iterdir(), key=lambda entry: entry.name == _PLAN):
+        """Give the working directory back, its plan late: a run that is ended meanwhile goes on with this."""
+        for entry in sorted(self.work.iterdir(), key=lambda entry: entry.name == PLAN_NAME):
             if entry.is_dir():
                 shutil.rmtree(entry)
-            elif entry.name != "lock":
+            elif entry.name in ("lock", _FINISHED) or entry.name.startswith("."):
+                continue
+            else:
                 entry.unlink()
-        shutil.rmtree(self.work)
+        (self.work / _FINISHED).unlink(missing_ok=True)
+        clear_parts(self.work, _COMMAND)
 
     def _is_late(self) -> bool:
         limit = self.request.time_limit_s

@@ -1,7 +1,6 @@
 """`calibrate`: a floating-point bundle and rows in, calibration.safetensors out."""
 
 import json
-import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
@@ -32,7 +31,7 @@ from vprm_runtime.datasets import BadRow, open_rows
 from vprm_runtime.datasets.missing_images import check_image_paths
 from vprm_runtime.datasets.row import Row
 from vprm_runtime.errors import InputError
-from vprm_runtime.files import whole_file, write_whole
+from vprm_runtime.files import clear_parts, parts_folder, whole_file, write_whole
 from vprm_runtime.scorer import StepScorer
 
 _LEFT_OUT_NAME = "left_out.json"
@@ -67,9 +66,9 @@ def calibrate(
     Goes on where an interrupted run with the same bundle, rows and options stopped: its state is beside `output`, in
     `OUTPUT.parts`. Raises InputError on rows or a bundle that cannot be used.
     """
-    work = output.with_name(f"{output.name}.parts")
+    work = parts_folder(output)
     if output.exists():
-        shutil.rmtree(work, ignore_errors=True)  # of a run that was killed while it cleared up
+        clear_parts(work, "calibrate")  # of a run that was killed while it cleared up
         raise InputError(f"{output} exists already: remove it or choose another name")
     recipes = [_recipe(precision, options.target) for precision in options.sensitivity]
     bundle = Bundle.open(bundle_path)
@@ -103,7 +102,7 @@ def calibrate(
         )
     missing = json.loads((work / _LEFT_OUT_NAME).read_text("utf-8"))
     _write(output, tensors, calibration_metadata(list(layered.linears), {**provenance, "left_out": missing}))
-    shutil.rmtree(work)
+    clear_parts(work, "calibrate")
     return Calibration.open(output)
 
 

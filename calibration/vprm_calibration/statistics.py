@@ -11,6 +11,7 @@ too: an interrupted run goes on after it.
 import json
 import shutil
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,8 @@ from vprm_calibration.layer_graphs import LayeredGraph, opened_segment
 from vprm_calibration.sequences import stored_sequences, with_context
 from vprm_export.precision.calibration_file import TOKEN_PERCENTILES, LinearStatistics, hessian_block
 from vprm_export.precision.gptq import TINY
-from vprm_runtime.files import whole_file, write_whole
+from vprm_runtime.files import claim_parts, clear_parts, read_small, whole_file, write_whole
+from vprm_runtime.strict_json import loads
 
 Progress = Callable[[str, int, int], None]  # what, done, in all
 SAMPLES = 96
@@ -162,12 +164,17 @@ def _save_whole(file: Path, tensors: Mapping[str, NDArray[Any]]) -> None:
 
 
 def start_or_resume(work: Path, fingerprint: Mapping[str, Any]) -> bool:
-    """Prepare the working directory; True if it holds an interrupted run of just this kind."""
+    """Prepare the working directory; True if it holds an interrupted run of just this kind.
+
+    Raises InputError if something else is at its path.
+    """
     state = work / "state.json"
-    if state.is_file() and json.loads(state.read_text("utf-8")) == dict(fingerprint):
-        return True
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
+    claim_parts(work, "calibrate")
+    with suppress(OSError, ValueError):  # not there, or damaged: begun anew
+        if loads(read_small(state)) == dict(fingerprint):
+            return True
+    clear_parts(work, "calibrate")
+    claim_parts(work, "calibrate")
     return False
 
 

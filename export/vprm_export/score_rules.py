@@ -3,7 +3,6 @@
 A rule file is JSON with the keys of `_FILE_KEYS`; what they mean: vprm_runtime.prompt.score_rule.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,9 @@ from typing import Any
 
 from vprm_export.tokenizer_files import BundleTokenizer
 from vprm_runtime.errors import InputError
+from vprm_runtime.files import read_small
 from vprm_runtime.prompt.score_rule import CandidateToken, ScoreRule
+from vprm_runtime.strict_json import loads
 
 _FILE_KEYS = {"name", "first_turn", "step_joiner", "candidates"}
 _OPTIONAL_FILE_KEYS = {"reply", "marker"}
@@ -67,8 +68,8 @@ def find_score_rule(name_or_file: str) -> RuleText:
     if not path.is_file():
         raise InputError(f"no score rule {name_or_file!r}: use {', '.join(SCORE_RULES)} or the path of a JSON file")
     try:
-        document = json.loads(path.read_text("utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        document = loads(read_small(path))
+    except ValueError as error:
         raise InputError(f"score rule {path} is not JSON ({error})") from error
     return _checked(document, f"score rule {path}")
 

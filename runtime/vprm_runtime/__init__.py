@@ -4,6 +4,8 @@ from vprm_runtime import StepScorer
 result = StepScorer.open("bundle").score("figure.png", "Find m \\\\angle 3.", ["first step\\n\\nsecond step"])
 """
 
+import os
+
 from vprm_runtime.bundle.bundle import Bundle
 from vprm_runtime.errors import (
     BundleError,
@@ -21,6 +23,8 @@ from vprm_runtime.options import ScoreOptions
 from vprm_runtime.results import CandidateScore, ScoreResult, StepScore
 from vprm_runtime.scorer import StepScorer
 from vprm_runtime.session import Session
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # ONNX Runtime keeps an id in HOME and sends usage otherwise
 
 __all__ = [
     "Aggregate",

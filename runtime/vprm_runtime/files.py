@@ -3,6 +3,7 @@
 Reading: regular files only, so that no path can block, drive a device or eat a pipe. Writing: whole or not at all.
 """
 
+import errno
 import logging
 import os
 import re
@@ -14,11 +15,12 @@ from contextlib import contextmanager, suppress
 from io import BufferedReader
 from pathlib import Path
 
-from vprm_runtime.errors import quoted
+from vprm_runtime.errors import InputError, quoted
 
 _LOG = logging.getLogger(__name__)
 _READ_FLAGS = sum(getattr(os, name, 0) for name in ("O_RDONLY", "O_NONBLOCK", "O_NOCTTY", "O_CLOEXEC", "O_BINARY"))
 _CREATE_FLAGS = sum(getattr(os, name, 0) for name in ("O_WRONLY", "O_CREAT", "O_EXCL", "O_CLOEXEC", "O_BINARY"))
+_MARK = ".made-by-vprm-{}"
 _KINDS = (
     (stat.S_ISDIR, "a directory"),
     (stat.S_ISFIFO, "a pipe"),
@@ -49,6 +51,15 @@ def open_regular(path: str | Path) -> BufferedReader:
     except BaseException:
         os.close(descriptor)
         raise
+
+
+def read_small(path: str | Path, max_bytes: int = 1 << 24) -> bytes:
+    """The content of a regular file of settings. Raises OSError if it cannot be read or is too large."""
+    with open_regular(path) as file:
+        content = file.read(max_bytes + 1)
+    if len(content) > max_bytes:
+        raise OSError(errno.EFBIG, f"it has more than {max_bytes:,} bytes", str(path))
+    return content
 
 
 def check_regular(path: str | Path, mode: int) -> None:
@@ -134,6 +145,44 @@ def clear_leftovers(target: Path) -> list[Path]:
         _unlock(lock)
         cleared.append(path)
     return cleared
+
+
+def parts_folder(target: Path) -> Path:
+    """Where a run that makes `target` keeps its state: TARGET.parts. Raises InputError if `target` has no name."""
+    if not target.name:
+        raise InputError(f"{str(target)!r} cannot be made: give the new file or folder a name of its own")
+    return target.with_name(f"{target.name}.parts")
+
+
+def claim_parts(work: Path, command: str) -> None:
+    """Make `work`, if it is not there, the folder of a command's state.
+
+    Raises InputError if there is something else: it is the user's, and runs remove their folder at the end.
+    """
+    mark = work / _MARK.format(command)
+    is_new = not os.path.lexists(work) or (work.is_dir() and not work.is_symlink() and not any(work.iterdir()))
+    if not is_new and not mark.is_file():
+        raise InputError(
+            f"{work} is there, and not from an interrupted  vprm {command}: move it away, or choose another name for "
+            "what is made"
+        )
+    work.mkdir(parents=True, exist_ok=True)
+    mark.touch()
+
+
+def clear_parts(work: Path, command: str) -> None:
+    """Remove a folder that `claim_parts` made, its mark last. Others stay."""
+    mark = work / _MARK.format(command)
+    if not mark.is_file():
+        return
+    for entry in list(work.iterdir()):
+        if entry == mark:
+            continue
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry, ignore_errors=True)
+        else:
+            entry.unlink(missing_ok=True)
+    shutil.rmtree(work, ignore_errors=True)
 
 
 def _temporary(target: Path) -> Path:

@@ -11,7 +11,19 @@ from pathlib import Path
 
 import pytest
 
-from vprm_runtime.files import NotRegularError, clear_leftovers, open_regular, whole_file, whole_folder, write_whole
+from vprm_runtime.errors import InputError
+from vprm_runtime.files import (
+    NotRegularError,
+    claim_parts,
+    clear_leftovers,
+    clear_parts,
+    open_regular,
+    parts_folder,
+    read_small,
+    whole_file,
+    whole_folder,
+    write_whole,
+)
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="locks and signals of POSIX systems")
 CHILD = """
@@ -147,3 +159,36 @@ def test_the_message_of_what_is_no_regular_file(tmp_path: Path) -> None:
     with pytest.raises(NotRegularError) as caught:
         open_regular(tmp_path)
     assert str(caught.value) == f"{tmp_path} is a directory"
+
+
+def test_small_files_are_regular_and_small(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"12345")
+    assert read_small(tmp_path / "file", 5) == b"12345"
+    with pytest.raises(OSError, match="more than 4 bytes"):
+        read_small(tmp_path / "file", 4)
+    with pytest.raises(NotRegularError):
+        read_small("/dev/zero")
+
+
+def test_a_folder_of_state_is_its_own_commands_only(tmp_path: Path) -> None:
+    work = parts_folder(tmp_path / "out")
+    clear_parts(work, "optimize")  # nothing is there
+    claim_parts(work, "optimize")
+    (work / "state").write_text("x")
+    claim_parts(work, "optimize")
+    with pytest.raises(InputError, match="not from an interrupted  vprm calibrate"):
+        claim_parts(work, "calibrate")
+    clear_parts(work, "calibrate")
+    assert (work / "state").read_text() == "x"
+    clear_parts(work, "optimize")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "elsewhere").mkdir()
+    work.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(InputError, match="move it away"):
+        claim_parts(work, "optimize")
+
+
+def test_onnxruntime_keeps_no_id_of_the_user() -> None:
+    import vprm_runtime  # noqa: F401
+
+    assert os.environ["ORT_DISABLE_TELEMETRY"] == "1"

@@ -227,6 +227,18 @@ def test_a_removed_line_is_scored_again_and_a_strange_one_refused(
         score_file(scorer, data, output)
 
 
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "-1", "7", "1e400", "true", '"0.5"'])
+def test_an_output_whose_scores_are_none_is_damaged(value: str, scorer: StepScorer, tmp_path: Path) -> None:
+    data, output = tmp_path / "rows.jsonl", tmp_path / "scores.jsonl"
+    data.write_text('{"id": 1, "question": "q", "responses": ["a"]}\n')
+    score_file(scorer, data, output)
+    line = output.read_text()
+    score = json.dumps(json.loads(line)["results"][0]["score"])
+    output.write_text(line.replace(score, value))
+    with pytest.raises(InputError, match=r"line 1 of .* is damaged"):
+        score_file(scorer, data, output)
+
+
 def test_rows_with_equal_ids_are_all_scored(scorer: StepScorer, tmp_path: Path) -> None:
     """Ids need not be unique, and 1 and "1" differ; resuming still knows how many are done."""
     rows = [{"id": row_id, "question": "Q", "responses": [f"r{n}"]} for n, row_id in enumerate([1, "1", 1, "x", "x"])]

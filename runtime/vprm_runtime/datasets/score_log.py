@@ -15,13 +15,14 @@ from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 from vprm_runtime.datasets.line_log import LineLog
 from vprm_runtime.datasets.row import RowId
 from vprm_runtime.errors import InputError, quoted
 from vprm_runtime.files import open_regular, write_whole
 
+_ROUNDING = 1e-6  # by which a score may lie outside 0 to 1
 IMAGE_ROOT = "image root"  # key of a run's description
 
 
@@ -192,7 +193,7 @@ def has_error(document: Mapping[str, Any]) -> bool:
 def _parsed(line: bytes) -> dict[str, Any] | None:
     """The document of a row as runs write it, or None for anything else."""
     try:
-        document = json.loads(line)
+        document = json.loads(line, parse_constant=_refuse)  # no NaN
     except (ValueError, RecursionError):
         return None
     if not isinstance(document, dict) or type(document.get("id")) not in (str, int):
@@ -206,7 +207,14 @@ def _parsed(line: bytes) -> dict[str, Any] | None:
 
 
 def _is_result(result: object) -> bool:
-    return isinstance(result, dict) and isinstance(result.get("error", 0), str | None) and "score" in result
+    if not isinstance(result, dict) or not isinstance(result.get("error", 0), str | None):
+        return False
+    score = result.get("score", "")
+    return score is None or (type(score) in (int, float) and -_ROUNDING <= score <= 1 + _ROUNDING)
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(constant)
 
 
 def _id_key(row_id: RowId) -> bytes:
