@@ -118,7 +118,7 @@ def test_budgets_are_regular_files(tmp_path: Path) -> None:
 
 
 def test_a_calibrations_folder_is_not_another_commands(tmp_path: Path) -> None:
-    from vprm_calibration import calibrate
+    from vprm_calibration.calibrate import calibrate
 
     rows = vprm_demo.held_out_rows(2, cache_dir=tmp_path / "rows")
     export_bundle(checkpoint_dir(), tmp_path / "bundle", ExportOptions("fp32"))
