@@ -144,7 +144,7 @@ def _remove(output: Path) -> None:
     else:
         output.unlink(missing_ok=True)
         output.with_name(f"{output.name}.run.json").unlink(missing_ok=True)
-        shutil.rmtree(_images(output), ignore_errors=True)
+        _images(output).unlink(missing_ok=True)
 
 
 def _images(scores: Path) -> Path:
@@ -161,7 +161,7 @@ def _file(file: Path) -> dict[str, Any]:
 
 def _scores(file: Path) -> dict[str, Any]:
     beside = file.with_name(f"{file.name}.run.json")
-    return {"lines": file.read_bytes(), "run": beside.read_bytes(), **_folder(_images(file))}
+    return {"lines": file.read_bytes(), "run": beside.read_bytes(), "images": _images(file).read_bytes()}
 
 
 def _optimised(bundle: Path) -> dict[str, Any]:
