@@ -19,7 +19,7 @@ import pytest
 
 from vprm_demo import checkpoint_dir
 from vprm_runtime.cli.console import SafeConsole, shown
-from vprm_runtime.cli.main import main
+from vprm_runtime.cli.main import build_parser, main
 from vprm_runtime.cli.progress import Display, activity
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals and streams of POSIX systems")
@@ -288,3 +288,13 @@ def test_long_commands_tell_that_they_live(demo_bundle: Path, tmp_path: Path) ->
     ):
         run = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, timeout=600, check=True)
         assert re.search(line, run.stderr), run.stderr
+
+
+@pytest.mark.parametrize("arguments", [["score", "b", "--\x1b[31m"], ["\x1b]0;title\x07"], ["eval", "\x9b2J"]])
+def test_arguments_that_argparse_refuses_are_escaped(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        build_parser().parse_args(arguments)
+    assert ended.value.code == 2
+    printed = capsys.readouterr().err
+    assert "\\x" in printed
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f]", printed)

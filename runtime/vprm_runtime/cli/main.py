@@ -14,10 +14,10 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import EntryPoint, entry_points, version
-from typing import Any
+from typing import Any, NoReturn
 
 from vprm_runtime.cli.common import NOTHING_SCORED
-from vprm_runtime.cli.console import show_error, stderr_console, stream_error, usable_streams
+from vprm_runtime.cli.console import show_error, shown, stderr_console, stream_error, usable_streams
 from vprm_runtime.cli.signals import INTERRUPTION, handled_signals
 from vprm_runtime.errors import MissingExtraError, VprmError, quoted
 from vprm_runtime.extras import extras_to_install, missing_extras
@@ -26,7 +26,10 @@ _REPORTED = 2  # exit code of what ends with an error message
 
 
 class _Parser(argparse.ArgumentParser):
-    """As argparse's, which hides that nobody reads its help."""
+    """As argparse's, which hides that nobody reads its help and prints arguments as they are."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(shown(message))
 
     def _print_message(self, message: str, file: Any = None) -> None:
         try:
