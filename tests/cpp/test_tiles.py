@@ -44,12 +44,13 @@ def test_golden_grids(runner: Runner) -> None:
     assert runner("grids", cases=cases) == [case["grid"] for case in GOLDEN_GRIDS]
 
 
-@pytest.mark.parametrize("build_flags", [(), ("-DCMAKE_BUILD_TYPE=None", "-DCMAKE_CXX_FLAGS=-O3 -march=native")])
-def test_random_sizes(build_flags: tuple[str, ...], tmp_path: Path) -> None:
-    """From one pixel to far beyond the grid, with and without a gap between rows, at two levels of optimisation."""
-    if build_flags and not os.environ.get("VPRM_TILE_SIZES"):
+@pytest.mark.parametrize("build", ["release", "O2", "march-native"])
+def test_random_sizes(build: str, tmp_path: Path) -> None:
+    """From one pixel to far beyond the grid, with and without a gap between rows, at three levels of optimisation."""
+    if build != "release" and not os.environ.get("VPRM_TILE_SIZES"):
         pytest.skip("another build: run with VPRM_TILE_SIZES=1500")
-    folder = built("march-native" if build_flags else "release", *build_flags)
+    flags = {"release": (), "O2": ("-O2",), "march-native": ("-O3 -march=native",)}[build]
+    folder = built(build, *(f"-DCMAKE_CXX_FLAGS={flag}" for flag in flags), *["-DCMAKE_BUILD_TYPE=None"] * len(flags))
     runner = Runner(folder / "tests/vprm_runner")
     random = np.random.default_rng(1)
     noise = random.integers(0, 256, 3 * 1700 * 1700, np.uint8)
