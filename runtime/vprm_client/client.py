@@ -72,6 +72,8 @@ class Client:
             max_tiles: tiles per image at most, thumbnail not counted (default: the bundle's limit).
             max_steps: join consecutive steps so that a response has at most this many (default: no limit).
             aggregate: how step scores become a response score (default: mean).
+            step_separator: split strings here (default: at blank lines, as the model's own code does).
+            drop_empty_steps: leave out steps without text, which the model's own code scores.
 
         Returns:
             One result per response, in input order; a response that cannot be scored carries its error.
@@ -112,6 +114,8 @@ class Client:
             max_tiles: as for `score`.
             max_steps: as for `score` (default: no limit).
             aggregate: as for `score`.
+            step_separator: as for `score`.
+            drop_empty_steps: as for `score`.
             concurrency: requests at a time.
 
         Yields:
@@ -234,7 +238,22 @@ class RemoteSession(SessionFacts):
         step_separator: str | None = None,
         drop_empty_steps: bool = False,
     ) -> ScoreResult:
-        """Score whole responses against the prefix, whatever is committed."""
+        """Score whole responses against the prefix, whatever is committed.
+
+        Args:
+            responses: each a string, split into steps on blank lines, or a list of steps; at least one.
+            max_steps: as for `Client.score` (default: no limit).
+            aggregate: as for `Client.score`.
+            step_separator: as for `Client.score`.
+            drop_empty_steps: as for `Client.score`.
+
+        Returns:
+            One result per response, in input order; a response that cannot be scored carries its error.
+
+        Raises:
+            InputError: nothing can be scored, or the session is gone.
+            ServerError: the server refused, or was out of reach until the deadline.
+        """
         options = {"step_separator": step_separator, "drop_empty_steps": drop_empty_steps}
         call = self._calls.score(responses, max_steps=max_steps, aggregate=aggregate, **options)
         return self._client._drive(call)

@@ -174,12 +174,12 @@ def test_the_files_warning_counts_the_whole_run(
 
 def test_sharded_runs_split_alike(random_scorer: Callable[[str], StepScorer], tmp_path: Path) -> None:
     """The options reach processes that score shards."""
-    from vprm_runtime.datasets.shard_worker import ShardTask, task_to_json
+    from vprm_runtime.datasets.shard_worker import ShardTask, task_line
 
     options = ScoreOptions(2, 3, "min", "\n", True)
     fields = dict.fromkeys(ShardTask.__dataclass_fields__)
     task = ShardTask(**{**fields, "options": options})  # type: ignore[arg-type]
-    assert ScoreOptions(**task_to_json(task)["options"]) == options
+    assert ScoreOptions(**json.loads(task_line(task))["options"]) == options
 
 
 def test_warnings_are_on_stderr(demo_bundle: Path) -> None:

@@ -12,7 +12,7 @@ import argparse
 import statistics
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -161,10 +161,9 @@ def _measure(
     turns: dict[str, tuple[Depth, Contender]] = {}
     scores: dict[str, Scores] = {}
     vision_s: dict[str, list[float]] = {}
-    needs = {depth: replace(needs_of(names), memory_bytes=0) for depth in depths} | {full: needs_of(names)}
     with ExitStack() as models:
         say("writing weights")
-        by_depth = {depth: models.enter_context(prepared_model(args.model, depth, needs[depth])) for depth in depths}
+        by_depth = {depth: models.enter_context(prepared_model(args.model, depth, needs_of(names))) for depth in depths}
         model = by_depth[full]
         work = workload(size, model.tile_px, model.count_tokens)
         flops = {depth: RequestFlops.of(one, work, size.tiles) for depth, one in by_depth.items()}

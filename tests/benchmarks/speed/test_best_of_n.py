@@ -92,7 +92,7 @@ def test_depths_take_turns_in_the_same_rounds(narrow_slice: None) -> None:
     said: list[str] = []
     asked = argparse.Namespace(
         model="8b-slice", layers=4, vision_layers=2, tiles=3, candidates=2, steps=2, step_tokens=6, rounds=3,
-        contenders=names, threads=1, roofline_size=64,
+        contenders=names, threads=1, roofline_size=64, peers=False,
     )  # fmt: skip
     best_of_n.run(asked, lambda text, done=0, total=None: said.append(text))
     turns = [text for text in said if text.startswith("round ")]

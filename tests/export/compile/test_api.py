@@ -40,6 +40,7 @@ OBJECTS: dict[Path, dict[str, str]] = {
         "first": "ParserError",
     },
     EXPORT / "callbacks.py": {"builder": "Builder"},
+    EXPORT / "capability.py": {},
     EXPORT / "inspector.py": {"engine": "ICudaEngine"},
     RUNTIME / "graph.py": {
         "self._runtime": "Runtime",

@@ -38,8 +38,14 @@ typedef struct vprm_result vprm_result;
 typedef struct vprm_session vprm_session;
 typedef struct vprm_cancel vprm_cancel;
 
+#ifdef __cplusplus
+#define VPRM_ENUM enum : int /* what is no value of it is an error, not undefined behaviour */
+#else
+#define VPRM_ENUM enum
+#endif
+
 /* What a program may decide by; vprm_error_reason() is finer. Later versions may add some. */
-typedef enum {
+typedef VPRM_ENUM {
     VPRM_BUNDLE = 1,      /* a bundle directory that is missing, damaged or of another version */
     VPRM_UNSUPPORTED = 2, /* something that this library cannot do; the message says what can */
     VPRM_INPUT = 3,       /* an argument, image, question or response that cannot be scored */
@@ -51,7 +57,7 @@ typedef enum {
     VPRM_INTERNAL = 9 /* a defect of this library */
 } vprm_error_code;
 
-typedef enum {
+typedef VPRM_ENUM {
     VPRM_MEAN = 0,
     VPRM_MIN = 1,
     VPRM_LAST = 2,
@@ -59,7 +65,7 @@ typedef enum {
     VPRM_MAX = 4
 } vprm_aggregate; /* how step scores become a response score */
 
-typedef enum { VPRM_LOG_DEBUG = 0, VPRM_LOG_INFO = 1, VPRM_LOG_WARNING = 2, VPRM_LOG_ERROR = 3 } vprm_log_level;
+typedef VPRM_ENUM { VPRM_LOG_DEBUG = 0, VPRM_LOG_INFO = 1, VPRM_LOG_WARNING = 2, VPRM_LOG_ERROR = 3 } vprm_log_level;
 
 /* May be called by any thread that scores; must not call into this library. */
 typedef void (*vprm_log_callback)(void *context, int level, const char *message);
