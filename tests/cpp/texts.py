@@ -41,6 +41,7 @@ ODD = (
     "ﬆ",
     "e\u0301",
     "\u0301",
+    "\u1dce\u0328",  # the only mark of its class
     "\u0344",
     "각",
     "\u1100\u1161\u11a8",

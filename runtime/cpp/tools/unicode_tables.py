@@ -73,6 +73,9 @@ def combining_classes() -> dict[int, int]:
     after = swaps([high] * len(plain), plain)
     before = swaps(plain, [low] * len(plain))
     marks = [c for c, a, b in zip(plain, after, before, strict=True) if a or b]
+    for mark in marks:  # classes that Unicode 3.2 had no mark of
+        references.setdefault(unicodedata.combining(mark) or orders[0], mark)
+    orders = sorted(references)
     classes = dict.fromkeys(map(ord, marks), 0)
     for order in orders:  # the highest reference that a mark does not come before
         for mark, is_before in zip(marks, swaps([references[order]] * len(marks), marks), strict=True):
