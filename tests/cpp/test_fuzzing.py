@@ -1,4 +1,4 @@
-"""libFuzzer on what strangers give: manifests, tokenizers, texts, pixels. Each target runs $VPRM_FUZZ_SECONDS."""
+"""libFuzzer on what strangers give: manifests, tokenizers, texts, pixels, rows. Each target runs $VPRM_FUZZ_SECONDS."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from tests.cpp.conftest import QUICK, built
+from tests.cpp.test_rows import REFUSED, SCORED
 from tests.cpp.test_tokenizer import GPT2, LLAMA3
 from tests.cpp.texts import texts
 
@@ -78,11 +79,14 @@ def _seeds(target: str, corpus: Path, bundle: Path) -> None:
     elif target == "text":
         for number, text in enumerate(texts(300)):
             (corpus / str(number)).write_text(text, "utf-8")
+    elif target == "row":
+        for number, row in enumerate((*SCORED, *REFUSED)):
+            (corpus / str(number)).write_text(json.dumps(row)[:5000], "utf-8")
     else:
         (corpus / "wide").write_bytes(bytes([255, 9, 130, 13, 0, 11]) + bytes(range(256)))
 
 
-@pytest.mark.parametrize("target", ["manifest", "tokenizer", "text", "pixels"])
+@pytest.mark.parametrize("target", ["manifest", "tokenizer", "text", "pixels", "row"])
 def test_fuzzing_finds_nothing(target: str, demo_bundle: Path, tmp_path: Path) -> None:
     clang = _clang()
     compilers = (f"-DCMAKE_C_COMPILER={clang}", f"-DCMAKE_CXX_COMPILER={clang.replace('clang', 'clang++')}")
@@ -91,7 +95,7 @@ def test_fuzzing_finds_nothing(target: str, demo_bundle: Path, tmp_path: Path) -
     corpus.mkdir()
     _seeds(target, corpus, demo_bundle)
     arguments = [f"-max_total_time={SECONDS}", "-max_len=6000", "-timeout=20", "-rss_limit_mb=2500", "-verbosity=1"]
-    if target in ("manifest", "tokenizer"):
+    if target in ("manifest", "tokenizer", "row"):
         arguments.append(f"-dict={DICTIONARY}")
     environment = {
         **os.environ,

@@ -2,144 +2,16 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
-from PIL import Image
 from tests.cpp.conftest import ENVIRONMENT, ROOT, SOURCE, Runner, RunnerError
 
 from vprm_runtime import Bundle
-
-ONE = {"question": "What is 1 + 1?", "responses": ["It is 2.", ["3", ""]]}
-SCORED: tuple[dict[str, Any], ...] = (
-    {
-        "id": "a",
-        "image": "0.ppm",
-        "question": "How many?",
-        "responses": ["One.\n\nTwo.", ["Three.", "Vier \u2028 🙂"], []],
-    },
-    {
-        "image": "0.ppm",
-        "question": "How many?",
-        "responses": ["One.\n\nTwo.\n\nThree."],
-        "max_steps": 2,
-        "answer": 1e-7,
-    },
-    {
-        "image": ["0.ppm", "1.ppm"],
-        "question": "Which?",
-        "responses": ["Left.", "Right."],
-        "max_tiles": 2,
-        "correct": [True, None],
-    },
-    {"id": 7, **ONE, "image": None, "answer": {"x": [1.5, 1e22, None], "y": {}}},
-    {"id": 8.0, **ONE, "images": [], "max_steps": 1.0, "max_tiles": None},
-    {**ONE, "image": {"path": "1.ppm", "bytes": None}},
-    {**ONE, "image": "0.ppm", "images": ["0.ppm"]},
-    {**ONE, "image": "$ENCODED"},
-    {**ONE, "images": [None, {"bytes": "$ENCODED"}, "", "0.ppm"]},
-    {**ONE, "responses": ["a", 5, None, ["b", 6], {"c": 1}, True, [["d"]]]},
-    {**ONE, "correct": [True, None], "policy_model": "m", "data_source": "s", "answer": ""},
-    {**ONE, "process_correctness": [[1], [0, -1]]},
-    {**ONE, "correct": [True]},
-    {**ONE, "process_correctness": [[1], [0, 1, 1]]},
-    {"question": "Q", "responses": [["a", "b"]], "process_correctness": [1, -1], "correct": [0]},
-    {**ONE, "process_correctness": [None, [1, 0]], "note": 5, "subject": "arithmetic", "solved": False},
-    {"question": "\ud83d\ude42 e\u0301", "responses": ['\u0000\u001f"\\/\u007f']},
-    {"question": "Q", "responses": ["word " * 5000, "r"]},
-    {"question": "Left <image> right <image>", "image": ["1.ppm", "1.ppm"], "responses": ["same"]},
-)
-"""Rows that are scored, in part at least: answered with the same bytes."""
-
-REFUSED: tuple[Any, ...] = (
-    {"id": 8, "image": "missing.ppm", "question": "Q", "responses": ["r"]},
-    {"question": " ", "responses": ["r"]},
-    {"question": "Q", "responses": []},
-    {"question": "Q", "responses": "r"},
-    {"question": 5, "responses": ["r"]},
-    {"responses": ["r"]},
-    {"id": True, **ONE},
-    {"id": [1], **ONE},
-    {"id": 1.5, **ONE},
-    {"id": 9, **ONE, "max_steps": 0},
-    {"id": 9, **ONE, "max_tiles": 257},
-    {"id": 9, **ONE, "max_steps": "2"},
-    {"id": 9, **ONE, "maxSteps": 2},
-    {"id": 9, **ONE, "image": 5},
-    {"id": 9, **ONE, "image": "https://example.org/a.ppm"},
-    {"id": 9, **ONE, "image": "data:image/x-portable-pixmap;base64,????"},
-    {"id": 9, **ONE, "image": "cut.ppm"},
-    {"id": 9, **ONE, "image": "."},
-    {"id": 9, **ONE, "image": "0.ppm", "images": ["1.ppm"]},
-    {"id": 9, **ONE, "screenshot": "0.png"},
-    {"id": 9, "question": "<image>", "responses": ["r"]},
-    {"id": 9, "question": "word " * 5000, "responses": ["r"]},
-    {"question": "\ud83d", "responses": ["r"]},
-    [ONE],
-    "row",
-    None,
-    {"question": "Q", "responses": ["r"], "answer": json.loads("[" * 70 + "]" * 70)},
-)
-"""Rows that both refuse: messages name what a program can read, the same ids and codes."""
-
-
-def _lines(folder: Path) -> tuple[str, int]:
-    """The rows as lines with their images in a folder, and how many are scored."""
-    for number, (width, height) in enumerate(((500, 300), (90, 60))):
-        noise = np.random.default_rng(number).integers(0, 256, (height, width, 3), np.uint8)
-        Image.fromarray(noise).save(folder / f"{number}.ppm")
-    content = (folder / "1.ppm").read_bytes()
-    (folder / "cut.ppm").write_bytes(content[:-1])
-    encoded = f"data:image/x-portable-pixmap;base64,{base64.b64encode(content).decode()}"
-    lines = "".join(f"{json.dumps(row)}\n" for row in (*SCORED, *REFUSED)).replace("$ENCODED", encoded)
-    return f"{lines}\n \t\n{{\n", len(SCORED)
-
-
-def test_vprm_score_answers_as_the_command_does(build: Path, demo_bundle: Path, tmp_path: Path) -> None:
-    lines, scored = _lines(tmp_path)
-    arguments = [str(demo_bundle), "--input", "-", "--image-root", str(tmp_path), "--threads", "1"]
-    program = subprocess.run(
-        [build / "vprm-score", *arguments], input=lines, env=ENVIRONMENT, capture_output=True, text=True, check=True
-    )
-    command = [sys.executable, "-m", "vprm_runtime.cli.main", "score", *arguments, "--device", "cpu"]
-    python = subprocess.run(command, input=lines, capture_output=True, text=True, check=True)
-    mine, theirs = program.stdout.split("\n")[:-1], python.stdout.split("\n")[:-1]
-    assert mine[:scored] == theirs[:scored]
-    assert len(mine) == len(theirs) == scored + len(REFUSED) + 1
-    for found, expected in zip(map(json.loads, mine[scored:]), map(json.loads, theirs[scored:]), strict=True):
-        assert found.keys() == expected.keys()
-        assert [found[key] for key in ("id", "row", "code")] == [expected[key] for key in ("id", "row", "code")]
-    assert re.fullmatch(r"ready: ONNX Runtime .*\n", program.stderr)
-
-
-def test_what_vprm_score_refuses(build: Path, demo_bundle: Path, tmp_path: Path) -> None:
-    """Other kinds of rows, which only the Python command reads, and wrong arguments; exit codes are the command's."""
-    kinds = [
-        {"question": "Q", "response": "r"},
-        {"question": "Q", "chosen": "a", "rejected": "b"},
-        {**ONE, "picture": "0.ppm"},
-        {**ONE, "extra": {"nested": "0.ppm"}},
-        {**ONE, "file": "0.ppm"},
-    ]
-    program = subprocess.run(
-        [build / "vprm-score", demo_bundle, "--input", "-"],
-        input="".join(f"{json.dumps(row)}\n" for row in kinds),
-        env=ENVIRONMENT, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert program.returncode == 3
-    answers = [json.loads(line) for line in program.stdout.splitlines()]
-    assert all("use vprm score" in answer["error"] for answer in answers) and len(answers) == len(kinds)
-    for wrong in ([], [str(demo_bundle)], [str(demo_bundle), "--input", "rows.jsonl"], [str(tmp_path), "--input", "-"]):
-        refused = subprocess.run([build / "vprm-score", *wrong], env=ENVIRONMENT, capture_output=True, check=False)
-        assert (refused.returncode, refused.stdout) == (2, b"")
 
 
 def test_the_example_service(build: Path, demo_bundle: Path) -> None:

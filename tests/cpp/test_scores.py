@@ -11,11 +11,13 @@ import pytest
 from numpy.typing import NDArray
 from tests.cpp.conftest import ORT_LIBRARY, Runner, RunnerError
 
+from vprm_benchmarks.parity.cases import built_in_cases
 from vprm_benchmarks.random_checkpoint import LlmFamily
 from vprm_demo import checkpoint_dir
 from vprm_export import ExportOptions, export_bundle
 from vprm_runtime import ScoreResult, StepScorer
 from vprm_runtime.execution.aggregate import AGGREGATES
+from vprm_runtime.images.load import load_image
 
 TOLERANCE = 1e-12  # the same engine and order of work; softmax and means are the C library's and NumPy's own
 AsImage = Callable[..., dict[str, Any]]
@@ -87,6 +89,25 @@ def test_families_and_score_rules(
                 "score", question=question, images=[as_image(image, 5) for image in images], responses=RESPONSES
             )
             assert_same(found, scorer.score(images, question, RESPONSES))
+
+
+@pytest.mark.parametrize("family", ["demo", "internlm2", "qwen2", "llama"])
+def test_every_case_of_parity(
+    runner: Runner, demo_bundle: Path, family_bundle: Callable[[str, str], Path], as_image: AsImage, family: str
+) -> None:
+    bundle = demo_bundle if family == "demo" else family_bundle(family, "visualprm")
+    scorer = StepScorer.open(bundle, "cpu", threads=1)
+    runner("open", bundle=str(bundle))
+    for case in built_in_cases(scorer.manifest.tiling.tile_size_px):
+        images = [np.asarray(load_image(image)) for image in case.images]
+        found = runner(
+            "score", question=case.question, images=[as_image(image) for image in images], responses=case.responses,
+            max_steps=case.max_steps or 0, max_tiles=case.max_tiles or 0,
+        )  # fmt: skip
+        expected = scorer.score(
+            list(case.images), case.question, case.responses, max_steps=case.max_steps, max_tiles=case.max_tiles
+        )
+        assert_same(found, expected)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8", "w4", "cpu-native", "bf16", "mixed", "fp16-after-fp32"])

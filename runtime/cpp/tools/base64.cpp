@@ -1,6 +1,7 @@
 #include "base64.hpp"
 
-#include <array>
+#include <algorithm>
+#include <cstddef>
 #include <cstdint>
 #include <stdexcept>
 
@@ -9,14 +10,23 @@ namespace vprm::tools {
 namespace {
 
 constexpr std::string_view kDigits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-constexpr std::size_t kLeastCharacters = 100;  // a path may begin with /9j/ too, but no image is this small
+constexpr std::ptrdiff_t kLeastCharacters = 100;  // a path may begin with /9j/ too, but no image is this small
 
 bool starts_with(std::string_view text, std::string_view start) { return text.substr(0, start.size()) == start; }
+
+// The text with small letters: a URL's scheme may be in capitals.
+std::string small(std::string_view text) {
+    std::string made(text);
+    for (char &c : made) c = c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
+    return made;
+}
+
+bool is_data_url(std::string_view text) { return small(text.substr(0, 5)) == "data:"; }
 
 std::string from_base64(std::string_view text) {
     std::string digits;
     for (const char c : text)
-        if (c != ' ' && !(c >= '\t' && c <= '\r')) digits += c;
+        if (c != ' ' && !(c >= '\t' && c <= '\r') && !(c >= '\x1c' && c <= '\x1f')) digits += c;
     std::size_t padding = 0;
     while (padding < 2 && !digits.empty() && digits.back() == '=') digits.pop_back(), padding++;
     if ((digits.size() + padding) % 4 != 0)
@@ -37,17 +47,19 @@ std::string from_base64(std::string_view text) {
 }  // namespace
 
 bool looks_encoded(std::string_view text) {
-    if (starts_with(text, "data:")) return true;
+    if (is_data_url(text)) return true;
+    const auto characters = std::count_if(text.begin(), text.end(),
+                                          [](char c) { return (static_cast<unsigned char>(c) & 0xC0) != 0x80; });
     for (const char *start : {"iVBORw0KGgo", "/9j/", "R0lGOD", "UklGR", "Qk0", "Qk1", "Qk2", "Qk3", "SUkq", "TU0A"})
-        if (text.size() >= kLeastCharacters && starts_with(text, start)) return true;
+        if (characters >= kLeastCharacters && starts_with(text, start)) return true;
     return false;
 }
 
 std::string decoded_image(std::string_view text) {
-    if (starts_with(text, "data:")) {
+    if (is_data_url(text)) {
         const auto comma = text.find(',');
         const std::string_view head = text.substr(0, comma);
-        if (comma == std::string_view::npos || head.size() < 7 || head.substr(head.size() - 7) != ";base64")
+        if (comma == std::string_view::npos || head.size() < 7 || small(head.substr(head.size() - 7)) != ";base64")
             throw std::runtime_error("a data URL of an image must be data:TYPE;base64,DATA: encode the image file's bytes again");
         text = text.substr(comma + 1);
     }

@@ -1,4 +1,4 @@
-// Binary PPM images (P6, 8 bits): the simplest file that any program can write.
+// Binary PPM images (P6, 8 or 16 bits a channel): the simplest file that any program can write.
 #pragma once
 
 #include <cstdint>

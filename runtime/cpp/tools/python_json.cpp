@@ -1,6 +1,7 @@
 #include "python_json.hpp"
 
 #include <charconv>
+#include <cmath>
 #include <cstdio>
 #include <string_view>
 
@@ -10,8 +11,9 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-// Python's repr: the shortest digits that give the number again, with an exponent below 1e-4 and from 1e16 on.
+// Python's repr of a float: the shortest digits that give the number again, with an exponent below 1e-4 and from 1e16 on.
 std::string repr(double value) {
+    if (!std::isfinite(value)) return std::isnan(value) ? "nan" : value < 0 ? "-inf" : "inf";
     char buffer[64];
     const auto end = std::to_chars(buffer, buffer + sizeof buffer, value, std::chars_format::scientific).ptr;
     const std::string text(buffer, end);
@@ -82,6 +84,8 @@ void write(std::string &out, const Json &value) {
         write_text(out, value.get_ref<const std::string &>());
     } else if (value.is_number_float()) {
         out += repr(value.get<double>());
+    } else if (value.is_binary()) {
+        out.append(value.get_binary().begin(), value.get_binary().end());
     } else {
         out += value.dump();
     }

@@ -1,4 +1,5 @@
-// JSON as Python's json.dumps(..., ensure_ascii=False) writes it, floating-point digits included.
+// JSON as Python's json.dumps(..., ensure_ascii=False) writes it, floating-point digits included. An integer that 64 bits
+// cannot hold is binary: its digits.
 #pragma once
 
 #include <string>

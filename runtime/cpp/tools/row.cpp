@@ -1,46 +1,41 @@
 #include "row.hpp"
 
 #include <algorithm>
-#include <cmath>
+#include <map>
 #include <set>
 
-#include "base64.hpp"
+#include "base/error.hpp"
 #include "row_labels.hpp"
 
 namespace vprm::tools {
 
 namespace {
 
-constexpr double kMostWhole = 9e15;  // whole numbers up to here are exact as float64
-constexpr std::size_t kMostPlainText = 200;
+using Keys = std::set<std::string>;
 
-bool contains(std::string_view text, std::string_view part) { return text.find(part) != std::string_view::npos; }
+constexpr int kMostLimit = 1'000'000'000;
 
-const Json &member(const Json &record, const char *key) {
-    static const Json &kNull = *new Json();
-    const auto found = record.find(key);
-    return found == record.end() ? kNull : *found;
+const Keys &limit_keys() {
+    static const Keys &kKeys = *new Keys{"max_steps", "max_tiles"};
+    return kKeys;
 }
 
-// The type as Python's json module makes it.
-std::string type_of(const Json &value) {
-    switch (value.type()) {
-        case Json::value_t::null: return "NoneType";
-        case Json::value_t::boolean: return "bool";
-        case Json::value_t::number_integer:
-        case Json::value_t::number_unsigned: return "int";
-        case Json::value_t::number_float: return "float";
-        case Json::value_t::object: return "dict";
-        case Json::value_t::array: return "list";
-        default: return "str";
-    }
+// Keys of questions and responses: a row of one kind has some of them.
+const Keys &content_keys() {
+    static const Keys &kKeys = *new Keys{"question", "responses", "response", "steps_with_score", "conversations", "chosen",
+                                         "rejected"};
+    return kKeys;
 }
 
-// An integer for a float that is one: columns of integers with missing values become floats.
-Json whole(const Json &value) {
-    if (!value.is_number_float()) return value;
-    const auto number = value.get<double>();
-    return std::nearbyint(number) == number && std::fabs(number) < kMostWhole ? Json(static_cast<std::int64_t>(number)) : value;
+// Every key that is read, apart from images'.
+const Keys &known_keys() {
+    static const Keys &kKeys = *[] {
+        auto *keys = new Keys{"id", "answer", "correct", "process_correctness", "policy_model", "data_source"};
+        keys->insert(content_keys().begin(), content_keys().end());
+        keys->insert(limit_keys().begin(), limit_keys().end());
+        return keys;
+    }();
+    return kKeys;
 }
 
 std::string text(const Json &record, const char *key) {
@@ -49,80 +44,45 @@ std::string text(const Json &record, const char *key) {
     return value.get<std::string>();
 }
 
-int limit(const Json &record, const char *key) {
+std::optional<int> limit(const Json &record, const char *key) {
     const Json value = whole(member(record, key));
-    if (value.is_null()) return 0;
-    if (!value.is_number_integer()) throw RowError(std::string(key) + " must be an integer, got " + type_of(value));
-    if (value < 1) throw RowError(std::string(key) + " must be at least 1, got " + value.dump());
-    return value > 1'000'000'000 ? 1'000'000'000 : value.get<int>();
+    if (value.is_null()) return std::nullopt;
+    if (!is_integer(value)) throw RowError(std::string(key) + " must be an integer, got " + type_of(value));
+    if (value.is_binary()) return value.get_binary()[0] == '-' ? -kMostLimit : kMostLimit;
+    if (value < -kMostLimit || value > kMostLimit) return value < 0 ? -kMostLimit : kMostLimit;
+    return value.get<int>();
 }
 
-bool is_empty(const Json &value) {
-    if (value.is_object() || value.is_array()) return std::all_of(value.begin(), value.end(), is_empty);
-    return value.is_null() || (value.is_string() && value.get_ref<const std::string &>().empty());
-}
-
-PpmImage image_of(const Json &value, const std::string &image_root) {
-    if (value.is_object()) {
-        for (const char *key : {"bytes", "path", "url"})
-            if (!is_empty(member(value, key))) return image_of(member(value, key), image_root);
-        throw RowError("an image object must have bytes, path or url");
-    }
-    if (!value.is_string())
-        throw RowError(std::string("an image must be the path of a PPM file, or base64 of one as a data URL, got ") +
-                       type_of(value) + "; leave image out for text only");
-    const auto path = value.get<std::string>();
-    try {
-        if (looks_encoded(path)) return ppm_of(decoded_image(path), "image");
-        if (contains(path, "://")) throw RowError("an image is a URL: download it and give the file's path, or its bytes");
-        return read_ppm(path[0] == '/' || image_root.empty() ? path : image_root + "/" + path);
-    } catch (const RowError &) {
-        throw;
-    } catch (const std::runtime_error &error) {
-        throw RowError(error.what());
+// Refuses a limit under another spelling, and what is given for all rows or is a bundle's: it decides scores.
+void check_option_keys(const Json &record) {
+    static const std::map<std::string, std::string> &kMeant = *new std::map<std::string, std::string>{
+        {"maxstep", "max_steps"}, {"maxtile", "max_tiles"}, {"maxnum", "max_tiles"}, {"maxdynamicpatch", "max_tiles"},
+        {"maxpatche", "max_tiles"}, {"aggregate", ""}, {"stepseparator", ""}, {"dropemptystep", ""}, {"systemmessage", ""},
+        {"systemprompt", ""}, {"system", ""}, {"minnum", ""}, {"mindynamicpatch", ""}, {"minpatche", ""},
+        {"usethumbnail", ""}};
+    for (const auto &item : record.items()) {
+        std::string letters;
+        for (const char c : item.key())
+            if (c != '_' && c != '-' && c != ' ') letters += c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
+        if (!letters.empty() && letters.back() == 's') letters.pop_back();
+        const auto meant = kMeant.find(letters);
+        if (meant == kMeant.end() || is_empty(item.value()) || limit_keys().count(item.key()) > 0) continue;
+        if (!meant->second.empty()) throw RowError(item.key() + " is not read: write " + meant->second);
+        throw RowError(item.key() + " is not read from a row: it is an option for all rows, or the bundle's");
     }
 }
 
-// Under image or images: one, or a list; empty ones are none.
-std::vector<PpmImage> images_of(const Json &record, const std::string &image_root) {
-    Json found = Json::array();
-    for (const char *key : {"image", "images"}) {
-        const Json &value = member(record, key);
-        Json items = Json::array();
-        for (const Json &item : value.is_array() ? value : Json::array({value}))
-            if (!is_empty(item)) items.push_back(item);
-        if (items.empty()) continue;
-        if (!found.empty() && found != items) throw RowError("images are under image and images, and differ: keep one");
-        found = std::move(items);
-    }
-    std::vector<PpmImage> images;
-    for (const Json &item : found) images.push_back(image_of(item, image_root));
-    return images;
+bool has_all(const Json &record, std::initializer_list<const char *> keys) {
+    return std::all_of(keys.begin(), keys.end(), [&](const char *key) { return !member(record, key).is_null(); });
 }
 
-// A key that is not read may be there if nothing about it suggests that it decides a score or holds an image.
-void check_unread(const std::string &key, const Json &value) {
-    std::string letters;
-    for (const char c : key)
-        if (c != '_' && c != '-' && c != ' ') letters += c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
-    for (const char *word : {"image", "img", "pic", "photo", "screenshot", "figure", "diagram", "chart", "pixel", "visual",
-                             "maxstep", "maxtile", "aggregate", "separator", "emptystep", "response", "conversation",
-                             "steps", "chosen", "rejected"})
-        if (contains(letters, word))
-            throw RowError("this program does not read the key " + key + ": leave it out, or use vprm score");
-    const bool is_plain = value.is_number() || value.is_boolean() ||
-                          (value.is_string() && value.get_ref<const std::string &>().size() <= kMostPlainText &&
-                           !looks_encoded(value.get_ref<const std::string &>()) && !contains(value.get_ref<const std::string &>(), "."));
-    if (!is_plain)
-        throw RowError("this program does not read the key " + key + ", which might be an image: leave it out, or use vprm score");
-}
-
-void check_keys(const Json &record) {
-    static const std::set<std::string> &kKnown = *new std::set<std::string>{
-        "id",     "image",   "images",       "question",    "responses",          "max_steps", "max_tiles",
-        "answer", "correct", "policy_model", "data_source", "process_correctness"};
-    for (const auto &item : record.items())
-        if (kKnown.count(item.key()) == 0 && !is_empty(item.value())) check_unread(item.key(), item.value());
+// Other kinds of rows, of data sets, are refused by name.
+void check_kind(const Json &record) {
+    if (has_all(record, {"question", "responses"})) return;
+    if (has_all(record, {"question", "steps_with_score"}) || has_all(record, {"question", "chosen", "rejected"}) ||
+        has_all(record, {"question", "response"}) || has_all(record, {"conversations"}))
+        throw RowError("this program reads rows with question and responses alone: for the kinds of data sets use vprm score");
+    throw RowError("the row is of no known kind: give question and responses");
 }
 
 }  // namespace
@@ -139,23 +99,31 @@ std::string problem_of(const Json &response) {
 Json id_of(const Json &record, std::size_t number) {
     const Json id = record.is_object() ? whole(member(record, "id")) : Json();
     if (id.is_null()) return number;
-    if (!id.is_string() && !id.is_number_integer())
-        throw RowError(std::string("id is ") + type_of(id) + ": give a string or an integer");
+    if (!id.is_string() && !is_integer(id)) throw RowError("id is " + type_of(id) + ": give a string or an integer");
     return id;
 }
 
 Row row_of(const Json &record, const std::string &image_root) {
-    if (!record.is_object()) throw RowError(std::string("a row is a JSON object, got ") + type_of(record));
-    check_keys(record);
+    if (!record.is_object()) throw RowError("a row is a JSON object, got " + type_of(record));
+    check_option_keys(record);
+    check_kind(record);
     Row row;
-    row.question = text(record, "question");
     row.responses = member(record, "responses");
     if (!row.responses.is_array() || row.responses.empty())
         throw RowError("responses must be a list with at least one response");
+    row.question = text(record, "question");
+    row.images = images_of(record, image_root, known_keys());
     row.max_steps = limit(record, "max_steps");
     row.max_tiles = limit(record, "max_tiles");
-    row.images = images_of(record, image_root);
     row.labels = labels_of(record, row.responses);
+    for (const auto &item : record.items()) {
+        const std::string &key = item.key();
+        if (key == "question" || key == "responses" || is_image_key(key)) continue;
+        if (content_keys().count(key) > 0 && !is_empty(item.value()))
+            row.unread.push_back(key + " (another key is read instead)");
+        else if (known_keys().count(key) == 0)
+            row.unread.push_back(internal::excerpt(key));
+    }
     return row;
 }
 

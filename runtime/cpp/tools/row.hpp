@@ -1,17 +1,15 @@
-// A row of `vprm score --input -`, as docs/wire.md has it, with PPM files as images.
+// A row of `vprm score --input -` with `question` and `responses`, as docs/wire.md has it.
 #pragma once
 
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <vector>
 
-#include <nlohmann/json.hpp>
-
-#include "ppm.hpp"
+#include "row_images.hpp"
+#include "row_json.hpp"
 
 namespace vprm::tools {
-
-using Json = nlohmann::ordered_json;
 
 // What is wrong with a row.
 class RowError : public std::runtime_error {
@@ -19,11 +17,12 @@ class RowError : public std::runtime_error {
 };
 
 struct Row {
-    std::vector<PpmImage> images;
+    std::vector<RowImage> images;
     std::string question;
     Json responses;
-    int max_steps = 0, max_tiles = 0;  // 0: no limit of the row's own
-    Json labels = Json::object();      // that go into the answer as they are
+    std::optional<int> max_steps, max_tiles;  // of any size
+    Json labels = Json::object();             // that go into the answer as they are
+    std::vector<std::string> unread;          // keys that nothing is read from
 };
 
 // The row's own id, or its number. Throws a RowError if it is of another type.

@@ -1,22 +1,40 @@
 #include "row_labels.hpp"
 
+#include <cmath>
 #include <stdexcept>
 #include <string>
 
-#include "base/error.hpp"
 #include "python_json.hpp"
+#include "row_json.hpp"
 
 namespace vprm::tools {
 
 namespace {
 
-using Json = nlohmann::ordered_json;
+constexpr std::size_t kMostShown = 60;  // characters of a value in a message
 
 class LabelError : public std::runtime_error {
     using std::runtime_error::runtime_error;
 };
 
-std::string shown(const Json &value) { return vprm::internal::excerpt(python_json(value)); }
+// A number or a truth value as Python writes it, else the type.
+std::string shown(const Json &value) {
+    if (value.is_boolean()) return value.get<bool>() ? "True" : "False";
+    if (!value.is_number() && !value.is_binary()) return type_of(value);
+    const std::string digits = python_json(value);
+    return digits.size() <= kMostShown ? digits : digits.substr(0, kMostShown - 4) + " ...";
+}
+
+// The value as JSON has it: missing numbers are null.
+Json json_value(const std::string &key, const Json &value) {
+    if (value.is_number_float() && std::isinf(value.get<double>()))
+        throw LabelError(key + " is infinite, which JSON cannot hold: give a finite number, text or null");
+    if (is_nan(value)) return nullptr;
+    if (!value.is_structured()) return value;
+    Json made = value;
+    for (auto &part : made) part = json_value(key, part);
+    return made;
+}
 
 bool is_verdict(const Json &value) { return value.is_number() && (value == 1 || value == 0 || value == -1); }
 
@@ -67,9 +85,9 @@ Json correct(const Json &value, const Json &responses) {
     Json known = Json::array();
     for (const Json &item : given) {
         const bool is_number = item.is_number() && (item == 0 || item == 1);
-        if (!item.is_null() && !item.is_boolean() && !is_number)
+        if (!item.is_null() && !is_nan(item) && !item.is_boolean() && !is_number)
             throw LabelError("correct must have true or false for each response, got " + shown(item));
-        known.push_back(item.is_number_float() ? Json(item == 1) : item);
+        known.push_back(is_nan(item) ? Json() : item.is_number_float() ? Json(item == 1) : item);
     }
     return known;
 }
@@ -83,9 +101,10 @@ Json labels_of(const Json &record, const Json &responses) {
             const auto found = record.find(key);
             if (found == record.end() || found->is_null()) continue;
             const std::string name = key;
-            labels[key] = name == "correct"               ? correct(*found, responses)
-                          : name == "process_correctness" ? process_correctness(*found, responses)
-                                                          : *found;
+            Json value = json_value(name, name == "correct"               ? correct(*found, responses)
+                                          : name == "process_correctness" ? process_correctness(*found, responses)
+                                                                          : *found);
+            if (!value.is_null()) labels[key] = std::move(value);
         }
     } catch (const LabelError &error) {
         return {{"label_error", error.what()}};

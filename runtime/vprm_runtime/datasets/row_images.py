@@ -4,6 +4,7 @@ A row whose images are not found would be scored from its text alone and look pl
 image and is not read is an error, never ignored.
 """
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -85,7 +86,7 @@ def _one_of(found: dict[str, list[Any]]) -> dict[str, list[Any]]:
     """Of several keys with images: all the same, or the decoded image beside its path. Raises InputError else."""
     decoded = {key: items for key, items in found.items() if _snake(key) == _DECODED}
     others = [items for key, items in found.items() if key not in decoded]
-    if all(items == others[0] for items in others):
+    if others and len(decoded) < 2 and all(items == others[0] for items in others):
         kept = decoded or {next(iter(found)): others[0]}
         if len(others[0]) == len(next(iter(kept.values()))):
             return kept
@@ -172,9 +173,9 @@ def _check_not_doubled(image_root: Path, value: str) -> None:
     """Raise InputError if the root ends with the folder that the path begins with, and the image is in its parent."""
     first = value.replace("\\", "/").partition("/")[0]
     is_plain = ".." not in Path(value).parts  # no word of files elsewhere
-    if first and first == image_root.name and is_plain and not (image_root / value).exists():
+    if first and first == image_root.name and is_plain and not os.path.exists(image_root / value):
         parent = image_root.parent
-        if (parent / value).is_file():
+        if os.path.isfile(parent / value):  # Path's own raises OSError if a name is too long
             raise InputError(
                 f"no image file at {quoted(image_root / value)}: the path begins with {first}/ itself, so the image "
                 f"root is the folder above: --image-root {parent}"

@@ -78,15 +78,20 @@ def _of_responses(value: object, responses: int) -> list[bool | int | None]:
     if responses == 1 and not isinstance(value, Sequence):
         value = [value]
     if not isinstance(value, Sequence) or isinstance(value, str | bytes) or len(value) != responses:
-        found = f"{len(value)} entries" if isinstance(value, Sequence) and not isinstance(value, str) else quoted(value)
+        found = f"{len(value)} entries" if isinstance(value, Sequence) and not isinstance(value, str) else _shown(value)
         raise InputError(f"correct must be a list with true or false for each of {responses} responses, got {found}")
     known: list[bool | int | None] = []
     for item in value:
         is_missing = item is None or (isinstance(item, float) and math.isnan(item))
         if not is_missing and (not isinstance(item, bool | int | float) or item not in (0, 1)):
-            raise InputError(f"correct must have true or false for each response, got {quoted(repr(item), 60)}")
+            raise InputError(f"correct must have true or false for each response, got {_shown(item)}")
         known.append(None if is_missing else bool(item) if isinstance(item, float) else item)
     return known
+
+
+def _shown(value: object) -> str:
+    """A number or a truth value, else the type."""
+    return quoted(value, 60) if isinstance(value, bool | int | float) else type(value).__name__
 
 
 def _json_value(key: str, value: object) -> Any:

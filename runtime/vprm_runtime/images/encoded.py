@@ -1,7 +1,6 @@
 """Images as text, base64 of an image file or a data URL, and images inside objects."""
 
 import base64
-import binascii
 from collections.abc import Mapping
 
 from vprm_runtime.errors import InputError, quoted
@@ -22,7 +21,7 @@ def decoded_image(text: str) -> bytes:
         raise InputError("a data URL of an image must be data:TYPE;base64,DATA: encode the image file's bytes again")
     try:
         return base64.b64decode("".join(body.split()), validate=True)
-    except binascii.Error as error:
+    except ValueError as error:  # binascii's, and one for text that is not ASCII
         raise InputError(f"an image is not valid base64 ({error}): encode the image file's bytes again") from error
 
 

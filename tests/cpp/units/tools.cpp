@@ -59,16 +59,35 @@ TEST_CASE("rows are read as their contract says") {
     CHECK_THROWS_AS(id_of(Json::parse(R"({"id": true})"), 1), RowError);
     for (const char *text : {"[]", "{}", R"({"question": 1, "responses": ["a"]})", R"({"question": "Q", "responses": []})",
                              R"({"question": "Q", "responses": ["a"], "max_steps": true})",
-                             R"({"question": "Q", "responses": ["a"], "max_tiles": 0})",
                              R"({"question": "Q", "responses": ["a"], "maxSteps": 2})",
-                             R"({"question": "Q", "responses": ["a"], "picture": "a.ppm"})",
+                             R"({"question": "Q", "responses": ["a"], "screenshot": "a.ppm"})",
                              R"({"question": "Q", "responses": ["a"], "file": "a.png"})",
-                             R"({"question": "Q", "responses": ["a"], "extra": {"x": "y"}})",
+                             R"({"question": "Q", "responses": ["a"], "extra": {"image": "y"}})",
                              R"({"question": "Q", "responses": ["a"], "image": "http://x/y.ppm"})",
                              R"({"question": "Q", "responses": ["a"], "image": "a", "images": ["b"]})",
                              R"({"question": "Q", "responses": ["a"], "image": 5})"}) {
         CAPTURE(text);
         CHECK_THROWS_AS(row_of(Json::parse(text), ""), RowError);
+    }
+}
+
+TEST_CASE("lines are read as Python reads them") {
+    CHECK(python_json(row_json("\xEF\xBB\xBF {\"a\": [1.5e3, -0, 123456789012345678901234567890, true]}\r")) ==
+          "{\"a\": [1500.0, 0, 123456789012345678901234567890, true]}");
+    CHECK(row_json(R"("\ud83d\ude42\u00e9\n")") == "\xF0\x9F\x99\x82\xC3\xA9\n");
+    CHECK(is_nan(row_json("NaN")));
+    CHECK(whole(row_json("NaN")).is_null());
+    CHECK(python_json(whole(row_json("1e22"))) == "10000000000000000000000");
+    CHECK(whole(row_json("-Infinity")).is_number_float());
+    CHECK(row_json(std::string(64, '[') + std::string(64, ']')).is_array());
+    for (const std::string &text :
+         {std::string(), std::string("{"), std::string("[1,]"), std::string("{\"a\":1,}"), std::string("01"), std::string("1."),
+          std::string("+1"), std::string("-"), std::string("[1] 2"), std::string("'a'"), std::string("\"\t\""),
+          std::string("\"\\x\""), std::string("\"\\u12g4\""), std::string("\"a"), std::string("{\"a\":1,\"a\":2}"),
+          std::string("\"\\ud83d\""), std::string("\"\\ud83d\\u0041\""), std::string("\"\\ude42\""), std::string("\xFF"),
+          std::string("1\0", 2), std::string(4301, '1'), std::string(65, '[') + std::string(65, ']')}) {
+        CAPTURE(text.substr(0, 50));
+        CHECK_THROWS_AS(row_json(text), LineError);
     }
 }
 

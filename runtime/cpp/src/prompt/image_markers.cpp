@@ -1,7 +1,6 @@
 #include "prompt/image_markers.hpp"
 
 #include <algorithm>
-#include <cstddef>
 
 namespace vprm::internal {
 
@@ -45,13 +44,15 @@ class Reader {
 };
 
 // <image 1>, [picture #2], <|image_3|>; the size of the mark, or 0.
-std::size_t numbered(std::string_view text) {
+std::size_t numbered(std::string_view text, int &number) {
     Reader reader(text);
     if (!reader.take_one("<", "[")) return 0;
     reader.take("|");
     if (!reader.take_one("image", "img", "picture", "photo")) return 0;
     reader.take_of(" _:#-", kMostSeparators);
-    if (reader.take_of("0123456789", kMostDigits) == 0) return 0;
+    const std::size_t start = reader.read(), digits = reader.take_of("0123456789", kMostDigits);
+    if (digits == 0) return 0;
+    number = std::stoi(std::string(text.substr(start, digits)));
     reader.take("|");
     reader.take("/");
     return reader.take_one(">", "]") ? reader.read() : 0;
@@ -113,15 +114,27 @@ std::size_t tagged(std::string_view text) {
 
 }  // namespace
 
-std::optional<std::string> foreign_image_mark(std::string_view question) {
-    for (std::size_t start = 0; start < question.size(); start++) {
+std::vector<ImageMark> foreign_image_marks(std::string_view question, std::size_t most) {
+    std::vector<ImageMark> marks;
+    for (std::size_t start = 0; start < question.size() && marks.size() < most; start++) {
         const std::string_view rest = question.substr(start);
         if (kBeginnings.find(rest[0]) == std::string_view::npos) continue;
-        for (const std::size_t size :
-             {numbered(rest), barred(rest), plain(rest), other(rest), markdown(rest), tagged(rest)})
-            if (size > 0 && rest.substr(0, size) != "<image>") return std::string(rest.substr(0, size));
+        int number = 0;
+        std::size_t size = numbered(rest, number);
+        const bool has_number = size > 0;
+        for (const auto &kind : {barred, plain, other, markdown, tagged})
+            if (size == 0) size = kind(rest);
+        if (size == 0) continue;
+        const std::string text(rest.substr(0, size));
+        if (text != "<image>") marks.push_back({text, has_number ? std::optional<int>(number) : std::nullopt});
+        start += size - 1;
     }
-    return std::nullopt;
+    return marks;
+}
+
+std::optional<std::string> foreign_image_mark(std::string_view question) {
+    const std::vector<ImageMark> marks = foreign_image_marks(question, 1);
+    return marks.empty() ? std::nullopt : std::optional<std::string>(marks[0].text);
 }
 
 }  // namespace vprm::internal

@@ -3,13 +3,23 @@
 // Source: the Python package's `prompt/image_markers.py`, which says why a question without images must have none.
 #pragma once
 
+#include <cstddef>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace vprm::internal {
 
-// The first mark of a question that is not `<image>`.
+struct ImageMark {
+    std::string text;
+    std::optional<int> number;  // of <image 1> and its like
+};
+
+// Marks of a question, in order and at most so many, but for `<image>`.
+std::vector<ImageMark> foreign_image_marks(std::string_view question, std::size_t most = std::string_view::npos);
+
+// The first of them.
 std::optional<std::string> foreign_image_mark(std::string_view question);
 
 }  // namespace vprm::internal
