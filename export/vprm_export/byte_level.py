@@ -15,7 +15,7 @@ from vprm_runtime.errors import CheckpointError, UnsupportedError
 
 VOCABULARY_NAME, MERGES_NAME = "vocab.json", "merges.txt"
 QWEN2_CLASSES = ("Qwen2Tokenizer", "Qwen2TokenizerFast")
-_SPLIT = (
+QWEN2_SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
@@ -48,7 +48,7 @@ def byte_level_tokenizer(directory: Path, config: dict[str, Any]) -> Tokenizer:
     prefix_space = bool(config.get("add_prefix_space", False))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Split(Regex(_SPLIT), behavior="isolated"),
+            pre_tokenizers.Split(Regex(QWEN2_SPLIT), behavior="isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=prefix_space, use_regex=False),
         ]
     )

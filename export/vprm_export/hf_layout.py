@@ -47,11 +47,14 @@ _VISION_DEFAULTS = {
     "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096,
 }  # fmt: skip
 _TEXT_DEFAULTS = {"hidden_act": "silu", "rms_norm_eps": 1e-6}
-_PROCESSORS = ("GotOcr2ImageProcessor",)  # also ...Fast and ...Pil
+_PROCESSORS = ("GotOcr2ImageProcessor", "GotOcr2ImageProcessorFast", "GotOcr2ImageProcessorPil")
+_PROCESSOR_CLASS = "InternVLProcessor"  # cuts images into tiles, whatever crop_to_patches of the image processor says
 _PROCESSOR_KEYS = (
     "min_patches", "max_patches", "image_mean", "image_std", "resample", "size", "do_resize", "do_rescale",
     "do_normalize", "do_convert_rgb", "rescale_factor", "do_center_crop", "do_pad", "image_processor_type",
+    "crop_size", "default_to_square", "use_thumbnail", "processor_class",
 )  # fmt: skip
+_HUB_TILING = ("use_thumbnail", "dynamic_image_size", "min_dynamic_patch", "max_dynamic_patch", "force_image_size")
 _IMAGENET = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
 
 
@@ -128,6 +131,9 @@ def _hub_config(config: Mapping[str, Any], path: Path, has_head: bool, readings:
     vision = _vision_config(vision_section)
     processor = _processor(path, readings)
     readings.assume("template", "internvl2_5", "transformers' layout does not name it")
+    tiling = {"use_thumbnail": True, "dynamic_image_size": True, **processor}
+    tiling["force_image_size"] = tiling["force_image_size"] or vision["image_size"]
+    _check_hub_tiling(top, tiling)
     return {
         "model_type": "internvl_chat",
         "architectures": ["InternVLChatModel"],
@@ -136,12 +142,9 @@ def _hub_config(config: Mapping[str, Any], path: Path, has_head: bool, readings:
         "ps_version": "v2",
         "select_layer": top.integer("vision_feature_layer", -1, minimum=-(10**6)),
         "downsample_ratio": top.number("downsample_ratio", 0.5),
-        "force_image_size": processor.pop("image_size") or vision["image_size"],
         "vision_config": vision,
         "llm_config": _llm_config(text, top, has_head),
-        "use_thumbnail": True,
-        "dynamic_image_size": True,
-        **processor,
+        **tiling,
         **{key: config.get(key) for key in ("image_token_id", "image_seq_length")},
     }
 
@@ -176,19 +179,42 @@ def _llm_config(section: Section, top: Section, has_head: bool) -> dict[str, Any
     return values
 
 
-def _processor(path: Path, readings: Readings) -> dict[str, Any]:
-    """Tiling from the image processor's file, if there is one: tiles at least and at most, and the tile's edge."""
+def _check_hub_tiling(top: Section, tiling: Mapping[str, Any]) -> None:
+    """Raise CheckpointError if config.json has keys of the hub layout that say something else than the processor."""
+    for key in _HUB_TILING:
+        value = top.optional(key)
+        if value is not None and value != tiling[key]:
+            raise CheckpointError(
+                f"{top.name}: {key} is {quoted(repr(value), 40)}, and the image processor gives {tiling[key]}, "
+                "which transformers takes: make both say what the model was trained with"
+            )
+
+
+def _processor_values(path: Path) -> dict[str, Any]:
+    """What the image processor's files say, and under `_file` which of them was read last; empty without any."""
     found: dict[str, Any] = {}
     for name in ("preprocessor_config.json", "processor_config.json"):
-        if (path / name).is_file():
-            document = read_json(path / name)
-            values = document.get("image_processor") or document
-            if odd := [key for key in _PROCESSOR_KEYS if key in found and key in values and found[key] != values[key]]:
+        if not (path / name).is_file():
+            continue
+        document = read_json(path / name)
+        values = document.get("image_processor") or document
+        if not isinstance(values, Mapping):
+            raise CheckpointError(f"{path / name}: image_processor is {type(values).__name__}, expected an object")
+        values = {"processor_class": document.get("processor_class"), **values}
+        for key in _PROCESSOR_KEYS:
+            mine, other = found.get(key), values.get(key)
+            if mine is not None and other is not None and mine != other:
                 raise CheckpointError(
-                    f"{path}: {odd[0]} is {quoted(repr(found[odd[0]]), 40)} in {found['_file']} and "
-                    f"{quoted(repr(values[odd[0]]), 40)} in {name}: keep the one that the model was trained with"
+                    f"{path}: {key} is {quoted(repr(mine), 40)} in {found['_file']} and {quoted(repr(other), 40)} in "
+                    f"{name}: keep the one that the model was trained with"
                 )
-            found = {**found, **values, "_file": name}
+        found = {**found, **{key: value for key, value in values.items() if value is not None}, "_file": name}
+    return found
+
+
+def _processor(path: Path, readings: Readings) -> dict[str, Any]:
+    """Tiling from the image processor's file, if there is one: tiles at least and at most, and the tile's edge."""
+    found = _processor_values(path)
     section = Section(found, str(path / found.get("_file", "preprocessor_config.json")), readings)
     tiling: dict[str, Any] = {}
     for key, hub_key, default in (("min_patches", "min_dynamic_patch", 1), ("max_patches", "max_dynamic_patch", 12)):
@@ -198,35 +224,61 @@ def _processor(path: Path, readings: Readings) -> dict[str, Any]:
         else:
             tiling[hub_key] = section.integer(key)
             readings.read(hub_key, tiling[hub_key], f"{found['_file']}: {key}")
+    if found:
+        _check_pixels(section)
+        _check_steps(section)
+    return {**tiling, "force_image_size": _tile_edge(section)}
+
+
+def _tile_edge(section: Section) -> int | None:
+    """The tile's edge in pixels, None if no file says it."""
+    size = section.optional("size")
+    if size is None:
+        if section.values:
+            section.readings.assume("tile edge", "vision_config's image_size", "no size in the image processor's file")
+        return None
+    sides = size if isinstance(size, Mapping) else {"height": size, "width": size}
+    if set(sides) != {"height", "width"} or sides["height"] != sides["width"]:
+        raise UnsupportedError(
+            f"{section.name}: size {quoted(json.dumps(size), 60)} is not supported, only height and width of a square"
+        )
+    return Section(sides, f"{section.name}: size", section.readings).integer("height")
+
+
+def _check_pixels(section: Section) -> None:
+    """Raise UnsupportedError for means, deviations and resizing other than those of the runtime."""
     for key, only in (("image_mean", _IMAGENET[0]), ("image_std", _IMAGENET[1])):
-        if found.get(key) is not None and found[key] != only:
-            raise UnsupportedError(f"{section.name}: {key} {found[key]} is not supported, only {only} is")
-    if found.get("resample") not in (None, 3):
-        raise UnsupportedError(f"{section.name}: resample {found['resample']} is not supported, only 3 (bicubic) is")
-    _check_steps(section)
-    size = found.get("size") or {}
-    size = {"height": size, "width": size} if isinstance(size, int) else size
-    if size and size.get("height") != size.get("width"):
-        raise UnsupportedError(f"{section.name}: size {json.dumps(size)} is not supported, only squares are")
-    return {**tiling, "image_size": size.get("height")}
+        if section.optional(key) != only:
+            absent = " (for null transformers takes CLIP's)" if section.optional(key) is None else ""
+            raise UnsupportedError(
+                f"{section.name}: {key} {quoted(json.dumps(section.optional(key)), 60)}{absent} is not supported, only "
+                f"{only} is"
+            )
+    resample = section.optional("resample")
+    if resample not in (None, 3):
+        raise UnsupportedError(
+            f"{section.name}: resample {quoted(repr(resample), 40)} is not supported, only 3 (bicubic) is"
+        )
 
 
 def _check_steps(section: Section) -> None:
     """Raise UnsupportedError for what an image processor does otherwise than transformers' own for this model."""
-    for key in ("do_resize", "do_rescale", "do_normalize", "do_convert_rgb"):
-        if section.optional(key) is False:
-            raise UnsupportedError(f"{section.name}: {key} false is not supported, only true is")
+    for key in ("do_resize", "do_rescale", "do_normalize", "do_convert_rgb", "default_to_square", "use_thumbnail"):
+        if section.optional(key) not in (None, True):
+            raise UnsupportedError(
+                f"{section.name}: {key} {quoted(json.dumps(section.optional(key)), 40)} is not supported, only true is"
+            )
     factor = section.optional("rescale_factor")
     if factor is not None and (not isinstance(factor, int | float) or abs(factor * 255 - 1) > 1e-6):
         raise UnsupportedError(
             f"{section.name}: rescale_factor {quoted(repr(factor), 40)} is not supported, only 1/255"
         )
-    section.off("do_center_crop", "do_pad")
-    kind = str(section.optional("image_processor_type") or _PROCESSORS[0])
-    if not kind.startswith(_PROCESSORS):
-        raise UnsupportedError(
-            f"{section.name}: image_processor_type {quoted(kind, 60)} is not supported, {_PROCESSORS[0]} is"
-        )
+    section.off("do_center_crop", "do_pad", "crop_size")
+    for key, known in (("image_processor_type", _PROCESSORS), ("processor_class", (_PROCESSOR_CLASS,))):
+        if section.optional(key) is not None and section.optional(key) not in known:
+            raise UnsupportedError(
+                f"{section.name}: {key} {quoted(section.optional(key), 60)} is not supported, {known[0]} is"
+            )
 
 
 def check_image_tokens(

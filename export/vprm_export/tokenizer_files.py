@@ -18,7 +18,7 @@ from tokenizers.models import BPE
 from vprm_export.byte_level import MERGES_NAME, VOCABULARY_NAME, byte_level_tokenizer
 from vprm_export.checkpoint import check_no_pointer, read_json
 from vprm_export.readings import Readings
-from vprm_export.tokenizer_json import tokenizer_of_json
+from vprm_export.tokenizer_json import LLAMA_CLASSES, tokenizer_of_json
 from vprm_runtime.bundle.manifest import ControlTokens
 from vprm_runtime.errors import CheckpointError, UnsupportedError, quoted
 
@@ -29,7 +29,6 @@ _CONTROL_TEXTS = {
     "img_end": "</img>",
     "img_context": "<IMG_CONTEXT>",
 }
-_LLAMA_CLASSES = ("LlamaTokenizer", "LlamaTokenizerFast")
 _SPACE = "▁"  # SentencePiece writes a space as this sign
 
 
@@ -75,9 +74,15 @@ def load_tokenizer(directory: Path, readings: Readings | None = None) -> BundleT
     """
     readings = Readings() if readings is None else readings
     config = read_json(directory / "tokenizer_config.json")
+    if config.get("split_special_tokens"):
+        raise UnsupportedError(
+            f"tokenizer_config.json in {directory}: split_special_tokens true spells control tokens in letters, in the "
+            "prompt's own turns too, which is not supported: set it to false if the model was trained with them whole"
+        )
     added = _added_tokens(directory, config)
     if (directory / "tokenizer.json").is_file():
         tokenizer, bos = tokenizer_of_json(directory / "tokenizer.json", config, readings)
+        _check_flags(tokenizer, directory, config)
         kind = "tokenizer.json"
     elif (directory / "tokenizer.model").is_file():
         tokenizer = _from_sentencepiece(directory, added, config, readings)
@@ -93,6 +98,7 @@ def load_tokenizer(directory: Path, readings: Readings | None = None) -> BundleT
             f"{directory} has neither tokenizer.json, nor tokenizer.model, nor {VOCABULARY_NAME} with {MERGES_NAME}: "
             "copy the tokenizer files too"
         )
+    _note_own_tokens(tokenizer, added, kind, readings)
     _check_added(tokenizer, added, directory, kind)
     _check_named(tokenizer, directory, config)
     _note_source(tokenizer, directory, kind, readings)
@@ -122,6 +128,35 @@ def _note_source(tokenizer: Tokenizer, directory: Path, kind: str, readings: Rea
             )
     unread = f" (not read: {', '.join(others)})" if others else ""
     readings.read("tokenizer", f"{kind}{unread}", str(directory))
+
+
+def _check_flags(tokenizer: Tokenizer, directory: Path, config: Mapping[str, Any]) -> None:
+    """Raise CheckpointError if tokenizer.json matches an added token otherwise than tokenizer_config.json says.
+
+    transformers takes the latter's flags.
+    """
+    known = {token.content: token for token in tokenizer.get_added_tokens_decoder().values()}
+    for entry in config.get("added_tokens_decoder", {}).values():
+        token = known.get(entry["content"])
+        for flag in ("lstrip", "rstrip", "single_word", "normalized"):
+            if token is not None and flag in entry and bool(entry[flag]) != getattr(token, flag):
+                raise CheckpointError(
+                    f"added token {quoted(entry['content'], 60)!r} has {flag} {json.dumps(entry[flag])} in "
+                    f"tokenizer_config.json and {json.dumps(getattr(token, flag))} in tokenizer.json of {directory}: "
+                    "transformers takes the former; make both say what the model was trained with"
+                )
+
+
+def _note_own_tokens(
+    tokenizer: Tokenizer, added: Mapping[str, tuple[int, AddedToken]], kind: str, readings: Readings
+) -> None:
+    """Note added tokens of tokenizer.json that the files beside it do not list, if they list any.
+
+    They are one token each in texts, as transformers 4 has it; transformers 5 may spell them in letters.
+    """
+    if kind == "tokenizer.json" and added and (own := sorted(_added_texts(tokenizer) - added.keys())):
+        shown = quoted(", ".join(own), 100)
+        readings.assume("added tokens", shown, "one token each in texts: tokenizer.json alone has them")
 
 
 def _check_added(tokenizer: Tokenizer, added: Mapping[str, tuple[int, AddedToken]], directory: Path, kind: str) -> None:
@@ -256,10 +291,10 @@ def _check_kind(model: Any, path: Path, config: Mapping[str, Any], readings: Rea
     if not normalizer.add_dummy_prefix:
         return
     kind, legacy = config.get("tokenizer_class"), config.get("legacy")
-    if kind not in _LLAMA_CLASSES or legacy is not False:
+    if kind not in LLAMA_CLASSES or legacy is not False:
         raise UnsupportedError(
             f"{path} puts a blank in front of texts (add_dummy_prefix), and tokenizer_config.json has tokenizer_class "
-            f"{kind}, legacy {json.dumps(legacy)}: read is only {_LLAMA_CLASSES[0]} with legacy false, which puts none "
+            f"{kind}, legacy {json.dumps(legacy)}: read is only {LLAMA_CLASSES[0]} with legacy false, which puts none "
             "after a control token. With legacy true, transformers 4 and 5 tokenise texts differently: bring a "
             'tokenizer.json of the one that the model was trained with, made with  python -c "from transformers import '
             "AutoTokenizer; AutoTokenizer.from_pretrained('FOLDER').save_pretrained('FOLDER')\""

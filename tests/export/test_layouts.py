@@ -160,6 +160,9 @@ def assumed(manifest: Manifest) -> set[str]:
     return {reading.what for reading in manifest.provenance.readings if reading.assumed}
 
 
+IMAGENET = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
+
+
 @pytest.mark.parametrize("prefixed", [False, True])
 def test_native_and_hub_layout_of_the_same_weights(
     tmp_path: Path, prefixed: bool, make_image: Callable[..., Image.Image]
@@ -180,7 +183,9 @@ def test_native_and_hub_layout_of_the_same_weights(
 def test_tiling_of_the_native_layout_comes_from_its_processor(tmp_path: Path) -> None:
     hub = write_random_checkpoint(tmp_path / "hub", tiny_spec("qwen2"))
     directory = native(hub, tmp_path / "native")
-    processor = {"crop_to_patches": False, "min_patches": 2, "max_patches": 6, "size": {"height": 56, "width": 56}}
+    processor = {
+        "crop_to_patches": False, "min_patches": 2, "max_patches": 6, "size": {"height": 56, "width": 56}, **IMAGENET,
+    }  # fmt: skip
     (directory / "preprocessor_config.json").write_text(json.dumps(processor))
     manifest = export_bundle(directory, tmp_path / "bundle")
     assert (manifest.tiling.min_tiles, manifest.tiling.max_tiles, manifest.tiling.tile_size_px) == (2, 6, 56)
@@ -202,7 +207,26 @@ def test_tiling_of_the_native_layout_comes_from_its_processor(tmp_path: Path) ->
         ({"do_center_crop": True}, "do_center_crop"),
         ({"image_processor_type": "CLIPImageProcessor"}, "CLIPImageProcessor"),
         ({"image_mean": [0.5, 0.5, 0.5]}, "image_mean"),
+        ({"image_mean": None}, "image_mean null .* CLIP's"),
+        ({"image_std": None}, "image_std null .* CLIP's"),
+        ({"image_std": 0.5}, "image_std 0.5"),
         ({"resample": 2}, "resample"),
+        ({"do_rescale": 0}, "do_rescale 0"),
+        ({"do_pad": True}, "do_pad"),
+        ({"crop_size": {"height": 56, "width": 56}}, "crop_size"),
+        ({"size": {"shortest_edge": 56}}, "shortest_edge"),
+        ({"size": {"longest_edge": 56}}, "longest_edge"),
+        ({"size": {"height": 56, "width": 28}}, "only height and width of a square"),
+        ({"size": {"height": 56, "width": 56, "shortest_edge": 28}}, "shortest_edge"),
+        ({"size": [56, 56]}, "size: height is"),
+        ({"size": "56"}, "size: height is '56'"),
+        ({"default_to_square": False}, "default_to_square false"),
+        ({"use_thumbnail": False}, "use_thumbnail false"),
+        ({"processor_class": "AutoProcessor"}, "processor_class AutoProcessor"),
+        ({"image_processor_type": "GotOcr2ImageProcessorOfMine"}, "GotOcr2ImageProcessorOfMine"),
+        ({"max_patches": 300}, "max_dynamic_patch is 300"),
+        ({"min_patches": 7}, "min_dynamic_patch is 7"),
+        ({"min_patches": 1.5}, "min_patches is 1.5"),
         ({"max_patches": 4}, "max_patches is 6 in preprocessor_config.json and 4 in processor_config.json"),
     ],
 )
@@ -213,16 +237,39 @@ def test_an_image_processor_that_makes_other_pixels(
     own = {
         "do_resize": True, "do_rescale": True, "do_normalize": True, "do_convert_rgb": True, "rescale_factor": 1 / 255,
         "resample": 3, "size": 56, "image_processor_type": "GotOcr2ImageProcessorFast", "max_patches": 6,
+        "processor_class": "InternVLProcessor", "crop_size": None, **IMAGENET,
     }  # fmt: skip
     (directory / "preprocessor_config.json").write_text(json.dumps(own))
     manifest = export_bundle(directory, tmp_path / "own")
     assert (manifest.tiling.tile_size_px, manifest.tiling.max_tiles) == (56, 6)
-    if "max_patches" in values:
+    if values == {"max_patches": 4}:
         (directory / "processor_config.json").write_text(json.dumps({"image_processor": values}))
     else:
         (directory / "preprocessor_config.json").write_text(json.dumps({**own, **values}))
     with pytest.raises((CheckpointError, UnsupportedError), match=words):
         export_bundle(directory, tmp_path / "bundle")
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{"use_thumbnail": False}, {"dynamic_image_size": False}, {"max_dynamic_patch": 6}, {"min_dynamic_patch": 2},
+     {"force_image_size": 28}],
+)  # fmt: skip
+def test_tiling_under_the_hub_layouts_keys_must_agree(
+    random_checkpoint: Callable[[str], Path], tmp_path: Path, values: dict[str, Any]
+) -> None:
+    """transformers reads the image processor's file alone; the original's code these keys."""
+    directory = native(random_checkpoint("qwen2"), tmp_path / "native")
+    config = json.loads((directory / "config.json").read_text("utf-8"))
+    (directory / "config.json").write_text(json.dumps({**config, **values}))
+    with pytest.raises(CheckpointError, match=f"{next(iter(values))} is .* image processor"):
+        export_bundle(directory, tmp_path / "bundle")
+    agreeing = {"use_thumbnail": True, "dynamic_image_size": True, "max_dynamic_patch": 12, "min_dynamic_patch": 1}
+    (directory / "config.json").write_text(json.dumps({**config, **agreeing}))
+    assert export_bundle(directory, tmp_path / "bundle").tiling.max_tiles == 12
+    (directory / "processor_config.json").write_text(json.dumps({"image_processor": "GotOcr2ImageProcessor"}))
+    with pytest.raises(CheckpointError, match="image_processor is str"):
+        export_bundle(directory, tmp_path / "other")
 
 
 @pytest.mark.parametrize(

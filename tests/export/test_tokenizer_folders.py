@@ -17,7 +17,6 @@ from vprm_benchmarks.parity.api import ParityOptions, run_parity
 from vprm_benchmarks.random_checkpoint import make_slow, tiny_spec, write_random_checkpoint
 from vprm_benchmarks.reference import ReferenceScorer
 from vprm_export import export_bundle
-from vprm_export.byte_level import _SPLIT
 from vprm_export.tokenizer_files import BundleTokenizer, load_tokenizer
 from vprm_runtime import CheckpointError, StepScorer, UnsupportedError
 from vprm_runtime.prompt.tokenizer import TextTokenizer
@@ -77,10 +76,8 @@ def slow(random_checkpoint: Callable[[str], Path], tmp_path: Path) -> Path:
 )
 def test_qwen2_ids_are_transformers(slow: Path, tmp_path: Path, kind: str, random_checkpoint: Any) -> None:
     directory = slow
-    if kind == "fast":  # with the split that Qwen2's class has, whatever tokenizer.json says
-        directory = Path(shutil.copytree(random_checkpoint("qwen2"), tmp_path / "fast"))
-        split = {"Regex": _SPLIT}
-        edit(directory / "tokenizer.json", lambda t: t["pre_tokenizer"]["pretokenizers"][0].update(pattern=split))
+    if kind == "fast":
+        directory = random_checkpoint("qwen2")
     if "without added_tokens.json" in kind:
         (slow / "added_tokens.json").unlink()
     if "without added_tokens_decoder" in kind:
@@ -190,6 +187,27 @@ def test_llama_sentencepiece_ids_are_transformers(tmp_path: Path, kind: str) -> 
     for text in corpus():
         expected = theirs.encode(f"<|im_start|>{text}", add_special_tokens=False)
         assert [start, *ours.encode(text)] == expected, repr(text)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda d: d["pre_tokenizer"].update(prepend_scheme="always"), "not Metaspace that prepends first"),
+        (lambda d: d["pre_tokenizer"].update(split=True), "not Metaspace that prepends first"),
+        (lambda d: d.update(pre_tokenizer=None), "pre_tokenizer null"),
+        (lambda d: d.update(normalizer={"type": "Prepend", "prepend": "▁"}), "Prepend.*not null"),
+        (lambda d: d["model"].update(fuse_unk=False), "fuse_unk false"),
+        (lambda d: d["model"].update(ignore_merges=True), "ignore_merges true"),
+    ],
+)
+def test_a_llama_file_that_is_not_as_its_class_has_it(tmp_path: Path, change: Callable[[Any], Any], words: str) -> None:
+    directory = llama_folder(tmp_path / "llama", legacy=False)
+    AutoTokenizer.from_pretrained(str(directory)).save_pretrained(directory)
+    (directory / "tokenizer.model").unlink(missing_ok=True)
+    load_tokenizer(directory)
+    edit(directory / "tokenizer.json", change)
+    with pytest.raises(CheckpointError, match=f"LlamaTokenizer.*{words}.*PreTrainedTokenizerFast"):
+        load_tokenizer(directory)
 
 
 def test_parity_is_green_on_a_llama_sentencepiece_tokenizer(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from transformers import AutoTokenizer
 from vprm_benchmarks.random_checkpoint import make_slow
 from vprm_export.readings import Readings
 from vprm_export.tokenizer_files import BundleTokenizer, load_tokenizer
-from vprm_runtime import CheckpointError
+from vprm_runtime import CheckpointError, UnsupportedError
 from vprm_runtime.prompt.tokenizer import TextTokenizer
 
 
@@ -96,6 +96,12 @@ def test_a_special_token_that_the_tokenizer_lacks(fast: Path, slow: Path, values
             load_tokenizer(directory)
 
 
+def split(document: dict[str, Any]) -> dict[str, Any]:
+    """The step that splits texts by a pattern."""
+    step: dict[str, Any] = document["pre_tokenizer"]["pretokenizers"][0]
+    return step
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -104,6 +110,14 @@ def test_a_special_token_that_the_tokenizer_lacks(fast: Path, slow: Path, values
         (lambda d: d.update(normalizer={"type": "Strip", "strip_left": True, "strip_right": True}), "not NFC"),
         (lambda d: d.update(normalizer=None), "normalizer null, not NFC"),
         (lambda d: d["pre_tokenizer"]["pretokenizers"][1].update(add_prefix_space=True), "add_prefix_space true"),
+        (lambda d: split(d).update(pattern={"Regex": r"\p{L}+|\p{N}{1,3}|."}), "not by the class's pattern"),
+        (lambda d: split(d).update(pattern={"String": " "}), "not by the class's pattern"),
+        (lambda d: split(d).update(behavior="MergedWithNext"), "splits texts otherwise"),
+        (lambda d: split(d).update(invert=True), "splits texts otherwise"),
+        (lambda d: d["pre_tokenizer"]["pretokenizers"][1].update(use_regex=True), "a second pattern"),
+        (lambda d: d.update(pre_tokenizer=d["pre_tokenizer"]["pretokenizers"][1]), "no pattern"),
+        (lambda d: d["model"].update(ignore_merges=True), "ignore_merges true"),
+        (lambda d: d["pre_tokenizer"]["pretokenizers"].append({"type": "Digits", "individual_digits": True}), "Digits"),
     ],
 )
 def test_a_file_that_is_not_as_its_class_has_it(fast: Path, change: Callable[[Any], Any], words: str) -> None:
@@ -118,7 +132,54 @@ def test_a_file_that_is_not_as_its_class_has_it(fast: Path, change: Callable[[An
         assert ours.encode(text) == marked[1:-1], text
 
 
+def test_a_tokenizer_that_makes_nothing_of_a_text(fast: Path) -> None:
+    edit(fast / "tokenizer.json", lambda document: split(document).update(behavior="Removed"))
+    edit(fast / "tokenizer_config.json", lambda document: document.update(tokenizer_class="PreTrainedTokenizerFast"))
+    with pytest.raises(CheckpointError, match="makes no token of the text 'a'"):
+        load_tokenizer(fast)
+
+
+@pytest.mark.parametrize("flag", ["lstrip", "rstrip", "single_word", "normalized"])
+def test_flags_of_an_added_token_must_agree(fast: Path, flag: str) -> None:
+    """transformers takes those of tokenizer_config.json: with lstrip it eats the blanks before `<ref>`."""
+
+    def set_flag(document: dict[str, Any], value: bool) -> None:
+        entries = document["added_tokens_decoder"].values()
+        next(entry for entry in entries if entry["content"] == "<ref>")[flag] = value
+
+    edit(fast / "tokenizer_config.json", lambda document: set_flag(document, True))
+    with pytest.raises(CheckpointError, match=f"'<ref>' has {flag} true in tokenizer_config.json and false"):
+        load_tokenizer(fast)
+    edit(fast / "tokenizer_config.json", lambda document: set_flag(document, False))
+    load_tokenizer(fast)
+
+
+def test_control_tokens_that_the_configuration_splits(fast: Path, slow: Path) -> None:
+    for directory in (fast, slow):
+        edit(directory / "tokenizer_config.json", lambda document: document.update(split_special_tokens=False))
+        load_tokenizer(directory)
+        edit(directory / "tokenizer_config.json", lambda document: document.update(split_special_tokens=True))
+        with pytest.raises(UnsupportedError, match="split_special_tokens true"):
+            load_tokenizer(directory)
+
+
 def test_a_prefix_space_that_only_the_configuration_has(fast: Path) -> None:
     edit(fast / "tokenizer_config.json", lambda document: document.update(add_prefix_space=True))
     with pytest.raises(CheckpointError, match=r"add_prefix_space false, tokenizer_config.json says true"):
         load_tokenizer(fast)
+
+
+def test_added_tokens_that_only_the_file_has_are_noted(fast: Path) -> None:
+    assert not [reading for reading in _assumed(fast) if reading == "added tokens"]
+    last = max(token["id"] for token in json.loads((fast / "tokenizer.json").read_text("utf-8"))["added_tokens"])
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized", "special"), False)
+    edit(fast / "tokenizer.json", lambda d: d["added_tokens"].append({"id": last + 1, "content": "<mine>", **flags}))
+    assert "added tokens" in _assumed(fast)
+    edit(fast / "tokenizer_config.json", lambda d: d.pop("added_tokens_decoder"))
+    assert "added tokens" not in _assumed(fast)
+
+
+def _assumed(directory: Path) -> list[str]:
+    readings = Readings()
+    load_tokenizer(directory, readings)
+    return [reading.what for reading in readings.all if reading.assumed]

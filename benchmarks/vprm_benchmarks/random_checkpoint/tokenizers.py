@@ -32,7 +32,11 @@ _CONTROL_PIECES = {
 _USER_DEFINED = 4  # sentencepiece_model.proto, ModelProto.SentencePiece.Type
 # One word, one number of up to three digits (one digit for Qwen2), or one run of signs: the split of byte-level BPE
 # tokenizers.
-_SPLIT = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+_SPLIT = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+"""Qwen2's."""
 
 
 def write_tokenizer(directory: Path, family: LlmFamily) -> None:
