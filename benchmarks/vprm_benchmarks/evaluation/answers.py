@@ -13,10 +13,10 @@ from functools import lru_cache
 from typing import Any
 
 from vprm_benchmarks.evaluation.answer_values import AnswerList, interval_of, list_in, number_in_words
-from vprm_benchmarks.evaluation.final_answers import cleaned, final_answer
+from vprm_benchmarks.evaluation.final_answers import cleaned, final_answer, labelled_answer
 from vprm_runtime.extras import import_optional
 
-__all__ = ["AnswerJudge", "final_answer"]
+__all__ = ["AnswerJudge", "final_answer", "labelled_answer"]
 
 PARSE_SECONDS = 3
 """Limit for one expression: math-verify stops itself by a signal, which only a main thread may use."""
@@ -42,6 +42,8 @@ _POWER_OF_TEN = re.compile(r"(-?\d+(?:\.\d+)?)e\+?(-?\d+)", re.IGNORECASE)
 _SHAPE = re.compile(r"(?:\\angle|∠|\\triangle|△|\b(?:angle|triangle)\b)\s*(?=[a-z]{1,4}$)", re.IGNORECASE)
 _SUM = re.compile(r"(?=.*[a-z])(?:\d+(?:\.\d+)?[a-z]?|[a-z])(?:\s*[-+*/]\s*(?:\d+(?:\.\d+)?[a-z]?|[a-z]))+")
 _MEMBER = re.compile(r"^[a-z]\s*(?:\\in\b|∈)\s*(?=[(\[{\\])")  # x in an interval or a set: the interval or the set
+_WORD = re.compile(r"(?<![\\a-z])[a-z]{2,}")  # no LaTeX command
+_NUMBER = re.compile(r"(?<![\d.^{_])\d+(?:\.\d+)?")
 _DEGREES = re.compile(r"\^\s*\{?\s*\\circ\s*\}?|\\degree|°|\s+degrees?\b", re.IGNORECASE)
 
 
@@ -60,7 +62,7 @@ class AnswerJudge:
         return self.verdict(expected, given) is True
 
     def verdict(self, expected: str, given: str) -> bool | None:
-        """The same, with None if it cannot be told: lists of the same values in another order, "5, 7" and "7, 5"."""
+        """The same, with None if it cannot be told: "5, 7" and "7, 5", or words with several numbers in them."""
         units = [match.groups()[:2] for text in (expected, given) if (match := _UNIT.search(_plain(text).lower()))]
         if len(set(units)) > 1:
             return False  # 12 m and 12 cm
@@ -103,6 +105,8 @@ class AnswerJudge:
             return self._compare_lists(values, others)
         if any(some is not None and some.is_unordered for some in (values, others)):
             return False  # one value is not several
+        if _is_prose(expected) or _is_prose(given):
+            return None  # math-verify would take one of the numbers
         gold, answer = self._parsed(expected), self._parsed(given)
         if not gold or not answer:
             return False
@@ -125,6 +129,11 @@ class AnswerJudge:
         """SymPy values of an answer; empty if it is not mathematics."""
         expression = f"${text}$" if "\\" in text or "^" in text or _SUM.fullmatch(text) else text
         return tuple(self._math.parse(expression, parsing_timeout=self._seconds))
+
+
+def _is_prose(text: str) -> bool:
+    """Whether a normalised answer is words with several numbers among them: "between 5 and 6", "1 hour 30 minutes"."""
+    return _WORD.search(text) is not None and len(set(_NUMBER.findall(text))) > 1
 
 
 def _letters(text: str) -> str:

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from vprm_benchmarks.evaluation.answers import AnswerJudge, final_answer
+from vprm_benchmarks.evaluation.answers import AnswerJudge, final_answer, labelled_answer
 from vprm_benchmarks.evaluation.metrics import Interval, bootstrap_mean
 from vprm_benchmarks.evaluation.published import PUBLISHED_BEST_OF_N
 from vprm_benchmarks.evaluation.scored import LeftOut, ScoredRow, ScoredRows, first_reason
@@ -249,21 +249,22 @@ def _correct(row: ScoredRow, answers: Sequence[str | None], judge: AnswerJudge) 
         return "the row has neither answer nor correct"
     if not isinstance(answer, str | int | float):
         return f"answer is a {type(answer).__name__}: give the one right answer as a text or a number, or give correct"
-    return tuple(text is not None and judge.same(str(answer), text) for text in answers)
+    expected = labelled_answer(str(answer))
+    return tuple(text is not None and judge.same(expected, text) for text in answers)
 
 
 def _untold(row: ScoredRow, answers: Sequence[str | None], judge: AnswerJudge) -> int:
     """How many responses are judged by their answer although that cannot be told."""
     if row.labels.get("correct") is not None:
         return 0
-    expected = str(row.labels["answer"])
+    expected = labelled_answer(str(row.labels["answer"]))
     return sum(text is None or judge.verdict(expected, text) is None for text in answers)
 
 
 def _agreement(questions: Sequence[Question], judge: AnswerJudge) -> float | None:
     """Share of responses whose compared final answer says what `correct` says; None without rows that have both."""
     agree = [
-        (text is not None and judge.same(str(question.row.labels["answer"]), text)) == right
+        (text is not None and judge.same(labelled_answer(str(question.row.labels["answer"])), text)) == right
         for question in questions
         if question.row.labels.get("answer") is not None and question.row.labels.get("correct") is not None
         for text, right in zip(question.answer_texts, question.correct, strict=True)

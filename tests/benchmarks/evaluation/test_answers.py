@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from vprm_benchmarks.evaluation.answers import AnswerJudge, final_answer
+from vprm_benchmarks.evaluation.answers import AnswerJudge, final_answer, labelled_answer
 
 pytest.importorskip("math_verify", reason="comparing answers needs math-verify")
 
@@ -189,11 +189,45 @@ PAIRS: list[tuple[str, str, bool]] = [
     ("Therefore, 12 is the answer.", "13", False),
     ("(B) is incorrect. (C) is correct.", "C", True),
     ("B is correct, A is not correct", "B", True),
+    ("The answer is 5 and not 6.", "5", True),
+    ("The answer is 5 and not 6.", "6", False),
+    ("The answer is 5 (not 6).", "5", True),
+    ("The answer is 5 not 6", "6", False),
+    ("The answer is 5 cm rather than 6 cm.", "5", True),
+    ("The answer is $\\frac{1}{2}$ instead of 2.", "0.5", True),
+    ("The answer is -3, and not 3.", "-3", True),
+    ("The answer is B rather than C.", "B", True),
+    ("The answer is B but not C.", "C", False),
+    ("答案是5而不是6。", "5", True),
+    ("答案是5而不是6。", "6", False),
+    ("The answer is continuous and not differentiable.", "continuous and not differentiable", True),
+    ("The answer is continuous and not differentiable.", "continuous", False),
+    ('{"answer": "B"}', "B", True),
+    ('{"answer": "B"}', "A", False),
+    ('{"answer": 5}', "5", True),
+    ('{"reasoning": "A is 5, so the answer is A or B.", "answer": "C"}', "C", True),
+    ('```json\n{\n  "thought": "2 + 3",\n  "final_answer": "5"\n}\n```', "5", True),
+    ('{"answer": "\\\\frac{1}{2}"}', "0.5", True),
+    ('{"answer": "\\frac{1}{2}"}', "0.5", True),
+    ("{'answer': 'B', 'confidence': 0.9}", "B", True),
+    ('{"Answer": ["A", "C"]}', "A, C", True),
+    ('{"answer": "A", "final_answer": "B"}', "B", True),
+    ('{"choice": "(D)"}', "D", True),
+    ('So we get {"answer": "12 cm"}.', "12", True),
+    ('{"answer": 1.5, "unit": "m"}', "1.5", True),
+    ('{"answer": "C", "why": "the answer is not A"} {"answer": "C"}', "C", True),
+    ("If the answer is 5, then x = 3.\nThe answer is 7.", "7", True),
+    ("I doubt that the answer is 5. The answer is 7.", "7", True),
+    ("Is it true that the answer is 5? The answer is 7.", "7", True),
+    ("The answer is 7.\nIs the answer is 5?", "7", True),
+    ("We do not need more, so the answer is 7.", "7", True),
 ]
 UNTOLD = (
     "The answer is A. Choose B.", "The answer is not A.", "答案不是A。", "The answer is A or B.",
     "Answer: either 5 or 7", "The answer is A. No, that is wrong.", "No, the angle is 30.", "", " \n ",
-    "The answer is A/B",
+    "The answer is A/B", "The answer is 5?", "If the answer is 5, then x = 3", "I don't think the answer is 5.",
+    "It is not true that the answer is 5", "如果答案是5", '{"answer": null}', '{"answer": ""}',
+    '{"answer": "A"} {"answer": "B"}', "I am not sure whether the answer is 5",
 )  # fmt: skip
 
 
@@ -208,6 +242,18 @@ def test_final_answers_are_judged_right(judge: AnswerJudge, response: str, expec
     assert (found is not None and judge.same(expected, found)) is same, found
 
 
+@pytest.mark.parametrize(
+    ("label", "answer"),
+    [
+        ("5", "5"), ("B", "B"), ("(1, 2)", "(1, 2)"), ("between 5 and 6", "between 5 and 6"), ("#### 72", "#### 72"),
+        ('{"answer": "B"}', "B"), ("The answer is 5.", "5"), ("\\boxed{12}", "12"), ("<answer>C</answer>", "C"),
+        ("答案：27", "27"), ("the answer is not told", "the answer is not told"),
+    ],
+)  # fmt: skip
+def test_labels_that_are_whole_responses(label: str, answer: str) -> None:
+    assert labelled_answer(label) == answer
+
+
 @pytest.mark.parametrize("response", UNTOLD)
 def test_what_cannot_be_told_is_no_answer(response: str) -> None:
     assert final_answer(response) is None
@@ -218,6 +264,9 @@ def test_what_cannot_be_told_is_no_answer(response: str) -> None:
     [
         ("5, 7", "7, 5", None), ("1, 2, 3", "3, 1, 2", None), ("5, 7", "5, 7", True), ("5, 7", "5, 8", False),
         ("5, 7", "7 and 5", True), ("(5, 7)", "(7, 5)", False), ("{5, 7}", "{7,5}", True), ("1,234", "1234", True),
+        ("5", "between 5 and 6", None), ("6", "between 5 and 6", None), ("5", "5 red, 6 blue balls", None),
+        ("90 minutes", "1 hour 30 minutes", None), ("5 red and 6 blue", "5 red and 6 blue", True),
+        ("5", "a length of 5 units", True),
         ("x = 2, y = 3", "y = 3, x = 2", None), ("x = 2 and y = 3", "y=3 and x=2", True), ("5, 7", "5, 7, 7", False),
     ],
 )  # fmt: skip
