@@ -23,6 +23,7 @@ from vprm_client.protocol import (
     row_of,
     sent_images,
     step_of,
+    texts_of,
 )
 from vprm_runtime.errors import InputError, ServerError, quoted
 from vprm_runtime.results import ScoreResult, StepScore
@@ -97,17 +98,21 @@ class Calls:
     ) -> Call[ScoreResult]:
         """POST /v1/score."""
         sent = sent_images(images)
-        row = row_of(sent, question, responses)
-        document = yield from self._with_images("/v1/score", row, sent, options)
+        texts = texts_of(responses)
+        document = yield from self._with_images("/v1/score", row_of(sent, question, texts), sent, options)
         self._warn(document)
-        return result_of(document)
+        return result_of(document, texts)
 
     def select(
         self, question: str, responses: Sequence[Response], images: Images, max_steps: int | None
     ) -> Call[list[Response]]:
         """POST /v1/select."""
         sent = sent_images(images)
-        row = row_of(sent, question, responses)
+        texts = texts_of(responses)
+        if texts.faults:
+            index, fault = next(iter(texts.faults.items()))
+            raise InputError(f"response {index} cannot be ranked: {fault}")
+        row = row_of(sent, question, texts)
         body = yield from self._with_images("/v1/select", row, sent, {"max_steps": max_steps})
         return [responses[index] for index in body["ranking"]]
 
@@ -168,8 +173,8 @@ class SessionCalls:
         """Score whole responses against the prefix, which the server has kept: a row of its own."""
         if self.is_closed:
             raise InputError("the session is closed: open another one", code="unknown_session")
-        texts = row_of([], "", responses)["responses"]
-        return result_of((yield from self._ask("/v1/score", {"responses": texts}, options)))
+        texts = texts_of(responses)
+        return result_of((yield from self._ask("/v1/score", {"responses": texts.sent}, options)), texts)
 
     def append(self, step: str) -> Call[StepScore]:
         """Commit a step; a repeated try commits it once."""
@@ -179,9 +184,8 @@ class SessionCalls:
 
     def score_next(self, alternatives: Sequence[str]) -> Call[ScoreResult]:
         """Score alternatives for the next step."""
-        if isinstance(alternatives, str):
-            raise InputError("alternatives must be a list, got one string: put it into a list")
-        return result_of((yield from self._request("score_next", {"alternatives": list(alternatives)})))
+        texts = texts_of(alternatives, "alternatives")
+        return result_of((yield from self._request("score_next", {"alternatives": texts.sent})), texts)
 
     def fork(self) -> Call["SessionCalls"]:
         """The calls of a second session with the same past."""

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import io
+import json
 import random
 import time
 from collections.abc import Mapping, Sequence
@@ -69,12 +70,39 @@ def _content(image: ImageInput) -> bytes:
     return stream.getvalue()
 
 
-def row_of(images: Sequence[SentImage], question: str, responses: Sequence[Response]) -> dict[str, Any]:
-    """The row of a call. Raises InputError if it gives one string for a list, or no responses."""
-    texts = [response_of(response) for response in list_of(responses, "responses")]
-    if not texts:
-        raise InputError("responses must be a list with at least one response")
-    return {"image": [image.reference for image in images], "question": question, "responses": texts}
+@dataclass(frozen=True)
+class Texts:
+    """Responses to send. One that JSON cannot hold is null on the way, and its index has the reason in `faults`."""
+
+    sent: list[object]
+    faults: Mapping[int, str]
+
+
+def texts_of(values: Sequence[Response], name: str = "responses") -> Texts:
+    """Responses or alternatives to send, in order. Raises InputError if they are no list, or an empty one."""
+    given = [response_of(value) for value in list_of(values, name)]
+    if not given:
+        raise InputError(f"{name} must be a list with at least one {name.removesuffix('s')}")
+    faults = {index: fault for index, value in enumerate(given) if (fault := _fault(value)) is not None}
+    return Texts([None if index in faults else value for index, value in enumerate(given)], faults)
+
+
+def _fault(value: object) -> str | None:
+    """Why JSON cannot hold a response; None if it can."""
+    try:
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+    except UnicodeEncodeError as error:
+        return f"the text has characters that are not valid Unicode ({error.reason}): clean it"
+    except (TypeError, ValueError, RecursionError):
+        odd = next((step for step in value if not isinstance(step, str)), "") if isinstance(value, list) else value
+        kind = f"{'a step of ' if isinstance(value, list) else ''}{type(odd).__name__}"
+        return f"a response is a string or a list of strings, got {kind}"
+    return None
+
+
+def row_of(images: Sequence[SentImage], question: str, texts: Texts) -> dict[str, Any]:
+    """The row of a call."""
+    return {"image": [image.reference for image in images], "question": question, "responses": texts.sent}
 
 
 def query_of(options: Mapping[str, int | str | None]) -> dict[str, str]:
@@ -83,15 +111,15 @@ def query_of(options: Mapping[str, int | str | None]) -> dict[str, str]:
     return {name: "true" if value is True else str(value) for name, value in given.items()}
 
 
-def result_of(document: Mapping[str, Any]) -> ScoreResult:
-    """The result in a document. Raises ServerError if it is none: a number is never made up."""
+def result_of(document: Mapping[str, Any], texts: Texts) -> ScoreResult:
+    """The result in a document about `texts`. Raises ServerError if it is none: a number is never made up."""
     try:
         candidates = tuple(
             CandidateScore(
                 result["index"],
                 None if result["score"] is None else float(result["score"]),
                 tuple(step_of(step) for step in result["steps"]),
-                result["error"],
+                texts.faults.get(result["index"], result["error"]),
                 result.get("code"),
             )
             for result in document["results"]

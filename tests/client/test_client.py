@@ -306,10 +306,25 @@ def test_the_client_loads_neither_engine_nor_server() -> None:
     assert done.stdout.strip() in ("[]", "['tokenizers']")
 
 
-@pytest.mark.parametrize("responses", [["One.", "\ud800"], [["One.", object()]]])
-def test_what_json_cannot_say_is_the_callers_fault(server: RunningServer, responses: list[Any]) -> None:
-    with vprm.Client(server.url) as client, pytest.raises(InputError, match=r"valid Unicode|cannot be sent"):
-        client.score(None, "Which?", responses)
+def test_what_json_cannot_say_costs_its_own_response_alone(server: RunningServer, demo_scorer: StepScorer) -> None:
+    odd: list[Any] = ["\ud800", ["One.", "\udc00"], ["One.", object()], b"x", {1, 2}, float("nan"), None]
+    responses = ["One.", *odd, "Two."]
+    local = demo_scorer.score(None, "Which?", responses)
+    with vprm.Client(server.url) as client:
+        found = client.score(None, "Which?", responses)
+        assert [one.error for one in found] == [one.error for one in local]
+        assert [one.code for one in found] == [one.code for one in local]
+        assert found.scores == pytest.approx(local.scores, abs=1e-6, nan_ok=True)
+        with pytest.raises(InputError, match="response 1 cannot be ranked: the text has characters that are not valid"):
+            client.select_best_response("Which?", responses[:3], None)
+        session = client.session(None, "Which?")
+        next_steps = session.score_next(["One.", "\ud800"])
+        assert next_steps[1].score is None and "valid Unicode" in (next_steps[1].error or "")
+        assert next_steps.best == 0
+        with pytest.raises(InputError, match="valid Unicode"):
+            session.append("\ud800")
+        with pytest.raises(InputError, match="valid Unicode"):
+            client.score(None, "\ud800", ["One."])
 
 
 @pytest.mark.parametrize(("url", "key"), [("ftp://localhost", None), (None, "a\nb")])
