@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from tests.serving.conftest import running
 
 from vprm import Client
@@ -88,6 +89,14 @@ def test_verl_one_and_many(target: str, truth: list[float]) -> None:
     )  # fmt: skip
     assert close([found[0], found[1], found[3]], [*truth, truth[0]])
     assert math.isnan(found[2])
+    content = {"bytes": EXAMPLE.image.read_bytes(), "path": None}
+    pixels = np.asarray(Image.open(EXAMPLE.image).convert("RGB"))
+    arrays: list[Any] = [np.array([path], dtype) for path in [str(EXAMPLE.image)] for dtype in (object, str)]
+    arrays += [np.array([content, None], object)[:1], np.array(str(EXAMPLE.image)), (str(EXAMPLE.image),)]
+    arrays += [pixels, pixels[None]]
+    for images in arrays:  # as a batch of parquet rows holds them
+        found = verl.compute_score("demo", EXAMPLE.responses[0], "51", {"question": EXAMPLE.question, "images": images})
+        assert close([found], truth[:1]), images
     with pytest.raises(InputError, match="no question"):
         verl.compute_score("demo", "A step.", "51", {"index": 3})
 

@@ -80,6 +80,8 @@ def test_conversation_gives_back_question_steps_and_labels() -> None:
     row = row_from_record({"image": "1.png", "conversations": turns}, 0, ROOT)
     assert (row.question, row.responses) == ("<image>\nHow many?", (["s1", "s2"],))
     assert row.labels == {"process_correctness": [[1, -1]]}
+    assert row.remarks == ("the system turn of conversations is not read: the bundle has the system message",)
+    assert row_from_record({"image": "1.png", "conversations": turns[1:]}, 0, ROOT).remarks == ()
     turns[1]["value"] = "<image>\n### Question:\nHow many?\n\n### Solution Process:\ns1"
     assert row_from_record({"image": "1.png", "conversations": turns}, 0, ROOT).question == "<image>\nHow many?"
 
@@ -155,6 +157,22 @@ def test_group_key_is_of_images_question_and_limits() -> None:
         ({"question": "Q", "response": {"steps": "ab", "process_correctness": [1, 1]}}, "object with a list of steps"),
         ({"question": "Q", "response": {"text": "a"}}, "object with a list of steps"),
         ({"conversations": [{"from": "human", "value": "hello"}]}, "must hold '### Question:'"),
+        ({"conversations": [{"from": "user", "value": "hello"}]}, "a turn from user, known are system, human, gpt"),
+        ({"conversations": [{"value": "hello"}]}, "a turn from None, known"),
+        ({"question": "Q", "responses": ["r"], "max_num": 6}, "max_num is not read: write max_tiles"),
+        ({"question": "Q", "responses": ["r"], "maxPatches": 6}, "maxPatches is not read: write max_tiles"),
+        ({"question": "Q", "responses": ["r"], "use_thumbnail": False}, "use_thumbnail is not read from a row"),
+        ({"question": "Q", "responses": ["r"], "system_message": "S"}, "vprm export --system-message"),
+        ({"question": "Q", "responses": ["r"], "system": "S"}, "system is not read from a row"),
+        ({"question": "Q", "responses": ["r"], "image": "data:image/png;base64,é"}, "not valid base64"),
+        (
+            {"question": "Q", "responses": ["r"], "decoded_image": "a.png", "decodedImage": "a.png"},
+            "decoded_image and decodedImage, and differ",
+        ),
+        (
+            {"question": "Q", "responses": ["r"], "decoded_image": "a.png", "decodedImage": "a.png", "image": "b.png"},
+            "and differ",
+        ),
     ],
 )
 def test_what_is_wrong_is_named(record: object, message: str) -> None:
@@ -186,8 +204,8 @@ def test_what_is_wrong_is_named(record: object, message: str) -> None:
         ({"responses": ["a"], "process_correctness": {"0": 1}}, "must be a list for each response"),
         ({"responses": ["a"], "process_correctness": 1}, "must be a list for each response"),
         ({"responses": ["a"], "correct": [True, False]}, "each of 1 responses, got 2 entries"),
-        ({"responses": ["a"], "correct": "yes"}, "each of 1 responses, got yes"),
-        ({"responses": ["a"], "correct": ["yes"]}, "true or false for each response, got 'yes'"),
+        ({"responses": ["a"], "correct": "yes"}, "each of 1 responses, got str"),
+        ({"responses": ["a"], "correct": ["yes"]}, "true or false for each response, got str"),
         ({"responses": ["a"], "correct": [0.5]}, "got 0.5"),
         (
             {"conversations": [{"from": "human", "value": "### Question:\nQ\n\n### Solution Process:\na"}]},

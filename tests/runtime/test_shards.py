@@ -159,6 +159,10 @@ def test_damaged_shards_are_refused_by_name(tmp_path: Path) -> None:
     bad = write_lines(tmp_path / "empty.jsonl", [])
     with pytest.raises(InputError, match="no rows"):
         write_shards([path, bad], tmp_path / "other", 2)
+    for text in ("", "\n  \n"):
+        bad.write_text(text)
+        with pytest.raises(InputError, match="no rows"):
+            write_shards([bad], tmp_path / "other.shards" / "rows", 2)
     assert not [entry for entry in tmp_path.iterdir() if "other" in entry.name]  # nothing half-made is left
 
 

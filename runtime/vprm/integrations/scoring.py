@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Protocol
 
+import numpy as np
+
 from vprm_runtime.datasets.row_images import check_no_image_stated, image_values
 from vprm_runtime.datasets.row_keys import KNOWN_KEYS
 from vprm_runtime.errors import InputError, VprmError, quoted
@@ -147,10 +149,20 @@ def context_of(value: object) -> dict[str, Any]:
             return {}
     if not isinstance(value, Mapping):
         return {}
+    value = {str(key): _unpacked(part) for key, part in value.items()}
     images = image_values(value, KNOWN_KEYS)
     if not images:
         check_no_image_stated(value)
     return {"question": value.get("question"), "images": _as_files(images) or None}
+
+
+def _unpacked(value: object) -> object:
+    """Arrays and columns of images or objects as lists: data frames and batches hold lists so. Pixels stay."""
+    if isinstance(value, np.ndarray) and (value.dtype.kind in "OU" or value.ndim == 4):
+        return _unpacked(value.item() if value.ndim == 0 else list(value))
+    if isinstance(value, Mapping):
+        return {key: _unpacked(part) for key, part in value.items()}
+    return [_unpacked(part) for part in value] if isinstance(value, list | tuple) else value
 
 
 def text_of(content: object) -> str:

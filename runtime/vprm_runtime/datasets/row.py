@@ -31,7 +31,7 @@ from vprm_runtime.datasets.row_images import (
     is_empty,
     is_image_key,
 )
-from vprm_runtime.datasets.row_keys import CONTENT, KNOWN_KEYS, LIMITS, OPTIONS
+from vprm_runtime.datasets.row_keys import CONTENT, ELSEWHERE, KNOWN_KEYS, LIMITS, OPTIONS
 from vprm_runtime.datasets.row_labels import checked_labels, step_labels, verdicts
 from vprm_runtime.errors import InputError, quoted
 from vprm_runtime.options import ScoreOptions
@@ -44,6 +44,7 @@ RowId = str | int
 _QUESTION_HEADER = "### Question:\n"
 _SOLUTION_HEADER = "\n\n### Solution Process:\n"
 _VERDICTS = {"+": 1, "-": -1}
+_SPEAKERS = ("system", "human", "gpt")
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ def row_from_record(record: object, number: int, image_root: Path, images_beside
     images = images_of(record, image_root, KNOWN_KEYS)
     if not images and not images_beside:
         check_no_image_stated(record)
-    remark = remark_on_marks(content.question, len(images) or images_beside)
+    remarks = (content.remark, remark_on_marks(content.question, len(images) or images_beside))
     label_error = content.label_error
     labels: dict[str, Any] = {}
     if label_error is None:
@@ -121,7 +122,7 @@ def row_from_record(record: object, number: int, image_root: Path, images_beside
         number=number,
         label_error=label_error,
         unread=tuple(str(key) for key, value in record.items() if _is_unread(str(key), value, used)),
-        remarks=() if remark is None else (remark,),
+        remarks=tuple(remark for remark in remarks if remark is not None),
     )
 
 
@@ -139,12 +140,13 @@ def record_id(record: object, number: int) -> RowId:
 
 @dataclass(frozen=True)
 class _Content:
-    """What a record's kind says: question, responses, and labels or why there are none."""
+    """What a record's kind says: question, responses, labels or why there are none, what a user should know."""
 
     question: str
     responses: tuple[Response, ...]
     labels: Mapping[str, Any] = field(default_factory=dict)
     label_error: str | None = None
+    remark: str | None = None
 
     def with_labels(self, labels: Callable[[], Mapping[str, Any]]) -> "_Content":
         """The same with labels, or with the error that making them raised."""
@@ -204,11 +206,13 @@ def _preference_content(record: Record) -> _Content:
 def _conversation_content(record: Record) -> _Content:
     """Human turns are steps, the first with the question in front of it; the answers are the labels.
 
-    A system turn is skipped: the bundle has the model's own.
+    A system turn is not read, which is remarked on: the bundle has the model's own.
     """
     turns = record["conversations"]
     if not isinstance(turns, Sequence) or not all(isinstance(turn, Mapping) for turn in turns):
         raise InputError("conversations must be a list of objects with from and value")
+    if odd := [turn.get("from") for turn in turns if turn.get("from") not in _SPEAKERS]:
+        raise InputError(f"conversations has a turn from {quoted(odd[0], 60)}, known are {', '.join(_SPEAKERS)}")
     human = [_text(turn, "value") for turn in turns if turn.get("from") == "human"]
     answers = [turn.get("value") for turn in turns if turn.get("from") == "gpt"]
     header, found, first = human[0].partition(_SOLUTION_HEADER) if human else ("", "", "")
@@ -226,7 +230,9 @@ def _conversation_content(record: Record) -> _Content:
         return {"process_correctness": [[_VERDICTS[str(answer)] for answer in answers]]}
 
     question = header.replace(_QUESTION_HEADER, "", 1)
-    return _Content(question, ([first, *human[1:]],)).with_labels(labels)
+    has_system = any(turn.get("from") == "system" and turn.get("value") for turn in turns)
+    remark = "the system turn of conversations is not read: the bundle has the system message" if has_system else None
+    return _Content(question, ([first, *human[1:]],), remark=remark).with_labels(labels)
 
 
 _KINDS: tuple[tuple[tuple[str, ...], Callable[[Record], _Content]], ...] = (
@@ -277,16 +283,22 @@ def _whole(number: float) -> float | int | None:
 
 
 def _check_option_keys(record: Record) -> None:
-    """Refuse a limit under another spelling, and options that are given for all rows: they decide scores."""
-    plain = {key.replace("_", ""): key for key in (*LIMITS, *OPTIONS)}
+    """Refuse a limit under another name, and what is given for all rows or is a bundle's: they decide scores."""
     for key, value in record.items():
-        letters = str(key).lower().replace("_", "").replace("-", "").replace(" ", "")
-        meant = plain.get(letters) or plain.get(f"{letters}s")
-        if meant is None or value is None or key in LIMITS:
+        meant = _DECIDING.get(_letters(str(key)))
+        if meant is None or is_empty(value) or key in LIMITS:
             continue
-        if meant in OPTIONS:
-            raise InputError(f"{key} is not read from a row: {OPTIONS[meant]}")
-        raise InputError(f"{key} is not read: write {meant}")
+        advice = OPTIONS.get(meant) or ELSEWHERE.get(meant) or f"write {meant}"
+        source = "" if advice.startswith("write") else " from a row"
+        raise InputError(f"{quoted(key, 60)} is not read{source}: {advice}")
+
+
+def _letters(key: str) -> str:
+    """A key's letters, so that spellings of it are equal."""
+    return key.lower().replace("_", "").replace("-", "").replace(" ", "").removesuffix("s")
+
+
+_DECIDING = {_letters(key): key for key in (*LIMITS, *OPTIONS, *ELSEWHERE)}
 
 
 def _smaller(first: int | None, second: int | None) -> int | None:

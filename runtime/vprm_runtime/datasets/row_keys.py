@@ -30,6 +30,18 @@ OPTIONS: Mapping[str, str] = MappingProxyType(
     }
 )
 """Options of a whole run that a row cannot have, and how they are given."""
+_BUNDLES = "it is the bundle's, from the checkpoint"
+ELSEWHERE: Mapping[str, str] = MappingProxyType(
+    {
+        **dict.fromkeys(("max_num", "max_dynamic_patch", "max_patches"), "write max_tiles"),
+        **dict.fromkeys(("min_num", "min_dynamic_patch", "min_patches", "use_thumbnail"), _BUNDLES),
+        **dict.fromkeys(
+            ("system_message", "system_prompt", "system"),
+            "it is the bundle's, of vprm export --system-message; leave it out if both are the same",
+        ),
+    }
+)
+"""Keys under which other code has what decides scores, and what to do about them in a row."""
 LABELS: Mapping[str, str] = MappingProxyType(
     {
         "answer": "label: the right final answer",

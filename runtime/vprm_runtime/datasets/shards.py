@@ -6,6 +6,7 @@ temporary sibling and renamed when whole: an interrupted run never leaves someth
 """
 
 import base64
+import contextlib
 import hashlib
 import json
 import logging
@@ -107,12 +108,17 @@ def write_shards(
         raise InputError("name at least one file of rows")
     if target.exists():
         raise InputError(f"{target} exists already: choose another directory, or remove it")
+    is_new = not target.parent.exists()
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with whole_folder(target) as temporary:
             _cut(paths, temporary, shards, image_root, progress)
     except OSError as error:
         raise InputError(f"{target} cannot be made ({error.strerror}): choose another directory") from error
+    finally:
+        if is_new and not target.exists():
+            with contextlib.suppress(OSError):
+                target.parent.rmdir()  # nothing is left of rows that could not be cut
     return ShardSet.open(target)
 
 
