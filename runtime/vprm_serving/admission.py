@@ -13,6 +13,9 @@ from vprm_serving.settings import Limits
 _FIRST_GUESS_TOKENS = 256
 _RATE_GUESS_TOKENS = 1000.0
 _LONGEST_RETRY_S = 300.0
+_GAIN = 0.1
+_MARGIN = 4.0  # deviations above the mean, but
+_MOST_MARGIN = 0.25  # of the mean: requests of very different sizes must not keep each other out
 
 
 class Place:
@@ -64,6 +67,7 @@ class Admission:
         self.refused = 0
         self._tokens_per_s = tokens_per_s
         self._usual_tokens = float(_FIRST_GUESS_TOKENS)
+        self._deviation_tokens = 0.0
 
     @contextmanager
     def enter(self, content_length: int | None, tenant: int = 0) -> Iterator[Place]:
@@ -74,7 +78,7 @@ class Admission:
         """
         held = content_length or 0
         self.check_bytes(held, held)
-        guess = min(round(self._usual_tokens), self.tenant_limit_tokens)
+        guess = min(self._guess(), self.tenant_limit_tokens)
         self.check_tokens(guess, tenant)
         place = Place(self, held, guess, tenant)
         self.requests += 1
@@ -126,5 +130,14 @@ class Admission:
         return min(_LONGEST_RETRY_S, max(1.0, 0.5 * self.tokens / rate))
 
     def learn(self, tokens: int) -> None:
-        """How large requests usually are: the guess for those that are not read yet."""
-        self._usual_tokens += 0.1 * (tokens - self._usual_tokens)
+        """How large requests usually are, and how far from it."""
+        error = tokens - self._usual_tokens
+        self._usual_tokens += _GAIN * error
+        self._deviation_tokens += _GAIN * (abs(error) - self._deviation_tokens)
+
+    def _guess(self) -> int:
+        """Tokens of a request that is not read yet; rather too many, so that few are refused only after they are read.
+
+        Source: V. Jacobson, Congestion Avoidance and Control (1988), which estimates round trips in this way.
+        """
+        return round(self._usual_tokens + min(_MARGIN * self._deviation_tokens, _MOST_MARGIN * self._usual_tokens))

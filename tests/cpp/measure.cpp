@@ -11,6 +11,7 @@
 #include <cstdlib>
 #include <ctime>
 #include <fstream>
+#include <future>
 #include <iostream>
 #include <string>
 #include <thread>
@@ -112,13 +113,21 @@ json shared_by_threads(const std::string &bundle, const Request &request, int th
     const vprm::Model model(bundle, vprm::ModelOptions().threads(1));
     const double expected = request.score(model);
     std::vector<std::thread> workers;
+    std::vector<std::promise<void>> warm(static_cast<std::size_t>(threads));
+    std::promise<void> begin;
+    const std::shared_future<void> begun = begin.get_future().share();
     std::vector<char> equal(static_cast<std::size_t>(threads), 1);
-    const auto start = std::chrono::steady_clock::now();
-    for (int number = 0; number < threads; number++)
+    for (std::size_t number = 0; number < warm.size(); number++)
         workers.emplace_back([&, number] {
+            request.score(model);  // as each of the Python processes does before the clock runs
+            warm[number].set_value();
+            begun.wait();
             for (int round = 0; round < rounds; round++)
-                if (request.score(model) != expected) equal[static_cast<std::size_t>(number)] = 0;
+                if (request.score(model) != expected) equal[number] = 0;
         });
+    for (std::promise<void> &one : warm) one.get_future().wait();
+    const auto start = std::chrono::steady_clock::now();
+    begin.set_value();
     for (std::thread &worker : workers) worker.join();
     const std::chrono::duration<double> wall = std::chrono::steady_clock::now() - start;
     for (const char is_equal : equal)
