@@ -39,6 +39,7 @@ class Scheduler:
         self._decoders, self._pool_bytes = decoders, pool_bytes
         self._changed = threading.Condition()
         self._groups: dict[bytes, Group] = {}
+        self._pool.waited_for = self._groups  # a job that was admitted as cached finds its prefix
         self._queue = FairQueue(QUANTUM_BLOCKS * self._model.max_block_tokens)
         self._undecoded: list[Group] = []
         self._decoding: dict[bytes, int] = {}  # key -> tenant; until the prefix is run

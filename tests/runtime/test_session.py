@@ -176,6 +176,11 @@ def test_kept_prefixes_hold_their_budget_in_real_bytes(
         assert kept._pool.size_bytes <= 2.5 * one_prefix
     assert len(calls) == 4
     assert kept.prefix_cache.evictions == 2
+    kept._pool.waited_for = list(kept._pool._kept)[:1]  # 1 has not been used for longer than 0
+    for seed in (2, 1):
+        kept.score(make_image(seed=seed), "How many?", ["One."])
+        assert kept._pool.size_bytes <= 2.5 * one_prefix
+    assert len(calls) == 5
     none, calls = counting(scorer, 0)
     for _ in range(2):
         none.score(make_image(), "How many?", ["One."])

@@ -2,7 +2,7 @@
 
 import logging
 from collections import OrderedDict, deque
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 
 from vprm_runtime.errors import InputError
@@ -58,6 +58,8 @@ class PrefixPool:
         self.counters = PoolCounters()
         self.abandoned: deque[tuple[RunPrefix, list[Branch]]] = deque()
         """What garbage collection found: holders that were never closed. `collect` releases them."""
+        self.waited_for: Container[bytes] = ()
+        """Keys of prefixes that somebody counts on: they are evicted after all others."""
         self._kept: OrderedDict[bytes, RunPrefix] = OrderedDict()
         self._alive: set[RunPrefix] = set()
 
@@ -121,10 +123,11 @@ class PrefixPool:
 
     def shrink(self) -> None:
         """Evict kept prefixes that nobody else holds, least recently used first, until the budget holds."""
-        for key, prefix in list(self._kept.items()):
+        for key in sorted(self._kept, key=lambda key: key in self.waited_for):  # stable: by use within each kind
             if self.size_bytes <= self.budget_bytes:
                 return
-            if prefix.users == 1:
+            prefix = self._kept.get(key)
+            if prefix is not None and prefix.users == 1:
                 del self._kept[key]
                 self.counters.evictions += 1
                 _LOG.debug("evicted a prefix of %d tokens, %d bytes", len(prefix.ids), prefix.size_bytes)
