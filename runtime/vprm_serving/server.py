@@ -21,6 +21,7 @@ from vprm_serving.logs import log
 from vprm_serving.middleware import Surroundings
 from vprm_serving.service import Service
 from vprm_serving.settings import Settings, read_api_keys
+from vprm_serving.short_turns import take_short_turns
 from vprm_serving.workers import make_front
 
 BACKLOG = 2048
@@ -106,6 +107,7 @@ def _run(app: ASGIApp, drained: Drained, settings: Settings, engine: str) -> int
         claim_socket(settings.uds)
     raise_file_limit()
     sys.setswitchinterval(_SWITCH_S)
+    take_short_turns()
     config = uvicorn.Config(
         app,
         host=settings.host,

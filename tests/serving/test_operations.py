@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from vprm_demo import example
 from vprm_runtime import StepScorer
 from vprm_runtime.cli.main import build_parser
 from vprm_serving import metrics
+from vprm_serving.short_turns import SHORT_TURN_NS, take_short_turns, turn_ns
 
 DOCS = Path(__file__).parents[2] / "docs"
 NAME = re.compile(r"\b(vprm_[a-z0-9_]+|process_[a-z_]+)\b")
@@ -123,3 +125,21 @@ def test_a_path_that_no_socket_can_have_is_an_error(path: str, words: str, demo_
     assert done.returncode == 2
     assert words in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_the_event_loop_takes_short_turns_and_what_it_starts_does_not() -> None:
+    found: dict[str, int | None] = {"before": turn_ns()}
+    if not found["before"]:
+        pytest.skip("this system does not say how long turns are (Linux 6.12 does)")
+
+    def loop() -> None:
+        take_short_turns()
+        found["loop"] = turn_ns()
+        child = threading.Thread(target=lambda: found.update(child=turn_ns()))
+        child.start()
+        child.join()
+
+    thread = threading.Thread(target=loop)
+    thread.start()
+    thread.join()
+    assert found == {"before": turn_ns(), "loop": SHORT_TURN_NS, "child": turn_ns()}
