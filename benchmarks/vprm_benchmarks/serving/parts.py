@@ -140,24 +140,21 @@ def connections(bench: Bench) -> Figures:
 
 
 def overload(bench: Bench, queue_tokens: int = 16_384, seconds: float = 60.0) -> Figures:
-    """Open loop at three times the capacity: what is still answered, how late, and how the rest is refused."""
+    """Open loop at three times the capacity: what is still answered, how late, and how the rest is refused.
+
+    Capacity is the mean of a closed loop before and one after, since a machine's speed may change within a minute.
+    """
     requests = rows.distinct(max(40, bench.images), 1, 5000)
     with vprm_server(bench.bundle, "--cache-bytes", "64M", "--max-queue-tokens", str(queue_tokens)) as server:
-        bench.say("capacity")
-        before = server.metrics()
-        started = time.monotonic()
-        replies = asyncio.run(closed_loop(server.port, CLIENTS, requests, bench.seconds * 2))
-        capacity = len(replies) / (time.monotonic() - started)
-        _all_answered(replies)
-        after = server.metrics()
-        ran = after["vprm_prompt_tokens_total"] - before["vprm_prompt_tokens_total"]
-        busy_s = after["vprm_engine_busy_seconds_total"] - before["vprm_engine_busy_seconds_total"]
-        bench.say(f"three times {capacity:.1f} requests/s, {seconds:.0f} s")
-        replies = asyncio.run(open_loop(server.port, 3 * capacity, requests, seconds))
+        first = _capacity(bench, server, requests)
+        bench.say(f"three times {first[0]:.1f} requests/s, {seconds:.0f} s")
+        replies = asyncio.run(open_loop(server.port, 3 * first[0], requests, seconds))
+        last = _capacity(bench, server, requests)
+    capacity, tokens_per_s = (statistics.mean(pair) for pair in zip(first, last, strict=True))
     bench.check(replies)
     good = [reply.latency_s for reply in replies if reply.status == 200]
     refused = [reply.latency_s - reply.late_s for reply in replies if reply.status == 429]  # from being sent
-    bound_s = queue_tokens / (ran / busy_s)
+    bound_s = queue_tokens / tokens_per_s
     goodput = len(good) / seconds
     return {
         "capacity_per_s": capacity,
@@ -177,6 +174,17 @@ def overload(bench: Bench, queue_tokens: int = 16_384, seconds: float = 60.0) ->
         "sent_late_p99_s": percentile([reply.late_s for reply in replies], 99),
         "retry_after_sent": all("retry-after" in reply.headers for reply in replies if reply.status == 429),
     }
+
+
+def _capacity(bench: Bench, server: ServerProcess, requests: Sequence[Request]) -> tuple[float, float]:
+    """Requests per second of a closed loop, and tokens per second of the engine's busy time."""
+    bench.say("capacity")
+    before, started = server.metrics(), time.monotonic()
+    replies = asyncio.run(closed_loop(server.port, CLIENTS, requests, bench.seconds * 2))
+    seconds, after = time.monotonic() - started, server.metrics()
+    _all_answered(replies)
+    ran, busy_s = (after[k] - before[k] for k in ("vprm_prompt_tokens_total", "vprm_engine_busy_seconds_total"))
+    return len(replies) / seconds, ran / busy_s
 
 
 def fairness(bench: Bench, seconds: float = 40.0) -> Figures:
