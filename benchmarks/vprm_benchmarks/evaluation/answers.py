@@ -105,6 +105,8 @@ class AnswerJudge:
             return self._compare_lists(values, others)
         if any(some is not None and some.is_unordered for some in (values, others)):
             return False  # one value is not several
+        if expected != given and expected.rstrip("!") == given.rstrip("!"):
+            return None  # a factorial, or an exclamation
         if _is_prose(expected) or _is_prose(given):
             return None  # math-verify would take one of the numbers
         gold, answer = self._parsed(expected), self._parsed(given)
@@ -127,7 +129,8 @@ class AnswerJudge:
 
     def _parse(self, text: str) -> tuple[Any, ...]:
         """SymPy values of an answer; empty if it is not mathematics."""
-        expression = f"${text}$" if "\\" in text or "^" in text or _SUM.fullmatch(text) else text
+        is_formula = any(sign in text for sign in "\\^!") or _SUM.fullmatch(text) is not None
+        expression = f"${text}$" if is_formula else text
         return tuple(self._math.parse(expression, parsing_timeout=self._seconds))
 
 

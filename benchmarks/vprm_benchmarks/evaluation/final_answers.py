@@ -16,7 +16,9 @@ _KEYED = re.compile(  # of JSON, or of Python's way to write it
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z\"'*(])|(?<=[。！？])|\n")
 _MARKER = re.compile(
     r"(?:\b(?:answer|correct (?:option|choice)|right (?:option|choice))\**\s*"
-    r"(?:(?:would|should|must|will)\s+be|(?=(?:is|are)n['’]t\b)|(?:is|are)\b(?!n['’]t)|[:：=])+|"
+    r"(?:(?:would|should|must|will)\s+be|(?=(?:is|are)n['’]t\b)|(?:is|are)\b(?!n['’]t)|[:：=])+"
+    r"(?:[\s,]*\b(?:therefore|thus|hence|then|clearly|indeed|simply|just|exactly|actually|definitely|obviously|probably|"
+    r"(?:most )?likely)\b,?)*|"
     r"(?:答案|正确选项)\s*(?:(?:应该是|应为|应是|[是为:：=])+|(?=并?不是)))\s*[:：]?\s*",
     re.IGNORECASE,
 )
@@ -40,7 +42,9 @@ _TURN = re.compile(
     re.IGNORECASE,
 )
 _TAKEN_BACK = re.compile(
-    r"\b(?:that(?:'s| is| was)|this is|I was) (?:wrong|incorrect|not right|mistaken|a mistake)\b|这是错的|我错了",
+    r"\b(?:that(?:['’]s| is| was)|this is|I was) (?:wrong|incorrect|not (?:right|correct)|mistaken|a mistake)\b|"
+    r"\bI(?:['’]ve| have)? (?:made (?:a|an) (?:\w+ )?(?:mistake|error)|miscalculated|misread|miscounted)\b|"
+    r"\bcorrection\s*:|这是错的|我错了|我算错了",
     re.IGNORECASE,
 )
 _LAST_IS = re.compile(r".*(?:\bis\b|\bare\b|\bequals\b|=)\s*(.+)", re.IGNORECASE | re.DOTALL)
@@ -71,11 +75,14 @@ _AFTER_OPTION = re.compile(
     r"\s*(?:$|[,，;；—–-]|(?:and|but|as|which|because|since|where|with|for|due|is|given)\b|因为|由于)"
 )
 _IS_THE_ANSWER = re.compile(
-    r"(?:(?:so|thus|hence|therefore)\b[, ]*)?(\S.{0,60}?)\s+is\s+(?:the|my|our)\s+(?:final |correct )?answer\W*",
+    r"(?:(?:so|thus|hence|therefore)\b[, ]*)?(?:.{0,60}\bthat\s+)?(\S.{0,60}?)\s+is\s+(?:the|my|our)\s+"
+    r"(?:final |correct )?answer\W*(?:\b(?:and |but )?(?:not|because|since)\b.*)?",
     re.IGNORECASE,
 )
 _YES_OR_NO = re.compile(r"(yes|no)\b\s*[,.;:]", re.IGNORECASE)
 _AROUND = '*_`$"“” \t'
+_EXCLAIMED = re.compile(r"(?:(?<=[A-Z])|(?<=[A-Za-z]{2}))!+$")  # not 5! and n!, which may be factorials
+_TWO_BOXES = re.compile(r"\\f?boxed\{[^{}]*\}[^\w\\]*\b(?:or|或)\b[^\w\\]*\\f?boxed\{")
 _NEGATED = re.compile(
     r"(?:not\b|(?:is|are)n['’]t\b|neither\b(?=.*\bnor\b)|并?不是)"
     r"(?:[^,;，；]*?[,;，；]?\s*(?:\bbut\b|\bit(?:['’]s| is)\b|而是)\s*(.+))?",
@@ -99,6 +106,8 @@ def final_answer(response: Response) -> str | None:
     """
     text = response if isinstance(response, str) else "\n".join(str(step) for step in response)
     boxed = _last_boxed(text)
+    if _TWO_BOXES.search(text):
+        return None
     if boxed is not None:
         after = text[text.rfind(f"{{{boxed}") + len(boxed) + 1 :]
         return _option(after) if _option(after) and _TURN.search(after) else cleaned(boxed)
@@ -224,4 +233,4 @@ def _last_boxed(text: str) -> str | None:
 def cleaned(text: str) -> str:
     """Without the marks around an answer: Markdown, dollar signs, LaTeX's inline brackets, a closing full stop."""
     plain = text.strip().removeprefix("\\(").removesuffix("\\)")
-    return plain.strip(_AROUND).rstrip(".。").strip(_AROUND)
+    return _EXCLAIMED.sub("", plain.strip(_AROUND).rstrip(".。").strip(_AROUND))

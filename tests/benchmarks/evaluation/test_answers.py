@@ -221,12 +221,24 @@ PAIRS: list[tuple[str, str, bool]] = [
     ("Is it true that the answer is 5? The answer is 7.", "7", True),
     ("The answer is 7.\nIs the answer is 5?", "7", True),
     ("We do not need more, so the answer is 7.", "7", True),
+    ("The answer is B!", "B", True),
+    ("The answer is blue!", "blue", True),
+    ("The answer is 5!", "120", True),
+    ("The answer is clearly B.", "B", True),
+    ("The answer is therefore 5.", "5", True),
+    ("The answer is most likely (C).", "C", True),
+    ("We conclude that 5 is the answer, not 6.", "5", True),
+    ("So 5 is the answer because 2 + 3 = 5.", "5", True),
+    ("The answer is 5. I made a mistake at first, but the answer is 6.", "6", True),
+    ("The answer is 5. Wait, let me check: 2 + 3 = 5.", "5", True),
 ]
 UNTOLD = (
     "The answer is A. Choose B.", "The answer is not A.", "答案不是A。", "The answer is A or B.",
     "Answer: either 5 or 7", "The answer is A. No, that is wrong.", "No, the angle is 30.", "", " \n ",
     "The answer is A/B", "The answer is 5?", "If the answer is 5, then x = 3", "I don't think the answer is 5.",
     "It is not true that the answer is 5", "如果答案是5", '{"answer": null}', '{"answer": ""}',
+    "The answer is 5.\n\nWait, I made a mistake. It is 6.", "The answer is 5. Correction: 6.",
+    "$\\boxed{A}$ or $\\boxed{B}$",
     '{"answer": "A"} {"answer": "B"}', "I am not sure whether the answer is 5",
 )  # fmt: skip
 
@@ -266,7 +278,7 @@ def test_what_cannot_be_told_is_no_answer(response: str) -> None:
         ("5, 7", "7 and 5", True), ("(5, 7)", "(7, 5)", False), ("{5, 7}", "{7,5}", True), ("1,234", "1234", True),
         ("5", "between 5 and 6", None), ("6", "between 5 and 6", None), ("5", "5 red, 6 blue balls", None),
         ("90 minutes", "1 hour 30 minutes", None), ("5 red and 6 blue", "5 red and 6 blue", True),
-        ("5", "a length of 5 units", True),
+        ("5", "a length of 5 units", True), ("5", "5!", None), ("120", "5!", True),
         ("x = 2, y = 3", "y = 3, x = 2", None), ("x = 2 and y = 3", "y=3 and x=2", True), ("5, 7", "5, 7, 7", False),
     ],
 )  # fmt: skip
