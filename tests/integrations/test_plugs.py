@@ -77,6 +77,17 @@ def test_trl_text_and_conversations(target: str, truth: list[float]) -> None:
     assert chat[2] is None
     with pytest.raises(InputError, match="give as many"):
         reward(prompts=["q"], completions=["a"], images=[None, None])
+    both = reward(
+        prompts=["Solve it."] * 2, completions=EXAMPLE.responses, question=[EXAMPLE.question] * 2,
+        images=[None, [EXAMPLE.image]], image=[EXAMPLE.image, None],
+    )  # fmt: skip
+    assert close(both, truth)
+    with pytest.raises(InputError, match="both columns images and image"):
+        reward(prompts=["q"], completions=["a"], images=[[EXAMPLE.image]], image=[EXAMPLE.image])
+    for name in ("image_path", "img", "picture", "image_1"):
+        with pytest.raises(InputError, match=f"in the column {name}, which is not read"):
+            reward(prompts=["q"], completions=["a"], **{name: [str(EXAMPLE.image)]})
+        assert reward(prompts=["q"], completions=["a"], **{name: [None]})[0] is not None
 
 
 def test_verl_one_and_many(target: str, truth: list[float]) -> None:

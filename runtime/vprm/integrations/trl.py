@@ -6,10 +6,11 @@ Source: huggingface/trl @f2cd577, trl/trainer/grpo_trainer.py (how reward functi
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from vprm.integrations.scoring import DEFAULT_REWARDS, Item, RewardOptions, images_in, is_missing, last_message, opened
+from vprm_runtime.datasets.row_images import is_image_key
 from vprm_runtime.errors import InputError
 from vprm_runtime.prompt.chat_text import is_in_template
 
@@ -24,7 +25,8 @@ def reward_function(
         options: how step scores become a reward.
 
     The question is the data set's column `question` if there is one, else the text of the last user message or the
-    prompt itself; images are the columns `images` or `image`. Raises what `opened` raises, at once.
+    prompt itself; images are the columns `images` or `image`. Raises what `opened` raises, at once; the function raises
+    InputError if images are in another column.
     """
     rewarder = opened(target, options)
 
@@ -34,11 +36,12 @@ def reward_function(
         question: Sequence[str] | None = None,
         images: Sequence[Any] | None = None,
         image: Sequence[Any] | None = None,
-        **_: Any,
+        **others: Any,
     ) -> list[float | None]:
         count = len(completions)
+        _check_no_images(others)
         questions = question if question is not None else [_question(prompt) for prompt in prompts]
-        given = images if images is not None else image if image is not None else [None] * count
+        given = [None] * count if (found := _columns(images, image)) is None else found
         if not len(prompts) == len(questions) == len(given) == count:
             raise InputError(f"{count} completions, {len(questions)} questions, {len(given)} images: give as many")
         answers = [_text(completion, "assistant") for completion in completions]
@@ -46,6 +49,23 @@ def reward_function(
         return rewarder.rewards(items)
 
     return vprm_reward
+
+
+def _columns(images: Sequence[Any] | None, image: Sequence[Any] | None) -> Sequence[Any] | None:
+    """The images of both columns, of which a row may fill one. Raises InputError if it fills both."""
+    if images is None or image is None:
+        return image if images is None else images
+    if any(not is_missing(one) and not is_missing(other) for one, other in zip(images, image, strict=True)):
+        raise InputError("the data set has images in both columns images and image: keep one of them")
+    return [other if is_missing(one) else one for one, other in zip(images, image, strict=True)]
+
+
+def _check_no_images(columns: Mapping[str, Any]) -> None:
+    """Raise InputError if a column that is not read is named as images are: the text alone would be scored."""
+    for name, values in columns.items():
+        given = values if isinstance(values, list | tuple) else [values]
+        if is_image_key(name) and not all(map(is_missing, given)):
+            raise InputError(f"the data set has images in the column {name}, which is not read: name it images")
 
 
 def _images(prompt: Any, given: Any) -> Any:
