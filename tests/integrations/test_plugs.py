@@ -144,6 +144,14 @@ def test_slime(target: str, truth: list[float]) -> None:
         assert close([asyncio.run(slime.reward_func(None, sample)) for sample in samples], truth)
     with pytest.raises(InputError, match="no reward"):
         asyncio.run(slime.reward_func(None, SimpleNamespace(prompt="p", response=LONG, label=None, metadata=context)))
+    image = {"image": str(EXAMPLE.image)}
+    question = json.dumps({"question": EXAMPLE.question})
+    for prompt, label in ((EXAMPLE.question, "51"), ("p", question)):  # the question elsewhere than the image
+        sample = SimpleNamespace(prompt=prompt, response=EXAMPLE.responses[0], label=label, metadata=image)
+        assert close([asyncio.run(slime.reward_func(None, sample))], truth[:1])
+    sample.label = json.dumps({**context, "image": "other.png"})
+    with pytest.raises(InputError, match="different images"):
+        asyncio.run(slime.reward_func(None, sample))
 
 
 def test_ms_swift(target: str, truth: list[float], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,15 +14,16 @@ from vprm_runtime.prompt.chat_text import question_of_prompt, without_end_marker
 
 async def reward_func(args: Any, sample: Any, **_: Any) -> float:
     """The response's score. Raises InputError if it cannot be scored: slime takes numbers only."""
-    context = context_of(getattr(sample, "metadata", None))
-    if not context.get("question"):
-        context = context_of(sample.label)
-    question = context.get("question")
+    said, labelled = context_of(getattr(sample, "metadata", None)), context_of(sample.label)
+    question = said.get("question") or labelled.get("question")
+    images = said.get("images") or labelled.get("images")
+    if labelled.get("images") and images != labelled["images"]:
+        raise InputError("the sample's metadata and its label have different images: keep those of one")
     if not question and isinstance(sample.prompt, str):
         question = question_of_prompt(sample.prompt, "the sample's metadata")
     if not question:
         raise InputError('the sample has no question: give {"question": ..., "image": ...} as its metadata')
-    item = Item(context.get("images"), question, without_end_marker(sample.response))
+    item = Item(images, question, without_end_marker(sample.response))
     (reward,) = await asyncio.to_thread(from_environment().rewards, [item])
     if reward is None:
         raise InputError("the response has no reward: the log says why")
