@@ -25,7 +25,7 @@ from vprm_export.external_data import ExternalData
 from vprm_export.graphs.llm import build_llm_graph
 from vprm_export.graphs.vision import build_vision_graph
 from vprm_export.head import check_head
-from vprm_export.hf_layout import as_hub_layout, check_image_tokens, is_hf_layout
+from vprm_export.hf_layout import as_hub_layout, check_image_tokens, is_hf_layout, note_unread_processor
 from vprm_export.precision.resolve import PrecisionOptions, plan_llm, plan_vision
 from vprm_export.readings import Readings
 from vprm_export.score_rules import RuleText, find_score_rule
@@ -98,6 +98,8 @@ def export_bundle(
         checkpoint = Checkpoint.open(checkpoint_path, readings)
         if is_hf_layout(checkpoint.config):
             checkpoint = as_hub_layout(checkpoint, readings)
+        else:
+            note_unread_processor(checkpoint.path, readings)
         architecture = Architecture.from_config(checkpoint.config, checkpoint.path, readings)
         check_head(checkpoint, architecture, readings)
         rule = find_score_rule(options.score_rule)

@@ -58,6 +58,16 @@ _HUB_TILING = ("use_thumbnail", "dynamic_image_size", "min_dynamic_patch", "max_
 _IMAGENET = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
 
 
+def note_unread_processor(path: Path, readings: Readings) -> None:
+    """Note a mean or deviation of a hub layout's image processor: its own code has ImageNet's, whatever the file says."""
+    file = path / "preprocessor_config.json"
+    found = read_json(file) if file.is_file() else {}
+    for key, only in (("image_mean", _IMAGENET[0]), ("image_std", _IMAGENET[1])):
+        if found.get(key) not in (None, only):
+            why = f"the layout's own code has it; {file.name} says {quoted(json.dumps(found[key]), 60)}"
+            readings.assume(key, json.dumps(only), why)
+
+
 def is_hf_layout(config: Mapping[str, Any]) -> bool:
     """Whether a config.json is transformers' own."""
     return config.get("model_type") == MODEL_TYPE

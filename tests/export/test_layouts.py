@@ -250,6 +250,18 @@ def test_an_image_processor_that_makes_other_pixels(
         export_bundle(directory, tmp_path / "bundle")
 
 
+def test_a_hub_layouts_image_processor_that_says_otherwise_is_told(
+    random_checkpoint: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """The layout's own code does not read it."""
+    directory = Path(shutil.copytree(random_checkpoint("qwen2"), tmp_path / "hub"))
+    written = {"crop_size": 448, "do_center_crop": True, **IMAGENET}
+    (directory / "preprocessor_config.json").write_text(json.dumps(written))
+    assert not {"image_mean", "image_std"} & assumed(export_bundle(directory, tmp_path / "same"))
+    (directory / "preprocessor_config.json").write_text(json.dumps({**written, "image_mean": [0.5, 0.5, 0.5]}))
+    assert "image_mean" in assumed(export_bundle(directory, tmp_path / "other"))
+
+
 @pytest.mark.parametrize(
     "values",
     [{"use_thumbnail": False}, {"dynamic_image_size": False}, {"max_dynamic_patch": 6}, {"min_dynamic_patch": 2},
