@@ -59,7 +59,7 @@ _IMAGENET = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
 
 
 def note_unread_processor(path: Path, readings: Readings) -> None:
-    """Note a mean or deviation of a hub layout's image processor: its own code has ImageNet's, whatever the file says."""
+    """Note a mean or deviation of a hub layout's image processor: its own code has ImageNet's, whatever it says."""
     file = path / "preprocessor_config.json"
     found = read_json(file) if file.is_file() else {}
     for key, only in (("image_mean", _IMAGENET[0]), ("image_std", _IMAGENET[1])):
