@@ -245,9 +245,9 @@ def _correct(row: ScoredRow, answers: Sequence[str | None], judge: AnswerJudge) 
         if any(label not in (True, False) or isinstance(label, float) for label in labels):
             return "correct must have true or false (or 1 or 0) for each response"
         return tuple(label == 1 for label in labels)
-    if answer is None:
+    if answer is None or (isinstance(answer, str) and not answer.strip()):
         return "the row has neither answer nor correct"
-    if not isinstance(answer, str | int | float):
+    if isinstance(answer, bool) or not isinstance(answer, str | int | float):
         return f"answer is a {type(answer).__name__}: give the one right answer as a text or a number, or give correct"
     expected = labelled_answer(str(answer))
     return tuple(text is not None and judge.same(expected, text) for text in answers)
@@ -266,7 +266,7 @@ def _agreement(questions: Sequence[Question], judge: AnswerJudge) -> float | Non
     agree = [
         (text is not None and judge.same(labelled_answer(str(question.row.labels["answer"])), text)) == right
         for question in questions
-        if question.row.labels.get("answer") is not None and question.row.labels.get("correct") is not None
+        if str(question.row.labels.get("answer", "")).strip() and question.row.labels.get("correct") is not None
         for text, right in zip(question.answer_texts, question.correct, strict=True)
     ]
     return sum(agree) / len(agree) if agree else None

@@ -210,6 +210,20 @@ def test_labels_that_are_not_true_or_false_leave_the_row_out(labels: list[object
     assert "true or false" in left_out[0].reason
 
 
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [("", "neither answer"), (" \n", "neither answer"), (True, "answer is a bool"), (["5"], "answer is a list")],
+)
+def test_answers_that_no_response_can_have_leave_the_row_out(answer: object, reason: str, tmp_path: Path) -> None:
+    """They would make every response wrong."""
+    rows, scores = tmp_path / "rows.jsonl", tmp_path / "scores.jsonl"
+    rows.write_text(json.dumps({"id": 0, "question": "Q", "responses": ["a", "b"], "answer": answer}) + "\n")
+    scores.write_text(json.dumps({**_document(0, [[0.5], [0.4]]), "row": 0, "answer": answer}) + "\n")
+    questions, left_out = questions_from_scored(read_scored(DataFile(rows), scores), AnswerJudge())
+    assert not questions
+    assert reason in left_out[0].reason
+
+
 def test_one_and_zero_are_labels_too(tmp_path: Path) -> None:
     rows, scores = tmp_path / "rows.jsonl", tmp_path / "scores.jsonl"
     rows.write_text(json.dumps({"id": 0, "question": "Q", "responses": ["a", "b"], "correct": [1, 0]}) + "\n")
