@@ -18,7 +18,7 @@ enum { SEEN_NONE, SEEN_SOME, SEEN_ALL };
 
 static int64_t rounded_up(int64_t value, int64_t step) { return (value + step - 1) / step * step; }
 
-/* Everything that the blocks of one call share. `dim` is head_dim padded, `keys` is past + fresh padded. */
+/* Everything that the blocks of one call share. `dim` is head_dim padded, `keys` is past + new_keys padded. */
 typedef struct {
     const VprmAttention *in;
     VprmLevel level;
@@ -27,10 +27,6 @@ typedef struct {
     bfloat16 *packed_values; /* [kv_heads][keys / 2][dim][2] */
     uint8_t *seen;           /* [query_blocks][key_blocks], SEEN_* */
 } Call;
-
-static const float *row_of(const float *past, const float *fresh, int64_t past_rows, int64_t row, int64_t width) {
-    return row < past_rows ? past + row * width : fresh + (row - past_rows) * width;
-}
 
 VPRM_INLINE VPRM_BF16 __m256i rounded(__m512 values) { return (__m256i)_mm512_cvtneps_pbh(values); }
 
@@ -68,9 +64,10 @@ VPRM_INLINE void fetch_ahead(const float *row, const VprmAttention *in, int64_t 
 }
 
 /* A row's part of one head, or NULL for a row that is not there. */
-VPRM_INLINE const float *head_row(const float *past, const float *fresh, const VprmAttention *in, int64_t row, int64_t head) {
-    if (row >= in->past + in->fresh) return NULL;
-    return row_of(past, fresh, in->past, row, in->kv_heads * in->head_dim) + head * in->head_dim;
+VPRM_INLINE const float *head_row(const float *past, const float *new_rows, const VprmAttention *in, int64_t row,
+                                  int64_t head) {
+    if (row >= in->past + in->new_keys) return NULL;
+    return vprm_key_row(in, past, new_rows, row) + head * in->head_dim;
 }
 
 VPRM_INLINE VPRM_BF16 __m512 loaded_if(const float *row, int64_t at, int64_t width) {
@@ -126,7 +123,7 @@ static VPRM_BF16 void pack_block(void *context, size_t index) {
 static void look_at_mask(void *context, size_t index) {
     Call *call = context;
     const VprmAttention *in = call->in;
-    const int64_t all = in->past + in->fresh, first = (int64_t)index * call->block_tokens;
+    const int64_t all = in->past + in->new_keys, first = (int64_t)index * call->block_tokens;
     const int64_t last = first + call->block_tokens < in->queries ? first + call->block_tokens : in->queries;
     for (int64_t block = 0; block < call->key_blocks; block++) {
         const int64_t start = block * KEY_BLOCK, stop = start + KEY_BLOCK < all ? start + KEY_BLOCK : all;
@@ -179,7 +176,7 @@ static VPRM_BF16 void pack_queries(const Call *call, Workspace *work, int64_t he
 /* Masked scores become -inf. Keys behind the last one are masked too. */
 static VPRM_BF16 void apply_mask(const Call *call, Workspace *work, int64_t first, int64_t block, int rows) {
     const VprmAttention *in = call->in;
-    const int64_t all = in->past + in->fresh, start = block * KEY_BLOCK;
+    const int64_t all = in->past + in->new_keys, start = block * KEY_BLOCK;
     const __m512 never = _mm512_set1_ps(-INFINITY);
     for (int row = 0; row < rows; row++) {
         const bool *line = in->mask == NULL ? NULL : in->mask + (first + row / call->group) * all + start;
@@ -283,7 +280,7 @@ static _Atomic(Memory *) spare;
 
 bool vprm_attention(const VprmAttention *attention, VprmLevel level, VprmParallelFor parallel_for, void *pool) {
     if (!vprm_has_bf16(level)) return vprm_attention_in_float32(attention, parallel_for, pool);
-    const int64_t all = attention->past + attention->fresh;
+    const int64_t all = attention->past + attention->new_keys;
     Call call = {.in = attention, .level = level, .group = attention->heads / attention->kv_heads};
     call.dim = rounded_up(attention->head_dim, COLUMN_STEP);
     call.keys = rounded_up(all, KEY_BLOCK);

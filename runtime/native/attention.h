@@ -17,13 +17,19 @@ typedef struct {
     const float *query;      /* [queries, heads*head_dim] */
     const float *past_key;   /* [past, kv_heads*head_dim], NULL where past is 0 */
     const float *past_value; /* as past_key */
-    const float *key;        /* [fresh, kv_heads*head_dim] */
+    const float *key;        /* [new_keys, kv_heads*head_dim] */
     const float *value;      /* as key */
-    const bool *mask;        /* [queries, past + fresh], true where a query sees a key; NULL: all see all */
+    const bool *mask;        /* [queries, past + new_keys], true where a query sees a key; NULL: all see all */
     float *result;           /* [queries, heads*head_dim]; NaN for a query that sees nothing */
-    int64_t queries, past, fresh;
+    int64_t queries, past, new_keys;
     int64_t heads, kv_heads, head_dim;
 } VprmAttention;
+
+/* A row of keys or values, cached or new. */
+VPRM_INLINE const float *vprm_key_row(const VprmAttention *in, const float *past, const float *new_rows, int64_t row) {
+    const int64_t width = in->kv_heads * in->head_dim;
+    return row < in->past ? past + row * width : new_rows + (row - in->past) * width;
+}
 
 /* False where memory is not to be had. `level` must be one that the CPU supports. */
 bool vprm_attention(const VprmAttention *attention, VprmLevel level, VprmParallelFor parallel_for, void *pool);

@@ -13,11 +13,6 @@ typedef struct {
 
 enum { LANES = 16 };
 
-static const float *key_row(const float *past, const float *fresh, const VprmAttention *in, int64_t row) {
-    const int64_t width = in->kv_heads * in->head_dim;
-    return row < in->past ? past + row * width : fresh + (row - in->past) * width;
-}
-
 VPRM_INLINE float dot(const float *a, const float *b, int64_t count) {
     float sums[LANES] = {0}, sum = 0;
     int64_t i = 0;
@@ -32,7 +27,7 @@ static VPRM_CLONES void attend(void *context, size_t index) {
     const Call *call = context;
     const VprmAttention *in = call->in;
     const int64_t token = (int64_t)index / in->heads, head = (int64_t)index % in->heads;
-    const int64_t keys = in->past + in->fresh, offset = head / (in->heads / in->kv_heads) * in->head_dim;
+    const int64_t keys = in->past + in->new_keys, offset = head / (in->heads / in->kv_heads) * in->head_dim;
     const float *query = in->query + (int64_t)index * in->head_dim;
     const bool *mask = in->mask == NULL ? NULL : in->mask + token * keys;
     float *scores = call->scores + (int64_t)index * keys, *result = in->result + (int64_t)index * in->head_dim;
@@ -41,14 +36,14 @@ static VPRM_CLONES void attend(void *context, size_t index) {
     for (int64_t key = 0; key < keys; key++) {
         scores[key] = -INFINITY;
         if (mask != NULL && !mask[key]) continue;
-        scores[key] = dot(query, key_row(in->past_key, in->key, in, key) + offset, in->head_dim) * scale;
+        scores[key] = dot(query, vprm_key_row(in, in->past_key, in->key, key) + offset, in->head_dim) * scale;
         largest = scores[key] > largest ? scores[key] : largest;
     }
     for (int64_t d = 0; d < in->head_dim; d++) result[d] = 0;
     for (int64_t key = 0; key < keys; key++) {
         if (scores[key] == -INFINITY) continue;
         const float weight = expf(scores[key] - largest);
-        const float *value = key_row(in->past_value, in->value, in, key) + offset;
+        const float *value = vprm_key_row(in, in->past_value, in->value, key) + offset;
         total += weight;
         for (int64_t d = 0; d < in->head_dim; d++) result[d] += weight * value[d];
     }
@@ -57,7 +52,7 @@ static VPRM_CLONES void attend(void *context, size_t index) {
 
 bool vprm_attention_in_float32(const VprmAttention *in, VprmParallelFor parallel_for, void *pool) {
     const size_t tasks = (size_t)(in->queries * in->heads);
-    Call call = {.in = in, .scores = malloc(tasks * (size_t)(in->past + in->fresh) * sizeof(float) + 1)};
+    Call call = {.in = in, .scores = malloc(tasks * (size_t)(in->past + in->new_keys) * sizeof(float) + 1)};
     if (call.scores == NULL) return false;
     parallel_for(pool, attend, tasks, &call);
     free(call.scores);

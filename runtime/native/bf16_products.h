@@ -10,8 +10,7 @@
 #include <stdbool.h>
 #include <string.h>
 
-#include "linear_parts.h"
-#include "tiles.h"
+#include "tile_products.h"
 
 enum { BF16_CHUNK = 32, BF16_TILE = 512, BF16_PANEL_CHUNK = 2 * BF16_TILE, BF16_PAIRS = 16 }; /* in numbers */
 
@@ -131,48 +130,13 @@ static void bf16_product_plain(const Bf16Product *p) {
         }
 }
 
-/* 32 rows (or the last 16) times one panel. Rows that are not there are computed and thrown away: sums has room. */
-static void bf16_panel_amx(const Bf16Product *p, int row, int panel, bool two) {
-    float *upper = p->sums + row * BLOCK_OUTPUTS + panel * LINEAR_PANEL, *lower = upper + TILE_ROWS * BLOCK_OUTPUTS;
-    const bfloat16 *a = bf16_row(p, row), *b = p->weights[panel];
-    const ptrdiff_t sums_bytes = BLOCK_OUTPUTS * sizeof *p->sums;
-    if (p->accumulate) {
-        TILE_LOAD(0, upper, sums_bytes);
-        TILE_LOAD(1, upper + 16, sums_bytes);
-        if (two) {
-            TILE_LOAD(2, lower, sums_bytes);
-            TILE_LOAD(3, lower + 16, sums_bytes);
-        }
-    } else {
-        TILE_ZERO(0);
-        TILE_ZERO(1);
-        TILE_ZERO(2);
-        TILE_ZERO(3);
-    }
-    for (int chunk = 0; chunk < p->chunks; chunk++, a += BF16_TILE, b += BF16_PANEL_CHUNK) {
-        TILE_LOAD(6, b, 64);
-        TILE_LOAD(4, a, SLOT_BYTES);
-        TILE_LOAD(7, b + BF16_TILE, 64);
-        TILE_PRODUCT_BF16(0, 4, 6);
-        TILE_PRODUCT_BF16(1, 4, 7);
-        if (two) {
-            TILE_LOAD(5, a + p->row_tile, SLOT_BYTES);
-            TILE_PRODUCT_BF16(2, 5, 6);
-            TILE_PRODUCT_BF16(3, 5, 7);
-        }
-    }
-    TILE_STORE(0, upper, sums_bytes);
-    TILE_STORE(1, upper + 16, sums_bytes);
-    if (two) {
-        TILE_STORE(2, lower, sums_bytes);
-        TILE_STORE(3, lower + 16, sums_bytes);
-    }
-}
-
 static void bf16_product_amx(const Bf16Product *p) {
-    for (int row = 0; row < p->rows; row += 2 * TILE_ROWS)
-        for (int panel = 0; panel < 2; panel++)
-            if (p->weights[panel] != NULL) bf16_panel_amx(p, row, panel, row + TILE_ROWS < p->rows);
+    const TileProduct tiles = {
+        .inputs = p->inputs, .weights = {p->weights[0], p->weights[1]}, .sums = p->sums,
+        .row_tile_bytes = p->row_tile * (ptrdiff_t)sizeof *p->inputs, .rows = p->rows, .chunks = p->chunks,
+        .accumulate = p->accumulate,
+    };
+    tile_product(&tiles, true);
 }
 
 #endif

@@ -32,4 +32,18 @@ bool vprm_has_bf16(VprmLevel level);
  * NULL, or what is wrong with that. */
 const char *vprm_choose_level(VprmLevel *level);
 
+/* call(row, rows) for all rows, by 6 and then the rest, with `rows` a constant. */
+#define VPRM_BY_SIX(count, call)                \
+    do {                                        \
+        int row = 0;                            \
+        for (; row + 6 <= (count); row += 6) call(row, 6); \
+        switch ((count) - row) {                \
+            case 5: call(row, 5); break;        \
+            case 4: call(row, 4); break;        \
+            case 3: call(row, 3); break;        \
+            case 2: call(row, 2); break;        \
+            case 1: call(row, 1); break;        \
+        }                                       \
+    } while (0)
+
 #endif

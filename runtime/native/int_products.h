@@ -10,9 +10,7 @@
 #include <stdbool.h>
 #include <string.h>
 
-#include "linear_parts.h"
-#include "tiles.h"
-
+#include "tile_products.h"
 
 typedef struct {
     const int8_t *inputs;      /* the first row's first chunk of this block */
@@ -69,17 +67,9 @@ VPRM_INLINE VPRM_VNNI void vnni_rows(const IntProduct *p, int row, const int row
         for (int v = 0; v < vectors; v++) _mm512_storeu_si512(to + r * BLOCK_OUTPUTS + 16 * v, at.sums[r][v]);
 }
 
-VPRM_INLINE VPRM_VNNI void vnni_columns(const IntProduct *p, const int vectors) {
-    int row = 0;
-    for (; row + 6 <= p->rows; row += 6) vnni_rows(p, row, 6, vectors);
-    switch (p->rows - row) {
-        case 5: vnni_rows(p, row, 5, vectors); break;
-        case 4: vnni_rows(p, row, 4, vectors); break;
-        case 3: vnni_rows(p, row, 3, vectors); break;
-        case 2: vnni_rows(p, row, 2, vectors); break;
-        case 1: vnni_rows(p, row, 1, vectors); break;
-    }
-}
+#define CALL(row, rows) vnni_rows(p, row, rows, vectors)
+VPRM_INLINE VPRM_VNNI void vnni_columns(const IntProduct *p, const int vectors) { VPRM_BY_SIX(p->rows, CALL); }
+#undef CALL
 
 static VPRM_VNNI void vnni_product(const IntProduct *p) {
     if (p->weights[1] == NULL) vnni_columns(p, 2);
@@ -104,50 +94,13 @@ static void plain_product(const IntProduct *p) {
         }
 }
 
-/* 32 rows (or the last 16) times one panel. Rows that are not there are computed and thrown away: sums has room. */
-static void amx_panel(const IntProduct *p, int row, int panel, bool two) {
-    int32_t *upper = p->sums + row * BLOCK_OUTPUTS + panel * LINEAR_PANEL, *lower = upper + TILE_ROWS * BLOCK_OUTPUTS;
-    const int8_t *a = input_row(p->inputs, p->row_tile_bytes, row);
-    const uint8_t *b = p->weights[panel];
-    const ptrdiff_t sums_bytes = BLOCK_OUTPUTS * sizeof *p->sums;
-    if (p->accumulate) {
-        TILE_LOAD(0, upper, sums_bytes);
-        TILE_LOAD(1, upper + 16, sums_bytes);
-        if (two) {
-            TILE_LOAD(2, lower, sums_bytes);
-            TILE_LOAD(3, lower + 16, sums_bytes);
-        }
-    } else {
-        TILE_ZERO(0);
-        TILE_ZERO(1);
-        TILE_ZERO(2);
-        TILE_ZERO(3);
-    }
-    for (int chunk = 0; chunk < p->chunks; chunk++, a += TILE_BYTES, b += 2 * TILE_BYTES) {
-        TILE_LOAD(6, b, 64);
-        TILE_LOAD(4, a, SLOT_BYTES);
-        TILE_LOAD(7, b + TILE_BYTES, 64);
-        TILE_PRODUCT_S8U8(0, 4, 6);
-        TILE_PRODUCT_S8U8(1, 4, 7);
-        if (two) {
-            TILE_LOAD(5, a + p->row_tile_bytes, SLOT_BYTES);
-            TILE_PRODUCT_S8U8(2, 5, 6);
-            TILE_PRODUCT_S8U8(3, 5, 7);
-        }
-    }
-    TILE_STORE(0, upper, sums_bytes);
-    TILE_STORE(1, upper + 16, sums_bytes);
-    if (two) {
-        TILE_STORE(2, lower, sums_bytes);
-        TILE_STORE(3, lower + 16, sums_bytes);
-    }
-}
-
 /* Chunks are of 64 inputs. */
 static void amx_product_int(const IntProduct *p) {
-    for (int row = 0; row < p->rows; row += 2 * TILE_ROWS)
-        for (int panel = 0; panel < 2; panel++)
-            if (p->weights[panel] != NULL) amx_panel(p, row, panel, row + TILE_ROWS < p->rows);
+    const TileProduct tiles = {
+        .inputs = p->inputs, .weights = {p->weights[0], p->weights[1]}, .sums = p->sums,
+        .row_tile_bytes = p->row_tile_bytes, .rows = p->rows, .chunks = p->chunks, .accumulate = p->accumulate,
+    };
+    tile_product(&tiles, false);
 }
 
 #endif

@@ -11,20 +11,6 @@
 
 enum { BLOCK_OUTPUTS = 64, TILE_ROWS = 16, TILE_BYTES = 1024, SLOT_BYTES = 64 };
 
-/* call(row, rows) for all rows, by 6 and then the rest, with `rows` a constant. */
-#define VPRM_BY_SIX(count, call)                \
-    do {                                        \
-        int row = 0;                            \
-        for (; row + 6 <= (count); row += 6) call(row, 6); \
-        switch ((count) - row) {                \
-            case 5: call(row, 5); break;        \
-            case 4: call(row, 4); break;        \
-            case 3: call(row, 3); break;        \
-            case 2: call(row, 2); break;        \
-            case 1: call(row, 1); break;        \
-        }                                       \
-    } while (0)
-
 VPRM_INLINE uint32_t float_bits(float value) {
     uint32_t bits;
     memcpy(&bits, &value, sizeof bits);

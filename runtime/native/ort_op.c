@@ -1,9 +1,9 @@
 /* ONNX Runtime's operator vprm::Attention, on the threads of its session.
  *
  *     query       float32 [.., queries, heads*head_dim]
- *     key, value  float32 [.., fresh, kv_heads*head_dim]
+ *     key, value  float32 [.., new_keys, kv_heads*head_dim]
  *     past_key, past_value (optional)  float32 [past, kv_heads*head_dim]
- *     mask (optional)  bool [queries, past + fresh]
+ *     mask (optional)  bool [queries, past + new_keys]
  *     -> result   float32, shaped as query
  *     attributes: heads, kv_heads
  *
@@ -96,7 +96,7 @@ static OrtStatus *compute(void *state, OrtKernelContext *context) {
             .value = (const float *)in[VALUE].data + item * key->rows * key->width,
             .mask = in[MASK].data,
             .result = result + item * query->rows * query->width,
-            .queries = query->rows, .past = in[PAST_KEY].rows, .fresh = key->rows,
+            .queries = query->rows, .past = in[PAST_KEY].rows, .new_keys = key->rows,
             .heads = kernel->heads, .kv_heads = kernel->kv_heads, .head_dim = query->width / kernel->heads,
         };
         if (!vprm_attention(&attention, kernel->level, parallel_for, &pool))

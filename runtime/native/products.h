@@ -49,19 +49,11 @@ VPRM_INLINE VPRM_BF16 void avx512_rows(const Product *p, int row, int column, co
             _mm512_storeu_ps(p->c + (row + r) * p->c_stride + column + 16 * v, sums[r][v]);
 }
 
+#define CALL(row, rows) avx512_rows(p, row, column, rows)
 static VPRM_BF16 void avx512_product(const Product *p) {
-    for (int column = 0; column < p->n; column += 64) {
-        int row = 0;
-        for (; row + 6 <= p->m; row += 6) avx512_rows(p, row, column, 6);
-        switch (p->m - row) {
-            case 5: avx512_rows(p, row, column, 5); break;
-            case 4: avx512_rows(p, row, column, 4); break;
-            case 3: avx512_rows(p, row, column, 3); break;
-            case 2: avx512_rows(p, row, column, 2); break;
-            case 1: avx512_rows(p, row, column, 1); break;
-        }
-    }
+    for (int column = 0; column < p->n; column += 64) VPRM_BY_SIX(p->m, CALL);
 }
+#undef CALL
 
 static void amx_product(const Product *p) {
     const ptrdiff_t a_bytes = 2 * p->a_stride, b_bytes = 4 * p->b_stride, c_bytes = 4 * p->c_stride;

@@ -15,7 +15,7 @@ SOURCE = Path(__file__).parents[2] / "runtime" / "native"
 LIBRARY = SOURCE.parent / "vprm_runtime" / "native" / "libvprm_native.so"
 Rows = NDArray[np.float32]
 _POINTERS = ("query", "past_key", "past_value", "key", "value", "mask", "result")
-_NUMBERS = ("queries", "past", "fresh", "heads", "kv_heads", "head_dim")
+_NUMBERS = ("queries", "past", "new_keys", "heads", "kv_heads", "head_dim")
 
 
 def build_hook() -> ModuleType:
