@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from vprm_runtime.errors import InputError
-from vprm_runtime.images.encoded import decoded_image, image_in_object, looks_encoded
+from vprm_runtime.images.encoded import decoded_image, image_in_object, is_nothing, looks_encoded
 from vprm_runtime.images.load import ImageInput, load_image
 
 _NOT_LISTS = (str, bytes, bytearray, memoryview, Mapping, set, frozenset)
@@ -55,7 +55,7 @@ def response_of(value: object) -> object:
 
 def images_of(images: object) -> list[ImageInput]:
     """The images of a question, in order: none for None, one for an image, all of a list or an array of images."""
-    if _is_missing(images):
+    if is_nothing(images):
         return []
     if hasattr(images, "to_pylist"):
         images = images.to_pylist()
@@ -116,8 +116,3 @@ def _image(image: object) -> ImageInput:
 def _has_channels(shape: tuple[int, ...]) -> bool:
     """Whether an array is grey [H, W], [H, W, 1] or has an alpha channel [H, W, 4]."""
     return 0 not in shape and (len(shape) == 2 or (len(shape) == 3 and shape[2] in (1, 4)))
-
-
-def _is_missing(value: object) -> bool:
-    """None, "", and NaN as pandas writes a missing value."""
-    return value is None or (isinstance(value, str) and not value) or (isinstance(value, float) and value != value)

@@ -21,7 +21,7 @@ LLM graph (batch 1, packed: S new tokens after P cached ones; K score positions,
 `float` is the bundle's floating type: float32 or float16.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from typing import Literal, NamedTuple
@@ -38,6 +38,10 @@ class TensorSpec:
     name: str
     dtype: DType
     shape: tuple[Dim, ...]
+
+    def sized(self, sizes: Mapping[str, int]) -> tuple[int, ...]:
+        """The shape with the sizes of its dynamic dimensions, by name; of "P+S" their sum."""
+        return tuple(dim if isinstance(dim, int) else sum(sizes[part] for part in dim.split("+")) for dim in self.shape)
 
 
 @dataclass(frozen=True)

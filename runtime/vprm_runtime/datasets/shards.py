@@ -239,9 +239,3 @@ def _json_value(value: Any) -> str:
     if isinstance(value, bytes | bytearray | memoryview):
         return f"data:;base64,{base64.b64encode(value).decode()}"
     return str(value)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -57,15 +57,19 @@ class Block:
         """`score_positions`, or one arbitrary row if there are none: the graph wants K >= 1."""
         return self.score_positions if len(self.score_positions) else _ONE_ROW
 
-    def host_inputs(self) -> dict[str, NDArray[Any]]:
-        """The LLM graph's inputs by name as NumPy arrays, cached rows not among them."""
+    def inputs(self) -> dict[str, ImageRows]:
+        """The LLM graph's inputs by name, cached rows not among them; image rows may be on a device."""
         return {
             "input_ids": self.input_ids,
-            "image_embeds": np.asarray(self.image_embeds),
+            "image_embeds": self.image_embeds,
             "position_ids": self.position_ids,
             "attention_mask": self.attention_mask,
             "score_positions": self.graph_score_positions,
         }
+
+    def host_inputs(self) -> dict[str, NDArray[Any]]:
+        """The same, all as NumPy arrays."""
+        return {name: np.asarray(values) for name, values in self.inputs().items()}
 
 
 def check_image_rows(block: Block, image_token: int, dtype: DTypeLike) -> None:

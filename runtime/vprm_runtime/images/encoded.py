@@ -41,7 +41,7 @@ def image_in_object(value: Mapping[str, object]) -> object:
     for _ in range(_MAX_NESTING):
         if not isinstance(inner, Mapping):
             return inner
-        found = [inner[key] for key in _OBJECT_KEYS if not _is_nothing(inner.get(key))]
+        found = [inner[key] for key in _OBJECT_KEYS if not is_nothing(inner.get(key))]
         if not found:
             keys = quoted(", ".join(map(str, inner)), 100)
             raise InputError(f"an image object must have bytes, path or url, got one with the keys {keys}")
@@ -49,5 +49,6 @@ def image_in_object(value: Mapping[str, object]) -> object:
     raise InputError("an image object is nested too deeply: give the bytes, the path or the data URL itself")
 
 
-def _is_nothing(value: object) -> bool:
+def is_nothing(value: object) -> bool:
+    """None, "", and NaN as pandas writes a missing value."""
     return value is None or (isinstance(value, str) and not value) or (isinstance(value, float) and value != value)

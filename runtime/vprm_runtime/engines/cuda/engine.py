@@ -150,21 +150,16 @@ class DeviceEngine:
         tokens, past = len(block.input_ids), cache.length_tokens
         block = padded_block(block, self._total_multiple, self._manifest.tokens.im_end)
         new = len(block.input_ids)
-        positions = block.graph_score_positions
         if past > self._limits.past:
             raise InputError(
                 f"{past:,} cached tokens are too many for this engine, its profile has {self._limits.past:,}: "
                 f"build with a larger --profile, e.g. past=0:{self._limits.past}:{past}"
             )
-        logits_shape = (len(positions), self._candidates)
         bindings = {
-            "input_ids": Binding(self._upload("input_ids", block.input_ids), (new,)),
-            "image_embeds": Binding(self._embeds_address(block.image_embeds), tuple(block.image_embeds.shape)),
-            "position_ids": Binding(self._upload("position_ids", block.position_ids), (new,)),
-            "attention_mask": Binding(self._upload("attention_mask", block.attention_mask), (new, past + new)),
-            "score_positions": Binding(self._upload("score_positions", positions), (len(positions),)),
-            "step_logits": Binding(self._buffers["step_logits"].address, logits_shape),
+            name: Binding(self._address(name, values), tuple(values.shape)) for name, values in block.inputs().items()
         }
+        logits_shape = (len(block.graph_score_positions), self._candidates)
+        bindings["step_logits"] = Binding(self._buffers["step_logits"].address, logits_shape)
         staged = not cache.new_rows_aligned
         bindings |= self._cache_bindings(cache, new, staged)
         llm.run(0 if past == 0 else len(llm.profiles) - 1, bindings)  # the prefix profile, or the suffix profile
@@ -206,18 +201,18 @@ class DeviceEngine:
             self._device.copy_to_device(buffer.address, contiguous)
         return buffer.address
 
-    def _embeds_address(self, embeds: ImageRows) -> int:
-        """Where image rows are, aligned: in place if they are on this device already, else in the staging buffer.
+    def _address(self, name: str, values: ImageRows) -> int:
+        """Where an input is, aligned: in place if it is on this device already, else in its staging buffer.
 
         Rows of another `Device` come over the host, even if it is the same card: its stream may still write them.
         """
-        if not isinstance(embeds, DeviceRows) or embeds.device is not self._device:
-            return self._upload("image_embeds", np.asarray(embeds))
-        if len(embeds) and embeds.address % ALIGNMENT_BYTES:
-            staging = self._buffers["image_embeds"]
-            self._device.copy_on_device(staging.address, embeds.address, len(embeds) * embeds.row_bytes)
-            return staging.address
-        return embeds.address if len(embeds) else self._buffers["image_embeds"].address
+        if not isinstance(values, DeviceRows) or values.device is not self._device:
+            return self._upload(name, np.asarray(values))
+        staging = self._buffers[name].address
+        if len(values) and values.address % ALIGNMENT_BYTES:
+            self._device.copy_on_device(staging, values.address, len(values) * values.row_bytes)
+            return staging
+        return values.address if len(values) else staging
 
     def _rows_from_host(self, rows: NDArray[Any]) -> DeviceRows:
         buffer = Buffer(self._device, rows.nbytes)

@@ -1,15 +1,14 @@
 """What a compiled pair of graphs takes at most, and the memory for what goes in and out of them."""
 
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 
-from vprm_runtime.bundle.graph_io import layer_cache_names
+from vprm_runtime.bundle.graph_io import cache_names, layer_cache_names
 from vprm_runtime.bundle.manifest import Manifest
 from vprm_runtime.engines.cuda.profiles import Profile
 from vprm_runtime.engines.cuda.protocol import ALIGNMENT_BYTES
-
-_CAST_BYTES = 8
 
 
 @dataclass(frozen=True)
@@ -39,22 +38,20 @@ class Limits:
 
 
 def inputs_outputs_bytes(manifest: Manifest, limits: Limits) -> dict[str, int]:
-    """Device memory of each staging buffer, cached rows aside."""
-    model, graphs = manifest.model, manifest.graphs
-    llm_itemsize = np.dtype(graphs.llm.io_dtype).itemsize
-    row_bytes = model.kv_width * llm_itemsize
-    staged_parts = 0 if row_bytes % ALIGNMENT_BYTES == 0 else model.layers * 2
+    """Device memory of each staging buffer: a tensor's largest shape, cached rows aside; and new rows if narrow."""
+    model = manifest.model
     image_rows = max(limits.image_rows, limits.tiles * model.tokens_per_tile)
-    return {
-        "tiles": limits.tiles * manifest.tiling.tile_size_px**2 * 3,
-        "image_embeds": image_rows * model.hidden_size * max(llm_itemsize, np.dtype(graphs.vision.io_dtype).itemsize),
-        "input_ids": limits.tokens * _CAST_BYTES,
-        "position_ids": limits.tokens * _CAST_BYTES,
-        "score_positions": limits.scores * _CAST_BYTES,
-        "attention_mask": limits.tokens * (limits.past + limits.tokens),
-        "step_logits": limits.scores * len(manifest.score_rule.candidates) * 4,
-        "new_rows": staged_parts * aligned(limits.tokens * row_bytes),
-    }
+    sizes = {"T": limits.tiles, "R": image_rows, "S": limits.tokens, "P": limits.past, "K": limits.scores}
+    cached = {name for names in cache_names(model.layers) for name in (names.past, names.new)}
+    found: dict[str, int] = {}
+    for io in manifest.graph_io:
+        for spec in (*io.inputs, *io.outputs):
+            if spec.name not in cached:
+                size_bytes = prod(spec.sized(sizes)) * np.dtype(spec.dtype).itemsize
+                found[spec.name] = max(size_bytes, found.get(spec.name, 0))
+    row_bytes = model.kv_width * np.dtype(manifest.graphs.llm.io_dtype).itemsize
+    staged_parts = 0 if row_bytes % ALIGNMENT_BYTES == 0 else model.layers * 2
+    return found | {"new_rows": staged_parts * aligned(limits.tokens * row_bytes)}
 
 
 def aligned(size_bytes: int) -> int:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from vprm_runtime.bundle.graph_io import GraphIO, TensorSpec
+from vprm_runtime.bundle.graph_io import GraphIO
 from vprm_runtime.bundle.manifest import Manifest
 from vprm_runtime.errors import InputError
 
@@ -147,15 +147,8 @@ def llm_profiles(io: GraphIO, profiles: ProfileSet) -> tuple[Profile, ...]:
 
 
 def _profile(io: GraphIO, sizes: Mapping[str, SizeRange]) -> Profile:
-    def shape(spec: TensorSpec, which: Literal["min", "opt", "max"]) -> Shape:
-        def size(dim: int | str) -> int:
-            if isinstance(dim, int):
-                return dim
-            return sum(int(getattr(sizes[part], which)) for part in dim.split("+"))  # "P+S"
-
-        return tuple(size(dim) for dim in spec.shape)
-
-    return {spec.name: TensorShapes(shape(spec, "min"), shape(spec, "opt"), shape(spec, "max")) for spec in io.inputs}
+    chosen = [{dim: int(getattr(size, which)) for dim, size in sizes.items()} for which in ("min", "opt", "max")]
+    return {spec.name: TensorShapes(*map(spec.sized, chosen)) for spec in io.inputs}
 
 
 def _check_minimum(name: str, sizes: SizeRange, minimum: int) -> None:

@@ -3,7 +3,6 @@
 `onnxruntime.py` and `openvino.py` have the libraries' graphs; the LLM graph writes new rows after the cached ones.
 """
 
-import os
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -15,6 +14,7 @@ from vprm_runtime.bundle.manifest import Manifest
 from vprm_runtime.engines.base import Block, ImageRows, KVCache, check_image_rows, closed_error
 from vprm_runtime.engines.host.cache import HostCache
 from vprm_runtime.errors import EngineError
+from vprm_runtime.machine import available_cores
 
 Arrays = Mapping[str, NDArray[Any]]
 MAX_BLOCK_TOKENS = 512
@@ -45,11 +45,6 @@ class HostGraph(Protocol):
     def only_output(self, inputs: Arrays) -> NDArray[Any]:
         """The output of a graph that has one, in an array of its own."""
         ...
-
-
-def available_cores() -> int:
-    """The CPU cores that this process may use, which is how many threads a library takes unless told."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class HostEngine:
