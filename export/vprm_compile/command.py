@@ -11,8 +11,8 @@ from vprm_runtime.cli.common import (
     phase_progress,
     positive_int,
     print_json,
+    print_stderr,
     resolve_bundle,
-    stderr_console,
 )
 from vprm_runtime.engines.cuda.tensorrt.describe import engine_lines
 from vprm_runtime.engines.cuda.tensorrt.engine_file import LIBRARIES
@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
             built.append(build_engines(bundle, BuildOptions(args.engine, sm, args.profile, args.weights), progress))
         if not args.json:
             for line in engine_lines(built[-1]):
-                stderr_console().print(line, markup=False, highlight=False, soft_wrap=True)
+                print_stderr(line)
     if args.json:
         print_json({"bundle": str(bundle.path), "engines": [asdict(info) for info in built]})
     return int(any(graph.check.problems for info in built for graph in (info.vision, info.llm)))

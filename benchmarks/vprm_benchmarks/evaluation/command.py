@@ -13,8 +13,8 @@ from vprm_runtime.cli.common import (
     check_output_file,
     positive_int,
     print_json,
+    print_stderr,
     resolve_bundle,
-    stderr_console,
     stdout_console,
 )
 from vprm_runtime.execution.aggregate import AGGREGATES
@@ -156,7 +156,7 @@ def _say_what_is_kept(args: argparse.Namespace) -> None:
     """Without --scores an interrupted evaluation begins anew: said before the hours are spent."""
     if args.scores is None:
         text = "the scores are kept in no file: if this is interrupted, it begins anew; --scores FILE keeps them"
-        stderr_console().print(text, highlight=False, markup=False, soft_wrap=True)
+        print_stderr(text)
 
 
 def _open_scorer(args: argparse.Namespace) -> StepScorer:
@@ -183,7 +183,7 @@ def _finish(args: argparse.Namespace, document: dict[str, Any], page: Page) -> i
         from vprm_report import html_from_page
 
         write_whole(args.html, html_from_page(page).encode())
-        stderr_console().print(f"wrote {args.html}", highlight=False)
+        print_stderr(f"wrote {args.html}")
     if args.json:
         print_json(document)
     else:

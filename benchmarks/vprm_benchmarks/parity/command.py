@@ -18,7 +18,6 @@ from vprm_runtime.cli.common import (
     print_json,
     print_stderr,
     resolve_bundle,
-    stderr_console,
     stdout_console,
 )
 from vprm_runtime.cli.text_argument import text_argument
@@ -80,8 +79,7 @@ def run(args: argparse.Namespace) -> int:
         console.print(table_from_report(report))
         console.print(_verdict(report))
     for row in report.not_comparable:
-        text = f"not comparable: row {row.name}: {row.reason}"
-        stderr_console().print(text, highlight=False, markup=False, soft_wrap=True)
+        print_stderr(f"not comparable: row {row.name}: {row.reason}")
     return 0 if report.passed else 1
 
 

@@ -220,6 +220,11 @@ class Manifest:
                     f"in one of them only, the first is {different[0]!r}; export the bundle again"
                 )
 
+    @property
+    def fingerprint(self) -> str:
+        """The bundle, as runs over rows are described: it names the hash of every file."""
+        return f"sha256:{hashlib.sha256(self.to_json().encode()).hexdigest()}"
+
     def to_json(self) -> str:
         """Deterministic JSON text. Its last key, `manifest_sha256`, is the text's own hash: see `text_hash`."""
         document = asdict(self)

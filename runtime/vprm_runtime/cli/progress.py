@@ -11,7 +11,7 @@ from typing import Any, Protocol, Self
 
 from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 
-from vprm_runtime.cli.console import stderr_console
+from vprm_runtime.cli.console import print_stderr, stderr_console
 
 LINE_INTERVAL_S = 30.0
 _SCALES = (("GB", 1e9), ("MB", 1e6), ("kB", 1e3))
@@ -83,7 +83,7 @@ class Display:
     def _print_lines(self) -> None:
         while not self._ended.wait(self._interval_s):
             if self._label:
-                stderr_console().print(self.line(), highlight=False, markup=False, soft_wrap=True)
+                print_stderr(self.line())
 
     def _note(self, with_time: bool) -> str:
         passed_s, new = time.monotonic() - self._began_s, self._done - self._first

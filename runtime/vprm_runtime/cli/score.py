@@ -21,7 +21,7 @@ from vprm_runtime.cli.common import (
     optimised_bundle,
     positive_int,
     print_json,
-    stderr_console,
+    print_stderr,
     stdout_console,
 )
 from vprm_runtime.cli.text_argument import step_separator, text_argument
@@ -164,7 +164,7 @@ def _run_file(args: argparse.Namespace, options: ScoreOptions, given: Sequence[s
         f"wrote {args.output}: {summary.rows} rows, {summary.errors} with errors ({summary.scored} done now{retried}, "
         f"{summary.resumed} before)"
     )
-    stderr_console().print(written, highlight=False, markup=False, soft_wrap=True)
+    print_stderr(written)
     if args.json:
         print_json(summary.to_dict())
     return 0 if summary.usable else NOTHING_SCORED
@@ -174,14 +174,14 @@ def _run_stream(args: argparse.Namespace, options: ScoreOptions, given: Sequence
     from vprm_runtime.datasets import score_stream
     from vprm_runtime.datasets.row_files import bounded_lines
     from vprm_runtime.datasets.score_log import first_error, has_error, has_scores
+    from vprm_runtime.datasets.source import check_image_root
 
     if args.output is not None or given or args.json:
         raise InputError("rows from stdin are answered on stdout, a line each: leave out --output, --json and the rest")
     root = args.image_root or Path()
-    if not root.is_dir():
-        raise InputError(f"the image root {root} is not a directory: give the one that image paths start at")
+    check_image_root(root)
     scorer = _opened(args)
-    stderr_console().print(f"ready: {scorer.engine.description}", highlight=False, markup=False, soft_wrap=True)
+    print_stderr(f"ready: {scorer.engine.description}")
 
     rows = usable = 0
 

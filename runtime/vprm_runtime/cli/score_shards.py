@@ -1,7 +1,6 @@
 """`vprm score` over shards: by several processes of this machine, or on Ray."""
 
 import argparse
-import hashlib
 import json
 import math
 import os
@@ -15,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from vprm_runtime.bundle.bundle import Bundle
-from vprm_runtime.cli.common import NOTHING_SCORED, RowBar, opened_bundle, positive_int, print_json, stderr_console
-from vprm_runtime.cli.shard import CRASHED_EXIT_CODE
+from vprm_runtime.cli.common import RowBar, opened_bundle, positive_int
+from vprm_runtime.cli.shard import say_merged
 from vprm_runtime.errors import EngineError, InputError, MissingExtraError
 from vprm_runtime.options import ScoreOptions
 
@@ -72,7 +71,7 @@ def run(args: argparse.Namespace, options: ScoreOptions) -> int:
     if paths.merged.exists():
         _check_same_run(paths.merged, args.input, bundle, options)
         if paths.work is not None and not paths.work.exists():
-            return _finish(args, scored_rows(paths.merged), {}, began)
+            return say_merged(args, scored_rows(paths.merged), seconds=time.monotonic() - began)
     shards = _shards(args, paths)
     with redirect_stdout(sys.stderr):  # Ray prints there; on stdout there is one document or nothing
         pool = _pool(args, bundle)
@@ -94,22 +93,8 @@ def run(args: argparse.Namespace, options: ScoreOptions) -> int:
         found = merge_scores(shards, paths.scores, paths.merged)
     if paths.work is not None:
         shutil.rmtree(paths.work, ignore_errors=True)
-    return _finish(args, found, {"workers": pool.workers, "shards": len(shards.shards)}, began)
-
-
-def _finish(args: argparse.Namespace, found: Any, about: dict[str, int], began: float) -> int:
-    """Say what came out; the exit code."""
-    console = stderr_console()
-    text = f"wrote {args.output}: {found.rows} rows, {found.errors} with errors"
-    console.print(text, highlight=False, markup=False, soft_wrap=True)
-    if found.crashed_rows:
-        text = f"set aside, because they killed the process: {found.crashed_text}"
-        console.print(text, highlight=False, markup=False, soft_wrap=True)
-    if args.json:
-        print_json(found.to_dict() | about | {"seconds": time.monotonic() - began})
-    if found.crashed_rows:
-        return CRASHED_EXIT_CODE
-    return 0 if found.usable else NOTHING_SCORED
+    seconds = time.monotonic() - began
+    return say_merged(args, found, workers=pool.workers, shards=len(shards.shards), seconds=seconds)
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -155,16 +140,16 @@ def _shards(args: argparse.Namespace, paths: _Paths) -> Any:
 
 def _check_same_run(merged: Path, source: Path, bundle: Path, options: ScoreOptions) -> None:
     """Raise InputError unless `merged` is what this run would write."""
+    from vprm_runtime.datasets.score_log import run_path
     from vprm_runtime.datasets.shards import ShardSet, fingerprint_of
 
     wanted = {
         "input": ShardSet.open(source).fingerprint if source.is_dir() else fingerprint_of(source),
-        "bundle": f"sha256:{hashlib.sha256(Bundle.open(bundle).manifest.to_json().encode()).hexdigest()}",
+        "bundle": Bundle.open(bundle).manifest.fingerprint,
         "options": asdict(options),
     }
-    run_path = merged.with_name(merged.name + ".run.json")
     try:
-        run = json.loads(run_path.read_text("utf-8"))
+        run = json.loads(run_path(merged).read_text("utf-8"))
         changed = [key for key, value in wanted.items() if run.get(key) != value]
     except (OSError, ValueError, AttributeError):
         changed = ["settings"]

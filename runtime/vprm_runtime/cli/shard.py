@@ -2,12 +2,16 @@
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vprm_runtime.cli.arguments import add_image_root, add_json
-from vprm_runtime.cli.common import NOTHING_SCORED, RowBar, Subparsers, positive_int, print_json, stderr_console
+from vprm_runtime.cli.common import NOTHING_SCORED, RowBar, Subparsers, positive_int, print_json, print_stderr
 from vprm_runtime.errors import InputError
 
-CRASHED_EXIT_CODE = 1
+if TYPE_CHECKING:
+    from vprm_runtime.datasets.shard_merge import ScoredRows
+
+_CRASHED_EXIT_CODE = 1
 
 
 def register(subparsers: Subparsers) -> None:
@@ -41,23 +45,24 @@ def run(args: argparse.Namespace) -> int:
             raise InputError("with --merge give one directory of shards and -o FILE, and nothing else")
         with RowBar("merging"):
             found = merge_scores(ShardSet.open(args.rows[0]), args.merge, args.output)
-        _say(f"wrote {args.output}: {found.rows} rows, {found.errors} with errors")
-        if found.crashed_rows:
-            _say(f"set aside, because they killed the process: {found.crashed_text}")
-        if args.json:
-            print_json(found.to_dict())
-        if found.crashed_rows:
-            return CRASHED_EXIT_CODE
-        return 0 if found.usable else NOTHING_SCORED
+        return say_merged(args, found)
     if args.shards is None:
         raise InputError("give --shards K: into how many files the rows are cut")
     with RowBar("cutting") as bar:
         shards = write_shards(args.rows, args.output, args.shards, args.image_root, bar.advance)
-    _say(f"wrote {args.output}: {shards.rows} rows in {len(shards.shards)} shards")
+    print_stderr(f"wrote {args.output}: {shards.rows} rows in {len(shards.shards)} shards")
     if args.json:
         print_json({"rows": shards.rows, "shards": [{"name": item.name, "rows": item.rows} for item in shards.shards]})
     return 0
 
 
-def _say(text: str) -> None:
-    stderr_console().print(text, highlight=False, markup=False, soft_wrap=True)
+def say_merged(args: argparse.Namespace, found: "ScoredRows", **about: float) -> int:
+    """Say what outputs of shards hold, and in JSON `about` too. Returns the exit code."""
+    print_stderr(f"wrote {args.output}: {found.rows} rows, {found.errors} with errors")
+    if found.crashed_rows:
+        print_stderr(f"set aside, because they killed the process: {found.crashed_text}")
+    if args.json:
+        print_json(found.to_dict() | about)
+    if found.crashed_rows:
+        return _CRASHED_EXIT_CODE
+    return 0 if found.usable else NOTHING_SCORED

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from vprm_runtime.datasets.parsed_row import BadRow, row_from_line
 from vprm_runtime.datasets.places import Places
-from vprm_runtime.datasets.row import Row, RowId
+from vprm_runtime.datasets.row import Row
 from vprm_runtime.datasets.row_files import RowFile, bounded_lines
 from vprm_runtime.datasets.row_notes import RowNotes
 from vprm_runtime.datasets.unchanged import FileState, LineHashes
@@ -45,34 +45,12 @@ class JsonlRows:
             self._line_numbers.append(line_number)
         if places is not None and len(places) != len(offsets):
             raise InputError(f"{path} has {len(offsets)} rows, {len(places)} were cut: cut them again with  vprm shard")
-        self._offsets = offsets
+        self._offsets, self.total = offsets, len(offsets)
+        self.numbers: Container[int] = range(self.total) if places is None else places.numbers
+        self.image_roots = (image_root,) if places is None else places.image_roots
         self._order: NDArray[np.int64] = np.argsort(np.frombuffer(groups, np.uint64), kind="stable")
-        self._fingerprint = f"sha256:{content.hexdigest()}"
+        self.fingerprint = f"sha256:{content.hexdigest()}"
         self.notes = notes.lines
-
-    @property
-    def total(self) -> int:
-        """Number of rows."""
-        return len(self._offsets)
-
-    @property
-    def numbers(self) -> Container[int]:
-        """The rows' numbers."""
-        return range(self.total) if self._places is None else self._places.numbers
-
-    @property
-    def image_roots(self) -> tuple[Path, ...]:
-        """Where relative image paths start."""
-        return (self._image_root,) if self._places is None else self._places.image_roots
-
-    @property
-    def fingerprint(self) -> str:
-        """Hash of the whole file."""
-        return self._fingerprint
-
-    def ids(self) -> Iterator[RowId]:
-        """All ids, in scoring order."""
-        return (row.id for row in self)
 
     def __iter__(self) -> Iterator[Row | BadRow]:
         """All rows in scoring order. Raises ChangedInputError if the file is not what it was."""

@@ -1,7 +1,7 @@
 """Parquet files of rows, read in small batches in file order: only neighbours share a prefix."""
 
 import re
-from collections.abc import Container, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -29,46 +29,23 @@ class ParquetRows:
         self._parquet, self._arrow_error = _import_parquet()
         try:
             with self._parquet.ParquetFile(path) as file:
-                self._total = int(file.metadata.num_rows)
+                self.total = int(file.metadata.num_rows)
                 self._columns = [field.name for field in file.schema_arrow if self._may_matter(field)]
                 self._maps = {field.name for field in file.schema_arrow if "map<" in str(field.type)}
                 unread = [name for name in file.schema_arrow.names if name not in KNOWN_KEYS and not is_image_key(name)]
         except (self._arrow_error, OSError) as error:
             raise InputError(f"{path} is a damaged parquet file ({error}): download or write it again") from error
-        if not self._total:
+        if not self.total:
             raise InputError(f"{path} has no rows")
         if not KNOWN_KEYS.intersection(self._columns):
             raise InputError(f"{path} has none of the columns that a row can have: {', '.join(sorted(KNOWN_KEYS))}")
-        self._fingerprint = f"sha256:{content_hash(path)}"
-        self._notes = RowNotes()
-        self._notes.add_unread(unread)
-        for row_id in self.ids():
-            self._notes.add_id(row_id)
-
-    @property
-    def total(self) -> int:
-        """Number of rows."""
-        return self._total
-
-    @property
-    def numbers(self) -> Container[int]:
-        """The rows' numbers."""
-        return range(self._total)
-
-    @property
-    def image_roots(self) -> tuple[Path, ...]:
-        """Where relative image paths start."""
-        return (self._image_root,)
-
-    @property
-    def fingerprint(self) -> str:
-        """Hash of the whole file."""
-        return self._fingerprint
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """Lines that a user should see: columns that are not read, ids that repeat."""
-        return self._notes.lines
+        self.numbers, self.image_roots = range(self.total), (image_root,)
+        self.fingerprint = f"sha256:{content_hash(path)}"
+        notes = RowNotes()
+        notes.add_unread(unread)
+        for row_id in self._ids():
+            notes.add_id(row_id)
+        self.notes = notes.lines
 
     @staticmethod
     def _may_matter(field: Any) -> bool:
@@ -80,10 +57,10 @@ class ParquetRows:
         texts = any(word in kind for word in ("string", "binary", "struct", "dictionary", "map"))
         return texts or "list" not in kind or _INTEGERS.fullmatch(kind) is not None
 
-    def ids(self) -> Iterator[RowId]:
+    def _ids(self) -> Iterator[RowId]:
         """All ids, in file order; reads the id column only."""
         if "id" not in self._columns:
-            yield from range(self._total)
+            yield from range(self.total)
             return
         for number, record in enumerate(self.records(["id"])):
             try:

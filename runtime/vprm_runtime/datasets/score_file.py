@@ -1,6 +1,5 @@
 """The loop: rows in scoring order, one prefix for neighbours that share it, one line a row."""
 
-import hashlib
 import logging
 import time
 from collections.abc import Callable
@@ -105,7 +104,7 @@ def _run_description(
     return {
         "input": source.fingerprint,
         IMAGE_ROOT: ", ".join(str(root.resolve()) for root in source.image_roots),
-        "bundle": f"sha256:{hashlib.sha256(scorer.manifest.to_json().encode()).hexdigest()}",
+        "bundle": scorer.manifest.fingerprint,
         "engine": scorer.engine.description,
         "threads": getattr(scorer.engine, "threads", None),
         "max_block_tokens": scorer.max_block_tokens,

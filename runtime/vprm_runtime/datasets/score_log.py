@@ -49,7 +49,7 @@ class ScoreLog:
         """
         self._path = path
         self._log = LineLog(path)
-        self._run_path = path.with_name(path.name + ".run.json")
+        self._run_path = run_path(path)
         try:
             self._log.lock()
             before = self._read_run()
@@ -130,7 +130,7 @@ class ScoreLog:
     def _write_run(self, before: Mapping[str, Any] | None, run: dict[str, Any]) -> None:
         if before != run:
             try:
-                write_whole(self._run_path, (json.dumps(run, indent=2, ensure_ascii=False) + "\n").encode())
+                write_run(self._path, run)
             except OSError as error:
                 raise InputError(f"{self._run_path} cannot be written ({error.strerror}): make room for it") from error
 
@@ -172,6 +172,16 @@ class ScoreLog:
             found.scored += has_scores(document)
             found.has_images = found.has_images or bool(document.get("tiles"))
         return found
+
+
+def run_path(output: Path) -> Path:
+    """The file that describes the run that an output is of."""
+    return output.with_name(output.name + ".run.json")
+
+
+def write_run(output: Path, run: Mapping[str, Any]) -> None:
+    """Describe the run that an output is of. Raises OSError."""
+    write_whole(run_path(output), (json.dumps(run, indent=2, ensure_ascii=False) + "\n").encode())
 
 
 def first_error(document: Mapping[str, Any]) -> str | None:

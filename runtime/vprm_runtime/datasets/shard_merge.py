@@ -10,10 +10,10 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from vprm_runtime.datasets.attempts import CRASHED
-from vprm_runtime.datasets.score_log import has_error, has_scores
+from vprm_runtime.datasets.score_log import has_error, has_scores, run_path, write_run
 from vprm_runtime.datasets.shards import ShardSet
 from vprm_runtime.errors import InputError
-from vprm_runtime.files import whole_file, write_whole
+from vprm_runtime.files import whole_file
 
 _MOST_NAMED = 100
 _OPEN_FILES = 256
@@ -56,12 +56,11 @@ def merge_scores(shards: ShardSet, scores: Path, target: Path) -> ScoredRows:
     run = _common_run(paths) | {"input": shards.fingerprint}
     index = _Index(paths)
     index.check(shards.rows)
-    run_path = target.with_name(target.name + ".run.json")
     try:
         with whole_file(target) as temporary:
             with temporary.open("wb") as file:
                 index.write(file)
-            write_whole(run_path, (json.dumps(run, indent=2, ensure_ascii=False) + "\n").encode())
+            write_run(target, run)
     except OSError as error:
         raise InputError(f"{target} cannot be written ({error.strerror}): choose another path") from error
     return index.found
@@ -142,12 +141,11 @@ def _common_run(paths: list[Path]) -> dict[str, Any]:
     """What the outputs' runs have in common: all but the input. Raises InputError if they differ."""
     first: dict[str, Any] | None = None
     for path in paths:
-        run_path = path.with_name(path.name + ".run.json")
         try:
-            run = json.loads(run_path.read_text("utf-8"))
+            run = json.loads(run_path(path).read_text("utf-8"))
             run = {key: run[key] for key in run if key != "input"}
         except (OSError, ValueError, TypeError) as error:
-            raise InputError(f"{run_path} cannot be read ({error}): score its shard first") from error
+            raise InputError(f"{run_path(path)} cannot be read ({error}): score its shard first") from error
         if first is not None and run != first:
             changed = ", ".join(key for key in sorted(first | run) if first.get(key) != run.get(key))
             raise InputError(f"{path} and {paths[0]} were scored with different {changed}: score one of them again")

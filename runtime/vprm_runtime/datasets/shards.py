@@ -23,8 +23,9 @@ from vprm_runtime.datasets.places import MANIFEST_NAME, SCHEMA, ShardInput, pack
 from vprm_runtime.datasets.row import Row
 from vprm_runtime.datasets.row_files import PARQUET_MAGIC, RowFile
 from vprm_runtime.datasets.row_notes import RowNotes
-from vprm_runtime.errors import InputError, quoted
-from vprm_runtime.files import open_regular, whole_folder
+from vprm_runtime.datasets.source import check_image_root, first_bytes
+from vprm_runtime.errors import InputError
+from vprm_runtime.files import whole_folder
 
 MAX_SHARDS = 100_000
 _BUFFER_BYTES = 1 << 20
@@ -191,16 +192,8 @@ class _Input:
     def __init__(self, path: Path, image_root: Path) -> None:
         self.path, self.image_root = path, image_root
         self.fingerprint, self.unit = "", "line"
-        if not image_root.is_dir():
-            raise InputError(f"the image root {image_root} is not a directory: give the one that image paths start at")
-        if path.is_dir():
-            raise InputError(f"{path} is a directory: name the files of rows in it")
-        try:
-            with open_regular(path) as file:
-                self._is_parquet = file.read(4) == PARQUET_MAGIC
-        except (OSError, ValueError) as error:
-            why = getattr(error, "strerror", None) or error
-            raise InputError(f"the rows' file {quoted(path)} cannot be read ({why}): check the path") from error
+        check_image_root(image_root)
+        self._is_parquet = first_bytes(path) == PARQUET_MAGIC
 
     def rows(self, first: int) -> Iterator[tuple[int, bytes, Row | BadRow]]:
         """(position in the file, line, row) of every row; the first one's number is `first`."""

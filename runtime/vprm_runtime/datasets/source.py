@@ -13,7 +13,7 @@ from vprm_runtime.datasets.jsonl import JsonlRows
 from vprm_runtime.datasets.parquet import ParquetRows
 from vprm_runtime.datasets.parsed_row import BadRow
 from vprm_runtime.datasets.places import Places
-from vprm_runtime.datasets.row import Row, RowId
+from vprm_runtime.datasets.row import Row
 from vprm_runtime.datasets.row_files import PARQUET_MAGIC
 from vprm_runtime.datasets.row_notes import warn_once
 from vprm_runtime.errors import InputError, quoted
@@ -48,10 +48,6 @@ class RowSource(Protocol):
         """Lines that a user should see: keys that are not read, ids that repeat."""
         ...
 
-    def ids(self) -> Iterator[RowId]:
-        """All ids, in any order."""
-        ...
-
     def __iter__(self) -> Iterator[Row | BadRow]:
         """All rows in scoring order."""
         ...
@@ -65,8 +61,7 @@ def open_rows(path: Path, image_root: Path | None = None) -> RowSource:
     missing.
     """
     root = path.parent if image_root is None else image_root
-    if not root.is_dir():
-        raise InputError(f"the image root {root} is not a directory: give the one that image paths start at")
+    check_image_root(root)
     start = first_bytes(path)
     if (places := Places.of(path, image_root)) is not None:
         return JsonlRows(path, root, places)  # what there is to note was said when the shards were cut
@@ -74,6 +69,12 @@ def open_rows(path: Path, image_root: Path | None = None) -> RowSource:
     for note in source.notes:
         warn_once(str(path), note)
     return source
+
+
+def check_image_root(root: Path) -> None:
+    """Raise InputError unless it is a directory."""
+    if not root.is_dir():
+        raise InputError(f"the image root {root} is not a directory: give the one that image paths start at")
 
 
 def first_bytes(path: Path) -> bytes:
