@@ -10,7 +10,6 @@
 Nothing is written before everything has been checked, and the bundle's name appears only in the last stage.
 """
 
-import importlib.metadata
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,6 +49,7 @@ from vprm_runtime.bundle.manifest import (
     TilingInfo,
 )
 from vprm_runtime.errors import BundleError, CheckpointError
+from vprm_runtime.extras import installed_version
 from vprm_runtime.prompt.score_rule import ScoreRule
 
 Progress = Callable[[int, int], None]  # bytes written so far, bytes in all
@@ -259,17 +259,9 @@ def _manifest(
         provenance=Provenance(
             checkpoint=checkpoint.name,
             config_sha256=checkpoint.config_sha256,
-            tools={tool: _version(tool) for tool in _TOOLS},
+            tools={tool: installed_version(tool) or "not installed" for tool in _TOOLS},
             readings=readings.all,
             revision=checkpoint.revision,
         ),
         files=files,
     )
-
-
-def _version(tool: str) -> str:
-    """An installed package's version; vprm itself may also run from its sources, without being installed."""
-    try:
-        return importlib.metadata.version(tool)
-    except importlib.metadata.PackageNotFoundError:
-        return "not installed"

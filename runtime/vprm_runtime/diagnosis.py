@@ -12,7 +12,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, metadata, version
+from importlib.metadata import metadata, version
 from pathlib import Path
 from typing import Literal
 
@@ -20,7 +20,7 @@ from PIL import features
 
 from vprm_runtime import native
 from vprm_runtime.errors import EngineError
-from vprm_runtime.extras import DEVELOPMENT, missing_distributions
+from vprm_runtime.extras import DEVELOPMENT, installed_version, missing_distributions
 from vprm_runtime.machine import (
     Machine,
     available_memory_bytes,
@@ -126,7 +126,7 @@ def _engine_findings(machine: Machine) -> Iterator[Finding]:
         yield Finding(f"{_ENGINE}cpu", "broken", f"onnxruntime cannot be imported: {problem}", mend)
     else:
         yield Finding(f"{_ENGINE}cpu", "missing", "onnxruntime is not installed", _install("cpu"))
-    installed = _version("openvino")
+    installed = installed_version("openvino")
     if installed:
         yield Finding(
             f"{_ENGINE}openvino", "ok", f"openvino {installed} (only if asked for: it may compute in bfloat16)"
@@ -143,7 +143,7 @@ def _gpu_library(device: str, module: str, distribution: str, has_gpu: bool) -> 
             text = f"{distribution} is not installed: it builds engines for other machines' GPUs ahead of time"
             return Finding(f"{_ENGINE}{device}", "note", text, _install(device))
         return Finding(f"{_ENGINE}{device}", "note", f"{distribution} is not installed; it needs a GPU")
-    text = f"{distribution} {_version(distribution) or 'of unknown version'}"
+    text = f"{distribution} {installed_version(distribution) or 'of unknown version'}"
     if not has_gpu:
         ahead = "; builds engines ahead of time" if device == "tensorrt-rtx" else ""
         return Finding(f"{_ENGINE}{device}", "note", f"{text}, but there is no GPU to score on{ahead}")
@@ -153,7 +153,7 @@ def _gpu_library(device: str, module: str, distribution: str, has_gpu: bool) -> 
 
 
 def _ort_cuda(has_gpu: bool) -> Finding:
-    installed, plain = _version("onnxruntime-gpu"), _version("onnxruntime")
+    installed, plain = installed_version("onnxruntime-gpu"), installed_version("onnxruntime")
     if installed and plain:
         mend = "pip uninstall -y onnxruntime onnxruntime-gpu && " + _install("cuda")
         return Finding(f"{_ENGINE}cuda", "broken", "onnxruntime and onnxruntime-gpu overwrite each other's files", mend)
@@ -181,9 +181,11 @@ def _package_findings() -> Iterator[Finding]:
         yield Finding("images", "missing", f"Pillow {version('pillow')} reads no {', '.join(unread)}", mend)
     else:
         yield Finding("images", "ok", f"Pillow {version('pillow')} reads every supported format")
-    if _version("huggingface_hub"):
+    if hub := installed_version("huggingface_hub"):
         yield Finding(
-            "hub", "ok", f"huggingface_hub {_version('huggingface_hub')}: model ids can be given as checkpoints"
+            "hub",
+            "ok",
+            f"huggingface_hub {hub}: model ids can be given as checkpoints",
         )
     else:
         mend = "pip install huggingface_hub"
@@ -240,15 +242,8 @@ def _import_problem(module: str) -> str | None:
     return None
 
 
-def _version(distribution: str) -> str | None:
-    try:
-        return version(distribution)
-    except PackageNotFoundError:
-        return None
-
-
 def _first_version(*distributions: str) -> str | None:
-    return next((found for name in distributions if (found := _version(name))), None)
+    return next((found for name in distributions if (found := installed_version(name))), None)
 
 
 def _install(extra: str) -> str:

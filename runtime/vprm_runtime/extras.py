@@ -2,7 +2,7 @@
 
 import importlib
 import re
-from importlib.metadata import PackageNotFoundError, distribution, requires
+from importlib.metadata import PackageNotFoundError, requires, version
 from typing import Any
 
 from vprm_runtime.errors import EngineError, MissingExtraError, quoted
@@ -30,12 +30,20 @@ def import_optional(module: str, need: str, extra: str) -> Any:
         ) from error
 
 
+def installed_version(distribution: str) -> str | None:
+    """Version of an installed distribution; None if it is not installed."""
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return None
+
+
 def missing_distributions(extra: str) -> list[str]:
     """Names of the distributions that `extra` asks for and that are not installed, sorted.
 
     Versions are not compared: pip does that. Raises ValueError if the package has no such extra.
     """
-    return sorted(name for name in _distributions(extra) if not _is_installed(name))
+    return sorted(name for name in _distributions(extra) if installed_version(name) is None)
 
 
 def _distributions(extra: str) -> set[str]:
@@ -75,11 +83,3 @@ def extras_with(module: str) -> list[str]:
     owners = {match["extra"] for match in found if match["name"].lower().replace("_", "-") == name}
     lacking = [extra for extra in sorted(owners) if missing_distributions(extra)]
     return sorted(lacking, key=lambda extra: (extra in DEVELOPMENT, len(_distributions(extra))))[:1]
-
-
-def _is_installed(name: str) -> bool:
-    try:
-        distribution(name)
-    except PackageNotFoundError:
-        return False
-    return True

@@ -88,7 +88,7 @@ def test_the_next_command_is_one_that_runs() -> None:
 
 def test_without_a_gpu_nothing_is_to_be_installed_for_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(diagnosis.importlib.util, "find_spec", lambda name: None)
-    monkeypatch.setattr(diagnosis, "_version", lambda name: "1.0" if name == "onnxruntime" else None)
+    monkeypatch.setattr(diagnosis, "installed_version", lambda name: "1.0" if name == "onnxruntime" else None)
     findings = [diagnosis._gpu_library("tensorrt", "tensorrt", "tensorrt", has_gpu=False), diagnosis._ort_cuda(False)]
     assert [(finding.state, finding.mend) for finding in findings] == [("note", ""), ("note", "")]
     ahead = diagnosis._gpu_library("tensorrt-rtx", "tensorrt_rtx", "tensorrt-rtx-cu13", has_gpu=False)
@@ -96,7 +96,7 @@ def test_without_a_gpu_nothing_is_to_be_installed_for_one(monkeypatch: pytest.Mo
 
 
 def test_onnxruntime_for_cpus_is_removed_before_the_one_for_gpus_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(diagnosis, "_version", lambda name: "1.0" if name == "onnxruntime" else None)
+    monkeypatch.setattr(diagnosis, "installed_version", lambda name: "1.0" if name == "onnxruntime" else None)
     found = diagnosis._ort_cuda(True)
     assert found.state == "missing"
     assert found.mend == "pip uninstall -y onnxruntime && pip install 'vprm[cuda]'"

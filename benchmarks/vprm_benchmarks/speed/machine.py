@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import platform
 import resource
 import sys
 from pathlib import Path
 from typing import Any
 
-from vprm_runtime.machine import available_cores, this_machine
-
-__all__ = ["available_cores", "machine", "peak_rss_bytes", "versions"]
+from vprm_runtime.extras import installed_version
+from vprm_runtime.machine import this_machine
 
 _PACKAGES = ("vprm", "numpy", "pillow", "onnxruntime", "onnxruntime-gpu", "openvino", "torch", "transformers")
 
@@ -31,13 +29,7 @@ def machine() -> dict[str, Any]:
 
 def versions(packages: tuple[str, ...]) -> dict[str, str | None]:
     """Installed versions by package; None for those that are not installed."""
-    found: dict[str, str | None] = {}
-    for package in packages:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            found[package] = None
-    return found
+    return {package: installed_version(package) for package in packages}
 
 
 def peak_rss_bytes() -> int:

@@ -13,10 +13,11 @@ import onnx_ir as ir
 import onnxruntime
 import torch
 
-from vprm_benchmarks.speed.machine import available_cores, machine
+from vprm_benchmarks.speed.machine import machine
 from vprm_benchmarks.speed.physical import physical_tops, read_gb_per_s
 from vprm_benchmarks.speed.stopwatch import median_s
 from vprm_export.graphs.builder import IR_VERSION, OPSET
+from vprm_runtime.machine import available_cores
 
 ProductType = Literal["fp32", "bf16", "fp16", "int8"]
 _COPY_BYTES = 1 << 28

@@ -5,7 +5,7 @@ from dataclasses import fields, is_dataclass
 from types import UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from vprm_runtime.errors import BundleError, quoted
+from vprm_runtime.errors import quoted
 
 T = TypeVar("T")
 
@@ -13,16 +13,16 @@ T = TypeVar("T")
 def parsed(kind: type[T], value: object, where: str, optional: frozenset[str] = frozenset()) -> T:
     """A dataclass of the values of a JSON object, recursively.
 
-    Keys in `optional` may be missing, at every depth. Raises BundleError naming what is not as the dataclass has it.
+    Keys in `optional` may be missing, at every depth. Raises ValueError naming what is not as the dataclass has it.
     """
     if not isinstance(value, Mapping):
-        raise BundleError(f"{where} should be an object, not {type(value).__name__}: export the bundle again")
+        raise ValueError(f"{where} should be an object, not {type(value).__name__}")
     hints = get_type_hints(kind)
     known = [field.name for field in fields(kind)]  # type: ignore[arg-type]
     names = [name for name in known if name in value or name not in optional]
     if set(value) != set(names):
         odd = quoted(sorted(set(value) ^ set(names)))
-        raise BundleError(f"{where} has missing or unknown keys {odd}: export the bundle again with this version")
+        raise ValueError(f"{where} has missing or unknown keys {odd}")
     return kind(**{name: _field(hints[name], value[name], f"{where}: {name}", optional) for name in names})
 
 
@@ -32,7 +32,7 @@ def _field(hint: Any, value: object, where: str, optional: frozenset[str]) -> ob
         return parsed(hint, value, where, optional)  # type: ignore[arg-type]
     if origin is tuple and isinstance(value, list):
         return tuple(_field(arguments[0], item, where, optional) for item in value)
-    if origin is dict and isinstance(value, dict):
+    if origin in (dict, Mapping) and isinstance(value, dict):
         return {key: _field(arguments[1], item, f"{where}: {quoted(key)}", optional) for key, item in value.items()}
     if origin is Literal:
         accepted = value in arguments
@@ -44,9 +44,7 @@ def _field(hint: Any, value: object, where: str, optional: frozenset[str]) -> ob
     else:
         accepted = _is_plain(hint, value)
     if not accepted:
-        raise BundleError(
-            f"{where} is {quoted(repr(value))}, expected {hint}: export the bundle again with this version"
-        )
+        raise ValueError(f"{where} is {quoted(repr(value))}, expected {hint}")
     return float(value) if hint is float else value  # type: ignore[arg-type]
 
 

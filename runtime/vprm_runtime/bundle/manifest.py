@@ -253,7 +253,10 @@ class Manifest:
             )
         if not re.fullmatch("[0-9a-f]{64}", str(document.pop(HASH_KEY, ""))):
             raise BundleError(f"{MANIFEST_NAME} has no {HASH_KEY}: export the bundle again with this version")
-        return parsed(Manifest, document, MANIFEST_NAME, _OPTIONAL)
+        try:
+            return parsed(Manifest, document, MANIFEST_NAME, _OPTIONAL)
+        except ValueError as error:
+            raise BundleError(f"{error}: export the bundle again with this version") from error
 
 
 def text_hash(text: bytes) -> str:

@@ -5,9 +5,10 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from vprm_runtime.bundle.bundle import Bundle
+from vprm_runtime.bundle.dataclass_json import parsed
 from vprm_runtime.engines.cuda.profiles import TensorShapes
 from vprm_runtime.errors import EngineError
 
@@ -82,9 +83,7 @@ class EngineInfo:
             document = json.loads(path.read_text("utf-8"))
             if document["schema_version"] != SCHEMA_VERSION:
                 raise ValueError(f"schema_version is {document['schema_version']!r}, this vprm reads {SCHEMA_VERSION}")
-            return EngineInfo(
-                **{**document, "vision": _graph_engine(document["vision"]), "llm": _graph_engine(document["llm"])}
-            )
+            return parsed(EngineInfo, document, INFO_NAME)
         except OSError as error:
             raise EngineError(f"{path} cannot be read ({error.strerror}): {REBUILD}") from error
         except (ValueError, KeyError, TypeError) as error:
@@ -110,12 +109,3 @@ def bundle_fingerprint(bundle: Bundle) -> str:
 def engine_directories(bundle: Bundle) -> list[Path]:
     """Directories of the engines that were built into a bundle."""
     return sorted(path.parent for path in (bundle.path / ENGINES_FOLDER).glob(f"*/{INFO_NAME}"))
-
-
-def _graph_engine(document: dict[str, Any]) -> GraphEngine:
-    profiles = tuple(
-        {name: TensorShapes(*(tuple(shapes[which]) for which in ("min", "opt", "max"))) for name, shapes in one.items()}
-        for one in document["profiles"]
-    )
-    check = CompiledCheck(**{**document["check"], "problems": tuple(document["check"]["problems"])})
-    return GraphEngine(**{**document, "profiles": profiles, "check": check})
