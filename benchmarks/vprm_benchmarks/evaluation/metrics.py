@@ -33,12 +33,12 @@ class Counts:
     @property
     def f1_right(self) -> float:
         """F1 of right steps; 0 if there are none and none is called so."""
-        return _ratio(2 * self.tp, 2 * self.tp + self.fp + self.fn)
+        return ratio(2 * self.tp, 2 * self.tp + self.fp + self.fn)
 
     @property
     def f1_wrong(self) -> float:
         """F1 of wrong steps."""
-        return _ratio(2 * self.tn, 2 * self.tn + self.fp + self.fn)
+        return ratio(2 * self.tn, 2 * self.tn + self.fp + self.fn)
 
     @property
     def macro_f1(self) -> float:
@@ -58,8 +58,8 @@ class FirstErrors:
     @property
     def f1(self) -> float:
         """Harmonic mean of both shares, as ProcessBench (arXiv 2412.06559) defines its F1."""
-        found, cleared = _ratio(self.found, self.erroneous), _ratio(self.cleared, self.sound)
-        return _ratio(2 * found * cleared, found + cleared)
+        found, cleared = ratio(self.found, self.erroneous), ratio(self.cleared, self.sound)
+        return ratio(2 * found * cleared, found + cleared)
 
 
 @dataclass(frozen=True)
@@ -236,5 +236,6 @@ def _number_of_rows(steps: Steps) -> int:
     return int(steps.rows.max()) + 1 if len(steps.rows) else 0
 
 
-def _ratio(part: float, whole: float) -> float:
+def ratio(part: float, whole: float) -> float:
+    """`part` of `whole`; 0 of nothing."""
     return part / whole if whole else 0.0

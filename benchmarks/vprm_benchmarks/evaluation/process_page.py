@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from vprm_benchmarks.evaluation.metrics import ratio
 from vprm_benchmarks.evaluation.page_parts import (
     FOOTER,
     PageContext,
@@ -46,7 +47,7 @@ def process_page(bench: ProcessBench, samples: Sequence[Sample], context: PageCo
         ),
         Card("Macro F1, step-weighted", percent(first.step_weighted_macro_f1), "mean over sources"),
         Card("AUC", number(bench.auc), "right step above wrong step"),
-        Card("First error found", percent(_share(first.first_errors.found, first.first_errors.erroneous)), "exactly"),
+        Card("First error found", percent(ratio(first.first_errors.found, first.first_errors.erroneous)), "exactly"),
         Card("Responses", f"{bench.samples:,}", f"{len(bench.left_out)} left out"),
         Card("Steps", f"{bench.right + bench.wrong:,}", f"{bench.right:,} right, {bench.wrong:,} wrong"),
     )
@@ -156,7 +157,3 @@ def _severity(sample: Sample, threshold: float) -> tuple[int, float]:
     pairs = zip(sample.labels, sample.candidate.scores, strict=True)
     far = [abs(score - threshold) for label, score in pairs if label and (score > threshold) != (label == 1)]
     return len(far), max(far, default=0.0)
-
-
-def _share(part: int, whole: int) -> float:
-    return part / whole if whole else 0.0

@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 
@@ -46,7 +46,6 @@ from vprm_runtime import Bundle, StepScorer
 from vprm_runtime.bundle.manifest import Precision
 
 ModelName = Literal["tiny", "8b-slice", "8b"]
-MODELS: tuple[ModelName, ...] = get_args(ModelName)
 _TILES, _STEPS, _STEP_TOKENS = 13, 10, 30  # of a request: 12 tiles and a thumbnail, about 300 tokens a candidate
 _QUANTISED: tuple[Precision, ...] = ("int8", "w8", "w4", "fp8")
 

@@ -27,11 +27,6 @@ class StageResult:
     worst_case: str | None
     problems: tuple[str, ...]
 
-    @property
-    def max(self) -> float:
-        """The largest error."""
-        return self.needed
-
 
 @dataclass
 class StageCollector:

@@ -29,7 +29,7 @@ measures.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 Stage = Literal[
     "tile_grid",
@@ -41,16 +41,7 @@ Stage = Literal[
     "step_scores",
     "ranking",
 ]
-STAGES: tuple[Stage, ...] = (
-    "tile_grid",
-    "tile_pixels",
-    "token_ids",
-    "score_positions",
-    "image_embeddings",
-    "step_logits",
-    "step_scores",
-    "ranking",
-)
+STAGES: tuple[Stage, ...] = get_args(Stage)
 Unit = Literal["exact", "rms", "absolute"]
 
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from vprm_benchmarks.evaluation.metrics import Steps, auc, counts
+from vprm_benchmarks.evaluation.processbench import THRESHOLDS
 from vprm_benchmarks.quality.compare import ComparedRow, Scores
 
-THRESHOLDS = (0.5, 0.8, 0.85)
 MARGIN = 0.02  # a choice between responses closer than this was a coin's toss before
 
 

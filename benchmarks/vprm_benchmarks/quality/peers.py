@@ -15,7 +15,6 @@ import shutil
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -50,7 +49,7 @@ class FeedsReader:
     def get_next(self) -> Feeds | None:
         """The next inputs, None after the last."""
         self.done += 1
-        return next(islice(self.feeds, self.done - 1, None), None)
+        return self.feeds[self.done - 1] if self.done <= len(self.feeds) else None
 
     def get_first(self) -> Feeds:
         """The first inputs."""
@@ -61,17 +60,8 @@ class FeedsReader:
         self.done = 0
 
 
-def ort_dynamic(source: Path, target: Path, feeds: Sequence[Feeds] = ()) -> None:
-    """onnxruntime's quantize_dynamic with its defaults: a scale a tensor, for activations and for weights."""
-    _ort_dynamic(source, target, per_channel=False)
-
-
-def ort_dynamic_per_channel(source: Path, target: Path, feeds: Sequence[Feeds] = ()) -> None:
-    """onnxruntime's quantize_dynamic with int8 weights, a scale a channel; activations keep one scale a tensor."""
-    _ort_dynamic(source, target, per_channel=True)
-
-
-def _ort_dynamic(source: Path, target: Path, per_channel: bool) -> None:
+def ort_dynamic(source: Path, target: Path, feeds: Sequence[Feeds] = (), *, per_channel: bool = False) -> None:
+    """onnxruntime's quantize_dynamic with int8 weights, a scale per tensor or channel."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     with warnings.catch_warnings():

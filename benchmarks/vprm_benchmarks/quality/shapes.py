@@ -116,7 +116,7 @@ def exported(checkpoint: Path, bundle: Path, flags: Sequence[str], full_layers: 
         raise subprocess.CalledProcessError(process.returncode, command)
     seconds = time.perf_counter() - started
     opened = Bundle.open(bundle)
-    llm_bytes = sum(info.size_bytes for info in opened.manifest.files_of(opened.manifest.graphs.llm).values())
+    llm_bytes = opened.manifest.llm_bytes
     initializers = ir.load(opened.llm_path).graph.initializers.values()
     tensors = [value.const_value for value in initializers if value.const_value is not None]
     layer_bytes = sum(tensor.nbytes for tensor in tensors if ".layers.0." in str(tensor.name))

@@ -10,17 +10,18 @@ import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from vprm_benchmarks.quality.api import QualityOptions, measure_quality
 from vprm_benchmarks.quality.outliers import plant_outliers
 from vprm_benchmarks.quality.peers import (
+    Quantize,
     calibration_feeds,
     has_modelopt,
     modelopt_int8,
     ort_dynamic,
-    ort_dynamic_per_channel,
     ort_static,
     peer_bundle,
 )
@@ -69,9 +70,9 @@ VARIANTS = (
     Variant("vision int8", "fp32", calibrated=False, vision="int8"),
     Variant("vision w8", "fp32", calibrated=False, vision="w8"),
 )
-PEERS = {
+PEERS: dict[str, Quantize] = {
     "onnxruntime dynamic, per tensor": ort_dynamic,
-    "onnxruntime dynamic, weights per channel": ort_dynamic_per_channel,
+    "onnxruntime dynamic, weights per channel": partial(ort_dynamic, per_channel=True),
     "onnxruntime static": ort_static,
     "nvidia-modelopt int8": modelopt_int8,
 }
@@ -99,7 +100,7 @@ def run(args: argparse.Namespace) -> int:
                 QualityOptions(data, threads=args.threads),
                 bar.advance,
             )
-        sizes = {name: llm_bytes(path) for name, path in bundles.items()}
+        sizes = {name: Bundle.open(path).manifest.llm_bytes for name, path in bundles.items()}
     if args.json:
         print_json([report.to_dict() for report in reports.values()])
     else:
@@ -139,12 +140,6 @@ def make_bundles(
         say(f"quantising with {name}", number, len(peers))
         bundles[name] = peer_bundle(work / "fp32", work / f"peer-{number}", PEERS[name], feeds)
     return bundles
-
-
-def llm_bytes(bundle: Path) -> int:
-    """Size of a bundle's LLM graph and its weights."""
-    manifest = Bundle.open(bundle).manifest
-    return sum(info.size_bytes for info in manifest.files_of(manifest.graphs.llm).values())
 
 
 def markdown(reports: Mapping[str, QualityReport], sizes: Mapping[str, int]) -> str:

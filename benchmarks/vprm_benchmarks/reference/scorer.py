@@ -178,9 +178,7 @@ class ReferenceScorer:
     def _score_with_prefix(
         self, images: ReferenceImages, question: str, candidates: Sequence[Sequence[str]]
     ) -> list[ReferenceScores]:
-        rows = [self.token_ids(images, question, steps) for steps in candidates]
-        places = [find_score_positions(self.rule, ids, self.tokenizer) for ids in rows]
-        prefix = min(common_prefix(rows), *(positions[0] for positions in places))
+        rows, places, prefix = self._with_prefix(images, question, candidates)
         inputs = [self._inputs(images, ids) for ids in rows]
         text_model = self.model.model.language_model
         cache = DynamicCache()
@@ -192,6 +190,14 @@ class ReferenceScorer:
             cache.crop(prefix - len(ids))  # negative: how many to drop
             results.append(self._result(ids, self._candidate_logits(rest[0, [place - prefix for place in positions]])))
         return results
+
+    def _with_prefix(
+        self, images: ReferenceImages, question: str, candidates: Sequence[Sequence[str]]
+    ) -> tuple[list[list[int]], list[list[int]], int]:
+        """Each candidate's ids and score positions, and how many ids all share before the first score."""
+        rows = [self.token_ids(images, question, steps) for steps in candidates]
+        places = [find_score_positions(self.rule, ids, self.tokenizer) for ids in rows]
+        return rows, places, min(common_prefix(rows), *(positions[0] for positions in places))
 
     def _inputs(self, images: ReferenceImages, ids: list[int]) -> torch.Tensor:
         """Token embeddings with the image rows put in place: [1, tokens, hidden]."""

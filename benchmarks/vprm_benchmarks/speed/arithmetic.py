@@ -17,7 +17,6 @@ class LlmArithmetic:
     linear_flops_per_token: float  # of one layer
     kv_flops_per_token: float  # of one layer's key and value projections
     attention_flops_per_pair: float  # of one layer and one (query, key) pair
-    vocabulary_flops: float
 
     @staticmethod
     def of(checkpoint: Path) -> LlmArithmetic:
@@ -31,7 +30,6 @@ class LlmArithmetic:
             linear_flops_per_token=2.0 * hidden * (2 * q + 2 * kv + 3 * mlp),
             kv_flops_per_token=2.0 * hidden * 2 * kv,
             attention_flops_per_pair=4.0 * q,
-            vocabulary_flops=2.0 * hidden * llm["vocab_size"],
         )
 
     def prefill_flops(self, tokens: int, *, pruned: bool) -> float:

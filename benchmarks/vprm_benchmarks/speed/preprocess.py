@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from vprm_benchmarks.speed.cli import Say, add_benchmark, add_rounds
+from vprm_benchmarks.speed.cli import Say, add_benchmark, add_number, add_rounds
 from vprm_benchmarks.speed.photo import encoded, photo
 from vprm_benchmarks.speed.report import Goal, Report
 from vprm_benchmarks.speed.stopwatch import interleaved
@@ -43,7 +43,7 @@ def register(benchmarks: Subparsers) -> None:
     add_rounds(parser, default=9)
     parser.add_argument("--width", type=positive_int, default=4000, metavar="PX", help="of the photo (default: 4000)")
     parser.add_argument("--height", type=positive_int, default=3000, metavar="PX", help="of the photo (default: 3000)")
-    parser.add_argument("--max-tiles", type=positive_int, default=12, metavar="N", help="tiles at most (default: 12)")
+    add_number(parser, "--max-tiles", 12, "tiles at most")
 
 
 def run(args: argparse.Namespace, say: Say) -> Report:

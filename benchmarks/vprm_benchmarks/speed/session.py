@@ -11,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vprm_benchmarks.speed.bundles import BundleKind
-from vprm_benchmarks.speed.cli import Say, add_benchmark, add_rounds
+from vprm_benchmarks.speed.cli import Say, add_benchmark, add_number, add_rounds
 from vprm_benchmarks.speed.report import Goal, Report
 from vprm_benchmarks.speed.stopwatch import interleaved
 from vprm_benchmarks.speed.workload import WorkloadSize, workload
 from vprm_runtime import StepScorer
 from vprm_runtime.bundle.manifest import PRECISIONS
-from vprm_runtime.cli.common import Subparsers, positive_int
+from vprm_runtime.cli.common import Subparsers
 from vprm_runtime.results import ScoreResult
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def register(benchmarks: Subparsers) -> None:
     parser.add_argument("--model", choices=("demo", "8b-slice"), default="demo", help="default: demo")
     parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help="of the LLM (default: fp32)")
     for name, default, text in _SIZES:
-        parser.add_argument(name, type=positive_int, default=default, metavar="N", help=f"{text} (default: {default})")
+        add_number(parser, name, default, text)
 
 
 def run(args: argparse.Namespace, say: Say) -> Report:

@@ -205,6 +205,11 @@ class Manifest:
         return {name: self.files[name] for name in graph.files if name in self.files}
 
     @property
+    def llm_bytes(self) -> int:
+        """Size of the LLM's graph and its weights."""
+        return sum(info.size_bytes for info in self.files_of(self.graphs.llm).values())
+
+    @property
     def cache_row_bytes(self) -> int:
         """Memory of one cached token: its keys and values in all layers."""
         itemsize = {"float32": 4, "float16": 2}[self.graphs.llm.io_dtype]

@@ -48,8 +48,6 @@ def test_arithmetic_of_a_tile_at_the_8b_shapes() -> None:
 
 
 def test_arithmetic_of_steps_and_requests() -> None:
-    llm = LlmArithmetic(
-        3, linear_flops_per_token=100, kv_flops_per_token=10, attention_flops_per_pair=1, vocabulary_flops=0
-    )
+    llm = LlmArithmetic(3, linear_flops_per_token=100, kv_flops_per_token=10, attention_flops_per_pair=1)
     assert llm.step_flops(2, 5) == 2 * (200 + 6 + 7) + 20 + 90 + 7
     assert llm.best_of_n_flops(4, [1, 2]) == 3 * (700 + (1 + 2 + 3 + 4) + 5 + (5 + 6))

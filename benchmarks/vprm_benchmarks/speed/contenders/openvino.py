@@ -24,8 +24,7 @@ from openvino._offline_transformations import apply_make_stateful_transformation
 from transformers import DynamicCache, InternVLForConditionalGeneration
 
 from vprm_benchmarks.reference.model import cache_argument
-from vprm_benchmarks.reference.prompt import find_score_positions
-from vprm_benchmarks.reference.scorer import ReferenceImages, ReferenceScorer, ReferenceScores, common_prefix
+from vprm_benchmarks.reference.scorer import ReferenceImages, ReferenceScorer, ReferenceScores
 from vprm_benchmarks.speed.contenders.torch import TimedReference
 
 
@@ -55,9 +54,7 @@ class OpenVinoReference(TimedReference):
     def _score_with_prefix(
         self, images: ReferenceImages, question: str, candidates: Sequence[Sequence[str]]
     ) -> list[ReferenceScores]:
-        rows = [self.token_ids(images, question, steps) for steps in candidates]
-        places = [find_score_positions(self.rule, ids, self.tokenizer) for ids in rows]
-        prefix = min(common_prefix(rows), *(positions[0] for positions in places))
+        rows, places, prefix = self._with_prefix(images, question, candidates)
         inputs = [self._inputs(images, ids) for ids in rows]
         self._language.reset_state()
         self._run(inputs[0][:, :prefix], [0])
