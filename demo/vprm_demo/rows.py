@@ -6,29 +6,23 @@ A folder appears whole or not at all. Its name holds the generator's version and
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from random import Random
 
 from PIL import Image
 
 from vprm_runtime.files import whole_folder
+from vprm_runtime.machine import cache_directory
 
 from .generator import FAMILIES, Variation, scene
 from .generator.angles import build_split_angle
-from .generator.types import GENERATOR_VERSION, Scene, Solution
+from .generator.types import GENERATOR_VERSION, Problem, Scene, Solution
 
 Row = dict[str, object]
 ROWS_FILE = "rows.jsonl"
 SPLIT_SEEDS = {"train": 1, "held_out": 2, "best_of_n": 3, "calibration": 4, "example": 5}
 """Each split draws from seeds of its own."""
-
-
-def default_cache_dir() -> Path:
-    """`$VPRM_CACHE`, or `~/.cache/vprm`."""
-    chosen = os.environ.get("VPRM_CACHE")
-    return Path(chosen) if chosen else Path.home() / ".cache" / "vprm"
 
 
 def row_rng(split: str, seed: int, index: int) -> Random:
@@ -73,13 +67,18 @@ def best_of_n_row(rng: Random, made: Scene, n_responses: int) -> Row:
     n_right = rng.randint(1, max(1, n_responses // 2))
     solutions = [problem.solve(rng, 0 if index < n_right else rng.choice((1, 1, 2))) for index in range(n_responses)]
     rng.shuffle(solutions)
+    return _answered(problem, solutions, made.family)
+
+
+def _answered(problem: Problem, solutions: Sequence[Solution], family: str) -> Row:
+    """A question, its answer and several responses."""
     return {
         "question": problem.question,
         "answer": problem.answer,
         "responses": [[step.text for step in solution.steps] for solution in solutions],
         "correct": [solution.correct for solution in solutions],
         "process_correctness": [[step.label for step in solution.steps] for solution in solutions],
-        "data_source": made.family,
+        "data_source": family,
     }
 
 
@@ -106,22 +105,13 @@ def example_variants(n: int, seed: int) -> Iterator[tuple[Row, Image.Image]]:
         problem = made.problems[0]
         solutions = [problem.solve(rng, 0), problem.solve(rng, 1)]
         rng.shuffle(solutions)
-        row: Row = {
-            "id": f"example-{index:05d}",
-            "image": [f"images/{index:05d}.png"],
-            "question": problem.question,
-            "answer": problem.answer,
-            "responses": [[step.text for step in solution.steps] for solution in solutions],
-            "correct": [solution.correct for solution in solutions],
-            "process_correctness": [[step.label for step in solution.steps] for solution in solutions],
-            "data_source": made.family,
-        }
-        yield row, made.image
+        row = _answered(problem, solutions, made.family)
+        yield {"id": f"example-{index:05d}", "image": [f"images/{index:05d}.png"], **row}, made.image
 
 
 def write_rows(name: str, make: Callable[[], Iterator[tuple[Row, Image.Image]]], cache_dir: Path | None) -> Path:
     """The path of a folder's `rows.jsonl`, generated if it is not there yet."""
-    root = (cache_dir if cache_dir is not None else default_cache_dir()) / "demo"
+    root = (cache_dir if cache_dir is not None else cache_directory()) / "demo"
     target = root / f"v{GENERATOR_VERSION}-{name}"
     if (target / ROWS_FILE).exists():
         return target / ROWS_FILE

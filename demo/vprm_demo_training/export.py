@@ -1,4 +1,4 @@
-"""Writes the checkpoint directory in the hub's layout, and reads it back."""
+"""Writes the checkpoint directory in the hub's layout."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from vprm_demo.generator.tiling import MAX_TILES
@@ -98,32 +98,3 @@ def save_checkpoint(model: DemoPrm, folder: Path) -> None:
     index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
     (folder / INDEX_NAME).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
     (folder / "config.json").write_text(json.dumps(config_document(model.config), indent=2) + "\n", encoding="utf-8")
-
-
-def load_checkpoint(folder: Path) -> DemoPrm:
-    """The float32 model of a checkpoint directory written by `save_checkpoint`."""
-    document = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    llm, vision = document["llm_config"], document["vision_config"]
-    config = ModelConfig(
-        vocab_size=llm["vocab_size"],
-        image_size=document["force_image_size"],
-        patch_size=vision["patch_size"],
-        vision_width=vision["hidden_size"],
-        vision_layers=vision["num_hidden_layers"],
-        vision_heads=vision["num_attention_heads"],
-        vision_ffn=vision["intermediate_size"],
-        width=llm["hidden_size"],
-        layers=llm["num_hidden_layers"],
-        heads=llm["num_attention_heads"],
-        kv_heads=llm["num_key_value_heads"],
-        ffn=llm["intermediate_size"],
-        rope_theta=llm["rope_theta"],
-        rms_eps=llm["rms_norm_eps"],
-    )
-    model = DemoPrm(config)
-    index = json.loads((folder / INDEX_NAME).read_text(encoding="utf-8"))
-    tensors: dict[str, Tensor] = {}
-    for file_name in sorted(set(index["weight_map"].values())):
-        tensors |= load_file(folder / file_name)
-    model.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
-    return model

@@ -14,13 +14,15 @@ import vprm_demo
 from vprm_demo.generator import Variation, scene
 from vprm_demo.generator.tiling import grid_for
 from vprm_demo.generator.types import Claim, Step
+from vprm_export.architecture import Architecture
+from vprm_export.checkpoint import Checkpoint
 
 torch = pytest.importorskip("torch", reason="training needs torch")
 pytest.importorskip("sentencepiece", reason="training needs sentencepiece")
 pytest.importorskip("safetensors", reason="training needs safetensors")
 
 from vprm_demo_training import evaluate  # noqa: E402
-from vprm_demo_training.export import load_checkpoint, save_checkpoint  # noqa: E402
+from vprm_demo_training.export import save_checkpoint  # noqa: E402
 from vprm_demo_training.language_data import Mixture, language_chunk  # noqa: E402
 from vprm_demo_training.model import DemoPrm, ModelConfig  # noqa: E402
 from vprm_demo_training.optim import Optimisers  # noqa: E402
@@ -101,12 +103,16 @@ def test_measures() -> None:
     assert math.isnan(evaluate.auc(np.array([1, 1]), np.array([0.1, 0.2])))
 
 
-def test_a_checkpoint_survives_the_round_trip(tmp_path: Path) -> None:
-    model = DemoPrm(ModelConfig(vocab_size=40, vision_width=48, vision_layers=1, width=64, layers=1, ffn=96))
+def test_a_checkpoint_is_written_as_the_export_reads_it(tmp_path: Path) -> None:
+    model = DemoPrm(ModelConfig(vocab_size=40, vision_width=48, vision_layers=1, width=64, layers=2, ffn=96))
     save_checkpoint(model, tmp_path)
-    again = load_checkpoint(tmp_path)
-    for (name, before), (other, after) in zip(model.state_dict().items(), again.state_dict().items(), strict=True):
-        assert name == other and torch.equal(before.half().float(), after)
+    checkpoint = Checkpoint.open(tmp_path)
+    assert checkpoint.tensors.keys() == model.state_dict().keys()
+    for name, tensor in model.state_dict().items():
+        np.testing.assert_array_equal(checkpoint.read(name), tensor.half().numpy())
+    shapes = Architecture.from_config(checkpoint.config, tmp_path)
+    assert (shapes.vision.hidden_size, shapes.vision.layers) == (48, 1)
+    assert (shapes.llm.hidden_size, shapes.llm.layers, shapes.llm.mlp_size, shapes.llm.vocabulary) == (64, 2, 96, 40)
 
 
 def test_the_learning_rate_warms_up_and_falls() -> None:
