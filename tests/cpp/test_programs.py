@@ -135,8 +135,8 @@ def test_the_documented_programs(build: Path, demo_bundle: Path, tmp_path: Path,
     assert len(shown.stdout.splitlines()) == lines
 
 
-def test_bundles_that_are_damaged_give_errors(build: Path, demo_bundle: Path, tmp_path: Path) -> None:
-    """Every value of the manifest replaced in turn, files cut, changed or gone: opened or refused, never a crash."""
+def test_manifests_that_are_damaged_give_errors(build: Path, demo_bundle: Path, tmp_path: Path) -> None:
+    """Every value of the manifest replaced in turn: opened or refused, never a crash."""
     manifest = json.loads((demo_bundle / "manifest.json").read_text("utf-8"))
     runner = Runner(build / "tests/vprm_runner")
     copy = tmp_path / "bundle"
@@ -165,7 +165,15 @@ def test_bundles_that_are_damaged_give_errors(build: Path, demo_bundle: Path, tm
                 refused += 1
                 assert len(str(error)) < 1000
     assert refused > 500
-    shutil.copy(demo_bundle / "manifest.json", copy)
+    assert runner.close() == 0
+
+
+def test_bundles_whose_files_are_damaged_give_errors(build: Path, demo_bundle: Path, tmp_path: Path) -> None:
+    """Files cut, changed or gone, and text that is no manifest."""
+    runner = Runner(build / "tests/vprm_runner")
+    copy = tmp_path / "bundle"
+    shutil.copytree(demo_bundle, copy)
+    manifest = json.loads((copy / "manifest.json").read_text("utf-8"))
     assert runner("verify", bundle=str(copy)) is None
     for name in manifest["files"]:
         whole = (copy / name).read_bytes()

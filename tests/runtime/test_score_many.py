@@ -49,32 +49,16 @@ def test_results_are_those_of_single_calls_in_input_order(
     found = list(
         counted.score_many(rows, image_root=tmp_path, aggregate="min", progress=lambda d, t: seen.append((d, t)))
     )
-    images = [
-        tmp_path / "a.png",
-        tmp_path / "b.png",
-        tmp_path / "b.png",
-        make_image(seed=3),
-        tmp_path / "a.png",
-        None,
-        make_image(seed=3),
-    ]
-    texts = [
-        *(row["responses"] for row in rows[:2]),
-        rows[2][2],
-        rows[3][2],
-        ["Six.\n\nSeven.\n\nEight."],
-        ["Nine."],
-        ["Ten."],
-    ]
+    a, b = tmp_path / "a.png", tmp_path / "b.png"
+    images = [a, b, b, make_image(seed=3), a, None, make_image(seed=3)]
+    texts = [record["responses"], ["One."], ["Four.", []], ["Five."], ["Six.\n\nSeven.\n\nEight."], ["Nine."], ["Ten."]]
     questions = ["How many?"] * 3 + ["Which?", "How many?", "Which?", "Which?"]
-    for number, result in enumerate(found):
-        alone = scorer.score(
-            images[number], questions[number], texts[number], aggregate="min", max_steps=2 if number == 4 else None
-        )
+    most_steps = [2 if number == 4 else None for number in range(7)]
+    for result, image, question, responses, most in zip(found, images, questions, texts, most_steps, strict=True):
+        alone = scorer.score(image, question, responses, aggregate="min", max_steps=most)
         np.testing.assert_allclose(result.scores, alone.scores, rtol=0, atol=CLOSE)
-        assert [c.index for c in result] == list(range(len(texts[number])))
+        assert [c.index for c in result] == list(range(len(responses)))
         assert result.tiles == alone.tiles
-    assert len(found) == 7
     assert len(encoded) == 4  # a.png once; b.png by name and as a path once each at most; the third twice by type
     assert seen[-1] == (7, 7)
 

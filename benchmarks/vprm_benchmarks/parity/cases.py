@@ -51,6 +51,7 @@ def draw_image(width_px: int, height_px: int, seed: int, mode: str = "RGB") -> I
     return image.convert(mode)
 
 
+_QUESTION = "Find m \\angle 3."
 _TWO_RESPONSES = (
     "The right angle is 90 degrees.\n\nIt is split into 39 degrees and angle 3.\n\nSo angle 3 = 90 - 39 = 51 degrees.",
     "The two angles are equal.\n\nAngle 3 = 180 - 39 = 141 degrees.\n\nSo m \\angle 3 = 42.",
@@ -58,16 +59,20 @@ _TWO_RESPONSES = (
 
 
 def built_in_cases(tile_px: int) -> list[ParityCase]:
-    """Cases for a model with tiles of ``tile_px``; images are sized so that the tile grids differ."""
+    """Cases for a model with tiles of ``tile_px``."""
+    return [*_image_cases(tile_px), *_text_cases(tile_px)]
+
+
+def _image_cases(tile_px: int) -> list[ParityCase]:
+    """Images are sized so that the tile grids differ."""
     small, wide, large = tile_px // 2, tile_px * 2, tile_px * 3
-    question = "Find m \\angle 3."
     return [
-        ParityCase("one-tile", question, _TWO_RESPONSES, (draw_image(small, small + 3, 1),)),
-        ParityCase("wide-2x1", question, _TWO_RESPONSES, (draw_image(wide, tile_px, 2),)),
-        ParityCase("tall-1x3", question, _TWO_RESPONSES[:1], (draw_image(tile_px - 5, large, 3),)),
-        ParityCase("grid-4x3", question, _TWO_RESPONSES[:1], (draw_image(large * 4 // 3, large, 4),)),
-        ParityCase("thin-12x1", question, _TWO_RESPONSES[:1], (draw_image(large * 5, tile_px // 2, 5),), max_tiles=12),
-        ParityCase("six-tiles-at-most", question, _TWO_RESPONSES[:1], (draw_image(large, wide, 6),), max_tiles=6),
+        ParityCase("one-tile", _QUESTION, _TWO_RESPONSES, (draw_image(small, small + 3, 1),)),
+        ParityCase("wide-2x1", _QUESTION, _TWO_RESPONSES, (draw_image(wide, tile_px, 2),)),
+        ParityCase("tall-1x3", _QUESTION, _TWO_RESPONSES[:1], (draw_image(tile_px - 5, large, 3),)),
+        ParityCase("grid-4x3", _QUESTION, _TWO_RESPONSES[:1], (draw_image(large * 4 // 3, large, 4),)),
+        ParityCase("thin-12x1", _QUESTION, _TWO_RESPONSES[:1], (draw_image(large * 5, tile_px // 2, 5),), max_tiles=12),
+        ParityCase("six-tiles-at-most", _QUESTION, _TWO_RESPONSES[:1], (draw_image(large, wide, 6),), max_tiles=6),
         ParityCase("grey", "How dark is it?", ("Dark.\n\nVery.",), (draw_image(small, tile_px, 7, "L"),)),
         ParityCase("transparent", "What is shown?", ("A shape.",), (draw_image(tile_px, small, 8, "RGBA"),)),
         ParityCase(
@@ -82,10 +87,16 @@ def built_in_cases(tile_px: int) -> list[ParityCase]:
             ("The colour.\n\nThe size, too.",),
             (draw_image(small, small, 11), draw_image(tile_px, wide, 12)),
         ),
+    ]
+
+
+def _text_cases(tile_px: int) -> list[ParityCase]:
+    small = tile_px // 2
+    return [
         ParityCase("text-only", "What is 17 * 3?", ("17 * 3 = 51.\n\nThe answer is 51.", "It is 41.")),
         ParityCase(
             "max-steps",
-            question,
+            _QUESTION,
             ("\n\n".join(f"Step {number}: {number} + 1 = {number + 1}." for number in range(1, 8)), _TWO_RESPONSES[0]),
             (draw_image(small, tile_px, 13),),
             max_steps=3,
@@ -98,23 +109,23 @@ def built_in_cases(tile_px: int) -> list[ParityCase]:
         ),
         ParityCase(
             "empty-step",
-            question,
+            _QUESTION,
             (("The angle is right.", "", "So it is 51."), ("", "It is 51.")),
             (draw_image(small, small, 15),),
         ),
         ParityCase(
             "space-at-step-start",
-            question,
+            _QUESTION,
             (("  two spaces", "\nnewline", "\n\n\n", " "), ("\n+", "-\n", "+")),
             (draw_image(small, small, 16),),
         ),
         ParityCase(
             "31-steps",
-            question,
+            _QUESTION,
             (tuple(f"{number}. Add {number} to get {number * (number + 1) // 2}." for number in range(1, 32)),),
             (draw_image(small, small, 17),),
         ),
-        ParityCase("many-alike", question, (_TWO_RESPONSES[0], _TWO_RESPONSES[1], _TWO_RESPONSES[0], "51")),
+        ParityCase("many-alike", _QUESTION, (_TWO_RESPONSES[0], _TWO_RESPONSES[1], _TWO_RESPONSES[0], "51")),
     ]
 
 

@@ -102,8 +102,31 @@ class _Counter:
 
 def config_json(spec: CheckpointSpec, vocab_size: int) -> dict[str, object]:
     """The content of config.json, with the keys of the hub's ``InternVLChatConfig``."""
-    llm, vision = spec.llm, spec.vision
-    llm_config: dict[str, object] = {
+    vision = spec.vision
+    config: dict[str, object] = {
+        "architectures": ["InternVLRewardModel"],
+        "model_type": "internvl_chat",
+        "downsample_ratio": vision.downsample_ratio,
+        "dynamic_image_size": True,
+        "force_image_size": vision.image_size,
+        "llm_config": _llm_config(spec, vocab_size),
+        "max_dynamic_patch": spec.max_dynamic_patch,
+        "min_dynamic_patch": spec.min_dynamic_patch,
+        "ps_version": vision.ps_version,
+        "select_layer": vision.select_layer,
+        "template": spec.template,
+        "torch_dtype": spec.dtype,
+        "use_thumbnail": True,
+        "vision_config": _vision_config(spec),
+    }
+    if spec.system_message is not None:
+        config["system_message"] = spec.system_message
+    return config
+
+
+def _llm_config(spec: CheckpointSpec, vocab_size: int) -> dict[str, object]:
+    llm = spec.llm
+    config: dict[str, object] = {
         "architectures": [_ARCHITECTURES[llm.family]],
         "model_type": llm.family,
         "hidden_size": llm.hidden,
@@ -121,8 +144,13 @@ def config_json(spec: CheckpointSpec, vocab_size: int) -> dict[str, object]:
         "vocab_size": vocab_size,
     }
     if llm.family == "internlm2":
-        llm_config["bias"] = False
-    vision_config: dict[str, object] = {
+        config["bias"] = False
+    return config
+
+
+def _vision_config(spec: CheckpointSpec) -> dict[str, object]:
+    vision = spec.vision
+    return {
         "architectures": ["InternVisionModel"],
         "model_type": "intern_vit_6b",
         "hidden_size": vision.hidden,
@@ -139,25 +167,6 @@ def config_json(spec: CheckpointSpec, vocab_size: int) -> dict[str, object]:
         "qkv_bias": vision.qkv_bias,
         "torch_dtype": spec.dtype,
     }
-    config: dict[str, object] = {
-        "architectures": ["InternVLRewardModel"],
-        "model_type": "internvl_chat",
-        "downsample_ratio": vision.downsample_ratio,
-        "dynamic_image_size": True,
-        "force_image_size": vision.image_size,
-        "llm_config": llm_config,
-        "max_dynamic_patch": spec.max_dynamic_patch,
-        "min_dynamic_patch": spec.min_dynamic_patch,
-        "ps_version": vision.ps_version,
-        "select_layer": vision.select_layer,
-        "template": spec.template,
-        "torch_dtype": spec.dtype,
-        "use_thumbnail": True,
-        "vision_config": vision_config,
-    }
-    if spec.system_message is not None:
-        config["system_message"] = spec.system_message
-    return config
 
 
 def _write_weights(directory: Path, spec: CheckpointSpec, plans: list[RandomTensor], counter: _Counter) -> None:

@@ -154,7 +154,7 @@ def _measure(
     """
     from vprm_benchmarks.speed.contenders.choice import References, needs_of, open_contenders
     from vprm_benchmarks.speed.models import prepared_model
-    from vprm_benchmarks.speed.peers.contender import KINDS, PeerContender
+    from vprm_benchmarks.speed.peers.contender import KINDS
     from vprm_benchmarks.speed.request_flops import RequestFlops
 
     full, threads = depths[-1], report.roofline["threads"]
@@ -182,16 +182,19 @@ def _measure(
     _compare(report, {name: scores[name] for name in names if name not in KINDS}, size)
     found: dict[Depth, dict[str, _Seconds]] = {depth: {} for depth in depths}
     for turn, (depth, one) in turns.items():
-        seconds = _Seconds(
-            [one.calls * taken for taken in times[turn]], [one.calls * taken for taken in vision_s[turn]]
-        )
-        found[depth][one.name] = seconds
+        found[depth][one.name] = _Seconds(*([one.calls * taken for taken in part[turn]] for part in (times, vision_s)))
         if depth == full:
-            report.contenders[one.name] = {"description": one.description}
-            if isinstance(one, PeerContender):
-                report.contenders[one.name]["cannot"] = list(one.cannot)
-                report.accuracy[one.name] = {"text_logit_difference_in_rms": one.text_difference_in_rms}
+            _describe(report, one)
     return found, flops
+
+
+def _describe(report: Report, one: Contender) -> None:
+    from vprm_benchmarks.speed.peers.contender import PeerContender
+
+    report.contenders[one.name] = {"description": one.description}
+    if isinstance(one, PeerContender):
+        report.contenders[one.name]["cannot"] = list(one.cannot)
+        report.accuracy[one.name] = {"text_logit_difference_in_rms": one.text_difference_in_rms}
 
 
 def _turn_name(name: str, depth: Depth, full: Depth) -> str:

@@ -50,6 +50,22 @@ def register(subparsers: Subparsers) -> None:
         "--optimize", action="store_true",
         help="BUNDLE is a checkpoint or a hub id: make its best bundle first, once, in the cache folder",
     )  # fmt: skip
+    _add_request(parser)
+    _add_rows(parser)
+    _add_splitting(parser)
+    add_device(parser)
+    add_threads(parser)
+    parser.add_argument("--verify", action="store_true", help="check every hash of the bundle first")
+    parser.add_argument(
+        "--max-image-pixels", type=positive_int, metavar="N", default=MAX_IMAGE_PIXELS,
+        help="refuse larger images before they are decoded (default: 178956970, as the original)",
+    )  # fmt: skip
+    add_json(parser)
+    score_shards.add_arguments(parser)
+    parser.set_defaults(run=run, extra="cpu")
+
+
+def _add_request(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--image", nargs="+", default=[], metavar="FILE", help="image files, in order")
     parser.add_argument("--question", metavar="TEXT|@FILE", help="what the responses answer")
     parser.add_argument(
@@ -59,6 +75,9 @@ def register(subparsers: Subparsers) -> None:
         metavar="TEXT|@FILE",
         help="a response, steps split on blank lines; may be repeated",
     )
+
+
+def _add_rows(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--input",
         type=Path,
@@ -75,6 +94,9 @@ def register(subparsers: Subparsers) -> None:
     )
     parser.add_argument("--strict", action="store_true", help="end at the first row or response that has an error")
     add_image_root(parser)
+
+
+def _add_splitting(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-tiles", type=positive_int, metavar="N", help="tiles an image at most (default: bundle's)"
     )
@@ -88,16 +110,6 @@ def register(subparsers: Subparsers) -> None:
         help=r"split responses here; \n is a line break, \t a tabulator (default: at blank lines, \n\n)",
     )
     parser.add_argument("--drop-empty-steps", action="store_true", help="leave out steps without text")
-    add_device(parser)
-    add_threads(parser)
-    parser.add_argument("--verify", action="store_true", help="check every hash of the bundle first")
-    parser.add_argument(
-        "--max-image-pixels", type=positive_int, metavar="N", default=MAX_IMAGE_PIXELS,
-        help="refuse larger images before they are decoded (default: 178956970, as the original)",
-    )  # fmt: skip
-    add_json(parser)
-    score_shards.add_arguments(parser)
-    parser.set_defaults(run=run, extra="cpu")
 
 
 def run(args: argparse.Namespace) -> int:
