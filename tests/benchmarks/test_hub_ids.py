@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from tests.support.fake_hub import COMMIT
@@ -67,16 +68,11 @@ def test_optimize_takes_an_id_and_names_the_model_in_bundle_and_reports(
 def test_score_makes_the_best_bundle_of_an_id_if_asked(
     demo_bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    class Hook:
-        @staticmethod
-        def load() -> object:
-            return made
-
     def made(checkpoint: Path) -> Path:
         assert str(checkpoint) == "Owner/Model"
         return demo_bundle
 
-    monkeypatch.setattr(common, "entry_points", lambda **keys: [Hook])
+    monkeypatch.setattr(common, "entry_points", lambda **keys: [SimpleNamespace(load=lambda: made)])
     arguments = ["score", "Owner/Model", "--optimize", "--question", "Q?", "--response", "A.", "--json"]
     assert main(arguments) == 0
     assert json.loads(capsys.readouterr().out)["results"][0]["error"] is None

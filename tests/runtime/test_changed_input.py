@@ -18,12 +18,6 @@ from vprm_runtime.datasets import open_rows, score_file, score_stream
 from vprm_runtime.datasets.unchanged import ChangedInputError
 
 
-@pytest.fixture(scope="session")
-def scorer(random_scorer: Callable[[str], StepScorer]) -> StepScorer:
-    """Random weights at test width."""
-    return random_scorer("internlm2")
-
-
 def rows(number: int = 12, word: str = "Then", **more: Any) -> bytes:
     """A jsonl file's content."""
     lines = [{"id": n, "question": f"How many {n}?", "responses": [f"{word} {n}."], **more} for n in range(number)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -35,18 +36,15 @@ def test_score_makes_the_best_bundle_first_if_asked(
 ) -> None:
     """The hook is what `vprm optimize` installs; here it makes a bundle in a second."""
 
-    class Hook:
-        @staticmethod
-        def load() -> object:
-            return made
-
     def made(checkpoint: Path) -> Path:
         if not (tmp_path / "bundle").exists():
             export_bundle(checkpoint, tmp_path / "bundle", ExportOptions("fp16"))
         return tmp_path / "bundle"
 
     asked: list[dict[str, str]] = []
-    monkeypatch.setattr(common, "entry_points", lambda **keys: asked.append(keys) or [Hook])
+    monkeypatch.setattr(
+        common, "entry_points", lambda **keys: asked.append(keys) or [SimpleNamespace(load=lambda: made)]
+    )
     checkpoint = tmp_path / "checkpoint"
     shutil.copytree(vprm_demo.checkpoint_dir(), checkpoint)
     arguments = ["score", str(checkpoint), "--optimize", "--question", "Q?", "--response", "A.", "--json"]

@@ -28,11 +28,6 @@ TEXT = (
 )  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def scorer(random_scorer: Callable[[str], StepScorer]) -> StepScorer:
-    return random_scorer("internlm2")
-
-
 @pytest.mark.parametrize("mark", LOST)
 def test_a_mark_without_an_image_is_refused_by_name(mark: str) -> None:
     with pytest.raises(InputError, match="and there is no image: give the image, or take the mark out") as caught:

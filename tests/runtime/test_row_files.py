@@ -10,22 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.rows import forty_rows, png, read_rows, write_rows
+from tests.support.rows import png, read_rows, write_rows
 
 from vprm_runtime import InputError, MissingExtraError, StepScorer
 from vprm_runtime.datasets import open_rows, score_file
-
-
-@pytest.fixture(scope="session")
-def scorer(random_scorer: Callable[[str], StepScorer]) -> StepScorer:
-    """Random weights at test width."""
-    return random_scorer("internlm2")
-
-
-@pytest.fixture(scope="session")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """40 rows about 8 images, in mixed order, and the images."""
-    return forty_rows(tmp_path_factory.mktemp("data"))
 
 
 @pytest.mark.parametrize(

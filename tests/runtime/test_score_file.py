@@ -16,25 +16,13 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from tests.support.rows import forty_rows, read_rows, write_rows
+from tests.support.rows import read_rows, write_rows
 
 from vprm_runtime import EngineError, InputError, ScoreOptions, StepScorer
 from vprm_runtime.datasets import open_rows, score_file
 from vprm_runtime.datasets.parsed_row import BadRow
 from vprm_runtime.datasets.prefetch import rows_with_tiles
 from vprm_runtime.datasets.row import Row
-
-
-@pytest.fixture(scope="session")
-def scorer(random_scorer: Callable[[str], StepScorer]) -> StepScorer:
-    """Random weights at test width."""
-    return random_scorer("internlm2")
-
-
-@pytest.fixture(scope="session")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """40 rows about 8 images, in mixed order, and the images."""
-    return forty_rows(tmp_path_factory.mktemp("data"))
 
 
 def test_each_row_equals_scoring_it_alone(scorer: StepScorer, data: Path, tmp_path: Path) -> None:

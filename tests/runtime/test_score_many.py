@@ -17,11 +17,6 @@ from vprm_runtime.engines.base import EngineProxy
 CLOSE = 2e-6
 
 
-@pytest.fixture
-def scorer(random_scorer: Callable[[str], StepScorer]) -> StepScorer:
-    return random_scorer("internlm2")
-
-
 def test_results_are_those_of_single_calls_in_input_order(
     scorer: StepScorer, make_image: Callable[..., Image.Image], tmp_path: Path
 ) -> None:

@@ -32,11 +32,6 @@ def step_scores(result: ScoreResult) -> list[list[float]]:
     return [[step.score for step in candidate.steps] for candidate in result.candidates]
 
 
-@pytest.fixture
-def scorer(random_scorer: Callable[[str], StepScorer]) -> StepScorer:
-    return random_scorer("internlm2")
-
-
 def whole_prompt_scores(scorer: StepScorer, image: Image.Image, question: str, response: object) -> list[float]:
     """One causal pass over the whole prompt, without session, cache or packing."""
     from vprm_runtime.execution.blocks import causal_block

@@ -7,7 +7,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,6 @@ from vprm_runtime import EngineError, StepScorer
 from vprm_runtime.datasets import score_stream
 
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture(scope="module")
-def scorer(random_scorer: Callable[[str], StepScorer]) -> StepScorer:
-    """Random weights at test width."""
-    return random_scorer("internlm2")
 
 
 def test_each_row_is_answered_before_the_next_is_read(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -11,9 +12,13 @@ from types import ModuleType
 import numpy as np
 from numpy.typing import NDArray
 
+from vprm_runtime.native import Level
+
 SOURCE = Path(__file__).parents[2] / "runtime" / "native"
 LIBRARY = SOURCE.parent / "vprm_runtime" / "native" / "libvprm_native.so"
 Rows = NDArray[np.float32]
+Compiled = tuple[Path, Level]  # a library and one of its levels
+LibraryAt = Callable[[str], Compiled]  # see the fixture `library_at`
 _POINTERS = ("query", "past_key", "past_value", "key", "value", "mask", "result")
 _NUMBERS = ("queries", "past", "new_keys", "heads", "kv_heads", "head_dim")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +13,7 @@ import onnxruntime
 import pytest
 from numpy.typing import NDArray
 from tests.support.native_child import NativeChild
-from tests.support.native_library import LIBRARY, SOURCE, LinearCase, Rows, build_hook, linear
+from tests.support.native_library import LIBRARY, Compiled, LibraryAt, LinearCase, Rows, linear
 
 from vprm_export.external_data import ExternalData
 from vprm_export.graphs.builder import GraphBuilder
@@ -37,38 +36,12 @@ SHAPES = [  # rows, inputs, outputs
     (600, 192, 100),
 ]
 LEVELS = ("PLAIN", "AVX512", "AVX512 without BF16", "AMX", "emulated AMX")
-Kernel = tuple[Path, Level]
-
-
-@pytest.fixture(scope="module")
-def child() -> Iterator[NativeChild]:
-    started = NativeChild()
-    yield started
-    started.close()
-
-
-@pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The library as tests need it, by flag."""
-    found = {"": LIBRARY}
-    for flag in ("-DVPRM_EMULATE_AMX", "-DVPRM_WITHOUT_BF16"):
-        found[flag] = tmp_path_factory.mktemp("built") / "libvprm_native.so"
-        problem = build_hook().compiled(SOURCE, found[flag], "-Werror", flag)
-        assert problem is None, problem
-    return found
 
 
 @pytest.fixture(params=LEVELS)
-def kernel(request: pytest.FixtureRequest, built: dict[str, Path]) -> Kernel:
+def kernel(request: pytest.FixtureRequest, library_at: LibraryAt) -> Compiled:
     """Every level that this CPU has, AVX-512 without its BF16, and AMX's tiles in plain C."""
-    name: str = request.param
-    if name == "emulated AMX" and not level():
-        pytest.skip("around emulated tiles there is AVX-512, which this CPU has not")
-    wanted = Level[name.split()[-1] if name.startswith("emulated") else name.split()[0]]
-    if not name.startswith("emulated") and (level() or Level.PLAIN) < wanted:
-        pytest.skip(f"this CPU has no {wanted.name}")
-    flag = {"emulated AMX": "-DVPRM_EMULATE_AMX", "AVX512 without BF16": "-DVPRM_WITHOUT_BF16"}.get(name, "")
-    return built[flag], wanted
+    return library_at(request.param)
 
 
 def call_of(tokens: Rows, values: Rows, **more: Any) -> LinearCase:
@@ -91,7 +64,9 @@ def rounded(values: Rows) -> Rows:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_it_is_the_product_of_rounded_numbers(child: NativeChild, kernel: Kernel, shape: tuple[int, int, int]) -> None:
+def test_it_is_the_product_of_rounded_numbers(
+    child: NativeChild, kernel: Compiled, shape: tuple[int, int, int]
+) -> None:
     tokens, values = random_case(shape)
     x, w = rounded(tokens).astype(np.float64), rounded(values).astype(np.float64)
     found = child.call(linear, *kernel, call_of(tokens, values))
@@ -100,7 +75,7 @@ def test_it_is_the_product_of_rounded_numbers(child: NativeChild, kernel: Kernel
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_integers_are_exact(child: NativeChild, kernel: Kernel, shape: tuple[int, int, int]) -> None:
+def test_integers_are_exact(child: NativeChild, kernel: Compiled, shape: tuple[int, int, int]) -> None:
     """Their sums are float32 numbers whatever the order, so a layout fault cannot hide in a tolerance."""
     rows, inputs, outputs = shape
     random = np.random.default_rng(1)
@@ -109,7 +84,7 @@ def test_integers_are_exact(child: NativeChild, kernel: Kernel, shape: tuple[int
     np.testing.assert_array_equal(child.call(linear, *kernel, call_of(tokens, values)), tokens @ values.T)
 
 
-def test_sums_are_in_one_order_without_amx(child: NativeChild, kernel: Kernel) -> None:
+def test_sums_are_in_one_order_without_amx(child: NativeChild, kernel: Compiled) -> None:
     """In float32, of each pair the second product first: the same bits at every level but AMX's."""
     tokens, values = random_case((9, 700, 96), 2)
     x, w = rounded(tokens), rounded(values)
@@ -126,7 +101,7 @@ def test_sums_are_in_one_order_without_amx(child: NativeChild, kernel: Kernel) -
 
 @pytest.mark.parametrize("activation", list(Activation))
 def test_bias_activation_and_residual_follow_the_product(
-    child: NativeChild, kernel: Kernel, activation: Activation
+    child: NativeChild, kernel: Compiled, activation: Activation
 ) -> None:
     random = np.random.default_rng(3)
     tokens = random.standard_normal((9, 250), np.float32)
@@ -150,7 +125,7 @@ def test_bias_activation_and_residual_follow_the_product(
     np.testing.assert_allclose(found, value + residual, rtol=2e-6, atol=2e-6)
 
 
-def test_results_are_those_of_one_row_alone(child: NativeChild, kernel: Kernel) -> None:
+def test_results_are_those_of_one_row_alone(child: NativeChild, kernel: Compiled) -> None:
     """A row's result does not depend on how many rows there are: packed responses score as they do alone."""
     tokens, values = random_case((530, 250, 96))
     case = call_of(tokens, values)
@@ -160,7 +135,7 @@ def test_results_are_those_of_one_row_alone(child: NativeChild, kernel: Kernel) 
         np.testing.assert_array_equal(together[row : row + 1], alone)
 
 
-def test_rounding_is_to_the_nearest_and_keeps_what_is_no_number(child: NativeChild, kernel: Kernel) -> None:
+def test_rounding_is_to_the_nearest_and_keeps_what_is_no_number(child: NativeChild, kernel: Compiled) -> None:
     """Inputs next to ties, and special ones, times 1."""
     special = np.array([1, 1 + 2**-8, 1 + 3 * 2**-8, 1 + 2**-8 + 2**-23, -1 - 2**-8, 3e38, 0, 1e-30], np.float32)
     eye = np.eye(8, dtype=np.float32)

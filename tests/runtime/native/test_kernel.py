@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from tests.support.native_child import NativeChild
-from tests.support.native_library import LIBRARY, SOURCE, AttentionCase, Rows, attention, build_hook
+from tests.support.native_library import LIBRARY, AttentionCase, LibraryAt, Rows, attention
 
 from vprm_runtime.native import Level, description, level
 
@@ -30,35 +29,20 @@ class Kernel:
         return self.child.call(attention, self.library, int(self.level), case)
 
 
-@pytest.fixture(scope="module")
-def child() -> Iterator[NativeChild]:
-    started = NativeChild()
-    yield started
-    started.close()
-
-
 @pytest.fixture(scope="module", params=["PLAIN", "AVX512", "AMX", "emulated AMX"])
-def kernel(request: pytest.FixtureRequest, child: NativeChild, tmp_path_factory: pytest.TempPathFactory) -> Kernel:
+def kernel(request: pytest.FixtureRequest, child: NativeChild, library_at: LibraryAt) -> Kernel:
     """Every level that this CPU has, and AMX's in plain C."""
-    if not request.param.startswith("emulated"):
-        wanted = Level[request.param]
-        if (level() or Level.PLAIN) < wanted:
-            pytest.skip(f"this CPU has no {wanted.name}")
-        return Kernel(child, LIBRARY, wanted)
-    if not level() or "float32" in description():
+    if request.param == "emulated AMX" and "float32" in description():
         pytest.skip("around emulated tiles there is AVX-512 BF16, which this CPU has not")
-    library = tmp_path_factory.mktemp("emulated") / "libvprm_native.so"
-    problem = build_hook().compiled(SOURCE, library, "-Werror", "-DVPRM_EMULATE_AMX")
-    assert problem is None, problem
-    return Kernel(child, library, Level.AMX)
+    return Kernel(child, *library_at(request.param))
 
 
 def case(
-    queries: int, past: int, heads: int, kv_heads: int, head_dim: int, seed: int = 0, fresh: int | None = None
+    queries: int, past: int, heads: int, kv_heads: int, head_dim: int, seed: int = 0, new: int | None = None
 ) -> Case:
     """Random inputs, and a mask in which every query sees its own key and about half of the others."""
     random = np.random.default_rng(seed)
-    keys = queries if fresh is None else fresh
+    keys = queries if new is None else new
 
     def rows(count: int, width: int) -> Rows:
         return random.standard_normal((count, width * head_dim), np.float32)
@@ -109,7 +93,7 @@ def test_it_computes_attention_within_bfloat16(kernel: Kernel, shape: tuple[int,
 
 
 def test_fewer_queries_than_new_keys(kernel: Kernel) -> None:
-    inputs = case(3, 20, 4, 2, 32, fresh=150)
+    inputs = case(3, 20, 4, 2, 32, new=150)
     np.testing.assert_allclose(kernel(inputs), expected(inputs), rtol=0, atol=0.02)
 
 

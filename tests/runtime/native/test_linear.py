@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from tests.support.native_child import NativeChild
-from tests.support.native_library import LIBRARY, SOURCE, LinearCase, Rows, build_hook, linear
+from tests.support.native_library import LIBRARY, Compiled, LibraryAt, LinearCase, Rows, linear
 
 from vprm_export.precision.native_linear import PackedWeight, alternating
 from vprm_export.precision.quantizers import fake_quantized_inputs, quantized_weight
@@ -37,32 +35,10 @@ KINDS: list[tuple[WeightKind, ActivationKind]] = [
 ]
 
 
-@pytest.fixture(scope="module")
-def child() -> Iterator[NativeChild]:
-    started = NativeChild()
-    yield started
-    started.close()
-
-
-@pytest.fixture(scope="module")
-def emulation(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    library = tmp_path_factory.mktemp("emulated") / "libvprm_native.so"
-    problem = build_hook().compiled(SOURCE, library, "-Werror", "-DVPRM_EMULATE_AMX")
-    assert problem is None, problem
-    return library
-
-
 @pytest.fixture(params=["PLAIN", "AVX512", "AMX", "emulated AMX"])
-def kernel(request: pytest.FixtureRequest, emulation: Path) -> tuple[Path, Level]:
+def kernel(request: pytest.FixtureRequest, library_at: LibraryAt) -> Compiled:
     """Every level that this CPU has, and AMX's in plain C."""
-    if request.param.startswith("emulated"):
-        if not level():
-            pytest.skip("around emulated tiles there is AVX-512, which this CPU has not")
-        return emulation, Level.AMX
-    wanted = Level[request.param]
-    if (level() or Level.PLAIN) < wanted:
-        pytest.skip(f"this CPU has no {wanted.name}")
-    return LIBRARY, wanted
+    return library_at(request.param)
 
 
 def packed(values: Rows, kind: WeightKind) -> tuple[NDArray[np.uint8], Rows, PackedWeight]:
@@ -91,7 +67,7 @@ def expected(inputs: LinearCase, values: Rows, kind: WeightKind, activations: Ac
 @pytest.mark.parametrize(("kind", "activations"), KINDS)
 @pytest.mark.parametrize("shape", SHAPES + ODD_INPUTS)
 def test_it_is_the_recipes_product(
-    child: NativeChild, kernel: tuple[Path, Level], shape: tuple[int, int, int], kind: WeightKind,
+    child: NativeChild, kernel: Compiled, shape: tuple[int, int, int], kind: WeightKind,
     activations: ActivationKind,
 ) -> None:  # fmt: skip
     if shape in ODD_INPUTS and kind != "int8_channel":
@@ -108,7 +84,7 @@ def test_it_is_the_recipes_product(
 @pytest.mark.parametrize(("kind", "activations"), KINDS)
 @pytest.mark.parametrize("shape", [*SHAPES, (24, 14336, 32)])
 def test_integers_are_exact(
-    child: NativeChild, kernel: tuple[Path, Level], shape: tuple[int, int, int], kind: WeightKind,
+    child: NativeChild, kernel: Compiled, shape: tuple[int, int, int], kind: WeightKind,
     activations: ActivationKind,
 ) -> None:  # fmt: skip
     """Integers whose scales are 1 are their own codes, so a layout fault cannot hide in a tolerance."""
@@ -131,7 +107,7 @@ def test_integers_are_exact(
 @pytest.mark.parametrize("activation", list(Activation))
 @pytest.mark.parametrize(("kind", "activations"), KINDS)
 def test_every_level_gives_the_same_bits(
-    child: NativeChild, kernel: tuple[Path, Level], kind: WeightKind, activations: ActivationKind,
+    child: NativeChild, kernel: Compiled, kind: WeightKind, activations: ActivationKind,
     activation: Activation,
 ) -> None:  # fmt: skip
     random = np.random.default_rng(2)
@@ -145,7 +121,7 @@ def test_every_level_gives_the_same_bits(
     np.testing.assert_array_equal(child.call(linear, *kernel, inputs), plain)
 
 
-def test_bias_activation_and_residual_follow_the_product(child: NativeChild, kernel: tuple[Path, Level]) -> None:
+def test_bias_activation_and_residual_follow_the_product(child: NativeChild, kernel: Compiled) -> None:
     random = np.random.default_rng(3)
     tokens = random.standard_normal((9, 256), np.float32)
     gate, up = random.standard_normal((2, 80, 256), np.float32) / 8
@@ -174,7 +150,7 @@ def test_bias_activation_and_residual_follow_the_product(child: NativeChild, ker
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize(("kind", "activations"), KINDS)
 def test_an_input_that_is_no_number_gives_no_number_in_its_row(
-    child: NativeChild, kernel: tuple[Path, Level], kind: WeightKind, activations: ActivationKind, value: float
+    child: NativeChild, kernel: Compiled, kind: WeightKind, activations: ActivationKind, value: float
 ) -> None:
     inputs, _ = case((8, 256, 64), kind)
     inputs.input[3, 77] = value
@@ -183,14 +159,14 @@ def test_an_input_that_is_no_number_gives_no_number_in_its_row(
     assert np.isfinite(np.delete(found, 3, axis=0)).all()
 
 
-def test_rows_of_zeros_are_zeros(child: NativeChild, kernel: tuple[Path, Level]) -> None:
+def test_rows_of_zeros_are_zeros(child: NativeChild, kernel: Compiled) -> None:
     inputs, _ = case((4, 128, 64), "int8_channel")
     inputs.input[2] = 0
     found = child.call(linear, *kernel, inputs)
     assert (found[2] == 0).all() and (found[1] != 0).any()
 
 
-def test_results_are_those_of_one_row_alone(child: NativeChild, kernel: tuple[Path, Level]) -> None:
+def test_results_are_those_of_one_row_alone(child: NativeChild, kernel: Compiled) -> None:
     """A row's result does not depend on how many rows there are: packed responses score as they do alone."""
     for kind, _ in KINDS:
         inputs, _ = case((530, 256, 96), kind)
