@@ -34,7 +34,7 @@ def register(subparsers: Subparsers) -> None:
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="calibration.safetensors")
     parser.add_argument("--max-rows", type=positive_int, default=32, metavar="N", help="rows to run (default: 32)")
     parser.add_argument(
-        "--max-tiles", type=positive_int, metavar="N", help="tiles an image at most (default: bundle's)"
+        "--max-tiles", type=positive_int, metavar="N", help="tiles per image at most (default: bundle's)"
     )
     parser.add_argument(
         "--sensitivity", nargs="+", choices=_QUANTISED, default=[], metavar="P",

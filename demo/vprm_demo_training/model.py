@@ -44,7 +44,7 @@ class ModelConfig:
 
     @property
     def tokens_per_tile(self) -> int:
-        """Image tokens a tile after pixel shuffle."""
+        """Image tokens per tile after pixel shuffle."""
         return (self.patches // 2) ** 2
 
     @property

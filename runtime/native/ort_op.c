@@ -57,7 +57,7 @@ static const char *problem(const Kernel *kernel, const Rows *in) {
         return "vprm::Attention: cached keys and values do not fit the new ones";
     if (in[MASK].data != NULL &&
         (in[MASK].rows != in[QUERY].rows || in[MASK].width != in[PAST_KEY].rows + in[KEY].rows))
-        return "vprm::Attention: the mask needs a row a query and a column a key";
+        return "vprm::Attention: the mask needs a row per query and a column per key";
     if (in[QUERY].batch != 1 && (in[PAST_KEY].rows || in[MASK].data != NULL))
         return "vprm::Attention: a batch has neither past nor mask";
     return NULL;

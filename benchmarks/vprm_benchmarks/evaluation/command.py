@@ -87,7 +87,7 @@ def _add_common(parser: argparse.ArgumentParser, demo_rows: int) -> None:
     parser.add_argument("--data", type=Path, metavar="FILE", help="rows, jsonl or parquet (default: the demo's)")
     add_image_root(parser)
     parser.add_argument("--scores", type=Path, metavar="FILE", help="keep the scores (jsonl) and go on from them")
-    parser.add_argument("--max-tiles", type=positive_int, metavar="N", help="tiles an image at most")
+    parser.add_argument("--max-tiles", type=positive_int, metavar="N", help="tiles per image at most")
     parser.add_argument(
         "--bootstrap", type=positive_int, default=1000, metavar="N", help="samples for intervals (default: 1000)"
     )

@@ -1,4 +1,4 @@
-"""Measured limits of the suite's device, by PyTorch: matrix products a second and bytes a second."""
+"""Measured limits of the suite's device, by PyTorch: matrix products per second and bytes per second."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ from vprm_runtime import Bundle, StepScorer
 from vprm_runtime.bundle.manifest import Precision
 
 ModelName = Literal["tiny", "8b-slice", "8b"]
-_TILES, _STEPS, _STEP_TOKENS = 13, 10, 30  # of a request: 12 tiles and a thumbnail, about 300 tokens a candidate
+_TILES, _STEPS, _STEP_TOKENS = 13, 10, 30  # of a request: 12 tiles and a thumbnail, about 300 tokens per candidate
 _QUANTISED: tuple[Precision, ...] = ("int8", "w8", "w4", "fp8")
 
 

@@ -1,10 +1,10 @@
 """The same model through other quantisers, wrapped as a bundle so that it is scored like ours.
 
-| peer                             | activations                          | weights, int8             |
-|----------------------------------|--------------------------------------|---------------------------|
-| onnxruntime.quantization dynamic | uint8, a scale a tensor, at run time | a scale a tensor, channel |
-| onnxruntime.quantization static  | uint8, one calibrated scale          | a scale a channel         |
-| nvidia-modelopt int8             | int8, one calibrated scale           | a scale a channel         |
+| peer                             | activations                            | weights, int8               |
+|----------------------------------|----------------------------------------|-----------------------------|
+| onnxruntime.quantization dynamic | uint8, a scale per tensor, at run time | a scale per tensor, channel |
+| onnxruntime.quantization static  | uint8, one calibrated scale            | a scale per channel         |
+| nvidia-modelopt int8             | int8, one calibrated scale             | a scale per channel         |
 
 nvidia-modelopt is no dependency: its ONNX half wants packages that pull in CUDA. docs/quantisation.md says how to
 install what it needs for this.
@@ -77,7 +77,7 @@ def ort_dynamic(source: Path, target: Path, feeds: Sequence[Feeds] = (), *, per_
 
 
 def ort_static(source: Path, target: Path, feeds: Sequence[Feeds]) -> None:
-    """onnxruntime's quantize_static: Q/DQ, one range a tensor from all feeds, weights a scale a channel."""
+    """onnxruntime's quantize_static: Q/DQ, one range per tensor from all feeds, weights a scale per channel."""
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 
     with warnings.catch_warnings():

@@ -53,7 +53,7 @@ def register(benchmarks: Subparsers) -> None:
         run,
         "prefill and vision encoder of each engine, beside the library's peak",
         "Run a prefix through the LLM graph in chunks of several lengths, and one tile through the vision graph. "
-        "Shown: tokens a second, TFLOP/s (multiplications and additions that the model asks for, causal attention "
+        "Shown: tokens per second, TFLOP/s (multiplications and additions that the model asks for, causal attention "
         "counted once) and their fraction of the peak product that the same library reaches in the same type.",
     )
     add_rounds(parser, default=3)

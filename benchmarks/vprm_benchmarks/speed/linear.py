@@ -172,7 +172,7 @@ def _error(session: Any, weight: NDArray[np.float32]) -> float:
 
 
 def _enter(report: Report, facts: dict[str, tuple[int, int, int, int]]) -> None:
-    """TOP/s and bytes a second, as fractions of the peaks; the native Linears over ONNX Runtime's."""
+    """TOP/s and bytes per second, as fractions of the peaks; the native Linears over ONNX Runtime's."""
     peak, bandwidth = report.roofline.get("physical_tops", {}).get("int8"), None
     if _READ in report.contenders:
         entry = report.contenders[_READ]

@@ -1,4 +1,4 @@
-"""`vprm bench scale`: rows a second of several workers beside one process, what Ray costs, prefix hits with routing."""
+"""`vprm bench scale`: rows per second of several workers and of one process, the cost of Ray, prefix hits if routed."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def register(benchmarks: Subparsers) -> None:
         benchmarks,
         "scale",
         run,
-        "rows a second of 1 and 2 workers, and on Ray, beside one process of two threads",
+        "rows per second of 1 and 2 workers, and on Ray, beside one process of two threads",
         "Score the demo's rows with vprm score: one process of two threads, one and two workers of one thread, two "
         "workers on Ray. Start-up is measured apart. And count prefix hits of replicas with and without routing.",
     )

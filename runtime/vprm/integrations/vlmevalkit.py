@@ -3,7 +3,7 @@
     model = InternVLChat(..., best_of_n=8)
     model.reward_model = RewardModel("bundle/")
 
-Its caller passes tiles, not images: bfloat16, normalised. They are turned back into 8 bits a channel, which is not
+Its caller passes tiles, not images: bfloat16, normalised. They are turned back into 8 bits per channel, which is not
 exact (bfloat16 has 8 significant bits), so scores differ a little from the image's own; `image_of` avoids that.
 Source: open-compass/VLMEvalKit @e8e78f0, vlmeval/vlm/internvl/internvl_chat.py.
 """

@@ -98,7 +98,7 @@ def _add_rows(parser: argparse.ArgumentParser) -> None:
 
 def _add_splitting(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--max-tiles", type=positive_int, metavar="N", help="tiles an image at most (default: bundle's)"
+        "--max-tiles", type=positive_int, metavar="N", help="tiles per image at most (default: bundle's)"
     )
     parser.add_argument(
         "--max-steps", type=positive_int, metavar="N", help="join steps to at most N (default: no limit)"

@@ -4,8 +4,8 @@
 |--------|---------------------------------------|------------------------------------------------|
 | source | a jsonl or parquet file               | its rows in scoring order, and a fingerprint   |
 | log    | an output file, a run's fingerprint   | which rows are done; lines appended whole      |
-| score  | a scorer and both of the above        | one line a row, a summary                      |
-| stream | a scorer and lines as they come       | one document a row, at once                    |
+| score  | a scorer and both of the above        | one line per row, a summary                    |
+| stream | a scorer and lines as they come       | one document per row, at once                  |
 
 Memory: an index of the rows (about 150 bytes each), one row, one prefix. A row's scores do not depend on which other
 rows are in the file, or on where a run was interrupted: rows share the prefix, never a block of candidates.

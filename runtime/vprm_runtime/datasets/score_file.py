@@ -1,4 +1,4 @@
-"""The loop: rows in scoring order, one prefix for neighbours that share it, one line a row."""
+"""The loop: rows in scoring order, one prefix for neighbours that share it, one line per row."""
 
 import logging
 import time
@@ -62,7 +62,7 @@ def score_file(
 ) -> BatchSummary:
     """Score all rows of a jsonl or parquet file into a jsonl file, going on where an earlier run stopped.
 
-    A line a row: the document of `ScoreResult.to_dict` and the row's labels. A row that cannot be read or scored has
+    A line per row: the document of `ScoreResult.to_dict` and the row's labels. A row that cannot be read or scored has
     its id and an `error` instead. Lines come in scoring order: rows with the same images and question together, groups
     in the order of their first row. Beside the output stand `.run.json`, which describes the run, and `.images`, which
     lists the images that rows were scored with. Rows that an earlier run left with an error are tried again and come

@@ -228,5 +228,5 @@ def _refuse(constant: str) -> NoReturn:
 
 
 def _id_key(row_id: RowId) -> bytes:
-    """16 bytes a row: what is kept of ids, however long they are. 7 and "7" differ."""
+    """16 bytes per row: what is kept of ids, however long they are. 7 and "7" differ."""
     return hashlib.blake2b(json.dumps(row_id).encode(), digest_size=16).digest()

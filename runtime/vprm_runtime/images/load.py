@@ -40,7 +40,7 @@ ImageInput = str | Path | bytes | NamedImage | Image.Image | NDArray[np.uint8]
 
 MAX_IMAGE_PIXELS = 178_956_970  # as the original's: Pillow refuses an image beyond twice its limit for a warning
 MAX_EDGE_PX = 1 << 18  # resizing takes tile width x height first: 0.5 GB for the tallest, as decoding the largest
-MAX_FILE_BYTES = 1 << 31  # an uncompressed image of that size with 16 bits a channel, twice
+MAX_FILE_BYTES = 1 << 31  # an uncompressed image of that size with 16 bits per channel, twice
 FORMATS = {
     "PNG": "Png", "JPEG": "Jpeg", "WEBP": "WebP", "GIF": "Gif", "BMP": "Bmp", "TIFF": "Tiff", "AVIF": "Avif",
     "PPM": "Ppm",

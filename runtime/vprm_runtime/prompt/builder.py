@@ -30,7 +30,7 @@ class TokenisedPrompt:
 
 
 class PromptBuilder:
-    """Builds prompts of one model: its template, control tokens, score rule and image tokens a tile."""
+    """Builds prompts of one model: its template, control tokens, score rule and image tokens per tile."""
 
     def __init__(
         self,

@@ -57,7 +57,7 @@ class MemoryBudget:
         if needed > free_bytes:
             raise InputError(
                 f"a cache of {tokens:,} tokens needs {gigabytes(needed)} on {self.device_name}, "
-                f"{gigabytes(max(0, free_bytes))} are free ({self.cache_row_bytes:,} bytes a token; {self.summary}): "
+                f"{gigabytes(max(0, free_bytes))} are free ({self.cache_row_bytes:,} bytes per token; {self.summary}): "
                 "use fewer tiles, shorter responses or fewer sessions at a time"
             )
 
