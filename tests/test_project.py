@@ -56,7 +56,7 @@ def test_the_documented_help_is_current(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("COLUMNS", "100")
     sections = [f"## {name}\n\n```\n{text}```\n" for name, text in help_pages(build_parser()).items()]
     codes = (
-        "Exit codes: 0 done (rows may carry errors: the last line counts them), 1 a check failed, 2 usage or input, "
+        "Exit codes: 0 done (rows may carry errors: the last line counts them), 1 a check failed, 2 usage or input,\n"
         "3 rows were read and not one could be scored, 130 interrupted."
     )
     head = f"# Command line\n\n{codes}\n\n"

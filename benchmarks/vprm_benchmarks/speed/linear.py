@@ -44,7 +44,7 @@ def register(benchmarks: Subparsers) -> None:
         run,
         "single Linears: the native operator beside ONNX Runtime's, and the hardware's peak",
         "Time Linears from float32 inputs to float32 outputs: int8 and int4 by the native operator and by ONNX "
-        "Runtime's own. Shown: TOP/s, their fraction of the peak from registers, and for few tokens weight bytes a "
+        "Runtime's own. Shown: TOP/s, their fraction of the peak from registers, and for few tokens weight bytes per "
         "second as a fraction of the memory bandwidth.",
     )
     add_rounds(parser, default=15)
