@@ -63,6 +63,14 @@ class TensorEntry:
         rows = sum(part.shape[0] for part in parts)
         return TensorEntry(first.file, first.offset_bytes, first.dtype, (rows, *first.shape[1:]), tuple(parts))
 
+    def read(self) -> NDArray[Any]:
+        """The tensor, memory-mapped while it is referenced unless it is stored in pieces."""
+        if self.parts:
+            return np.concatenate([part.read() for part in self.parts])
+        if 0 in self.shape:
+            return np.empty(self.shape, self.dtype)
+        return np.memmap(self.file, self.dtype, "r", self.offset_bytes, self.shape)
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -112,10 +120,7 @@ class Checkpoint:
 
     def read(self, name: str) -> NDArray[Any]:
         """A tensor, memory-mapped while it is referenced: bfloat16 (ml_dtypes), float16 or float32."""
-        entry = self._entry(name)
-        if entry.parts:
-            return np.concatenate([_mapped(part) for part in entry.parts])
-        return _mapped(entry)
+        return self._entry(name).read()
 
     def read_blocks(self, name: str) -> Iterator[NDArray[Any]]:
         """As `read`, some rows (axis 0) at a time: only a block's pages are resident while it is referenced."""
@@ -143,12 +148,6 @@ class Checkpoint:
             raise CheckpointError(
                 f"{self.path} has no tensor {name!r}: the download is incomplete or config.json is another model's"
             ) from None
-
-
-def _mapped(entry: TensorEntry) -> NDArray[Any]:
-    if 0 in entry.shape:
-        return np.empty(entry.shape, entry.dtype)
-    return np.memmap(entry.file, entry.dtype, "r", entry.offset_bytes, entry.shape)
 
 
 def _tensors(directory: Path, readings: Readings) -> dict[str, TensorEntry]:

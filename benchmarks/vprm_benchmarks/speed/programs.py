@@ -115,8 +115,8 @@ PROGRAMS = {
     "bundles": Program(
         "vprm_benchmarks.speed.bundle_times",
         "seconds of one request on each of your bundles",
-        "One synthetic request (7 tiles, 8 steps of 40 tokens per response), on all bundles in turns, as  vprm optimize "
-        "times them: image and question, the whole request, and one more step. All are open at the same time.",
+        "One synthetic request (7 tiles, 8 steps of 40 tokens per response), on all bundles in turns, as  vprm optimize"
+        "  times them: image and question, the whole request, and one more step. All are open at the same time.",
         _bundles,
     ),
     "gpu": Program(

@@ -147,7 +147,4 @@ class Calibration:
         entry = self.tensors.get(name)
         if entry is None:
             raise InputError(f"{self.path} has no tensor {name!r}: it was made for another model; calibrate this one")
-        with entry.file.open("rb") as stream:
-            stream.seek(entry.offset_bytes)
-            data = stream.read(int(np.prod(entry.shape)) * entry.dtype.itemsize)
-        return np.frombuffer(data, entry.dtype).astype(np.float32).reshape(entry.shape)
+        return np.array(entry.read(), np.float32)

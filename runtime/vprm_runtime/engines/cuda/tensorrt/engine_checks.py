@@ -6,7 +6,7 @@ All three are checked before TensorRT sees a byte, because its own messages name
 from pathlib import Path
 
 from vprm_runtime.bundle.bundle import Bundle, file_info
-from vprm_runtime.engines.cuda.tensorrt.engine_file import REBUILD, EngineInfo, Library, bundle_fingerprint
+from vprm_runtime.engines.cuda.tensorrt.engine_file import REBUILD, EngineInfo, bundle_fingerprint
 from vprm_runtime.errors import EngineError
 
 
@@ -37,12 +37,12 @@ def check_hashes(info: EngineInfo, directory: Path) -> None:
             raise EngineError(f"sha256 differs for engine file {directory / graph.file}, it is damaged: {REBUILD}")
 
 
-def check_library(info: EngineInfo, library: Library, version: str) -> None:
-    """Raise EngineError if the engine is another library's or another version's."""
-    if (info.library, info.library_version) != (library, version):
+def check_library(info: EngineInfo, version: str) -> None:
+    """Raise EngineError if the engine is of another version than `version` of its library."""
+    if info.library_version != version:
         raise EngineError(
-            f"engine {info.name} was built by {info.library} {info.library_version}, installed is {library} {version}: "
-            f"install that version or {REBUILD}"
+            f"engine {info.name} was built by {info.library} {info.library_version}, installed is {info.library} "
+            f"{version}: install that version or {REBUILD}"
         )
 
 

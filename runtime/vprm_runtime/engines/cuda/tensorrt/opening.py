@@ -85,7 +85,7 @@ def choose_engine(
 def check_engine(info: EngineInfo, directory: Path, bundle: Bundle, facts: DeviceFacts, version: str) -> None:
     """All checks that need no loading. Raises EngineError."""
     check_bundle(info, bundle)
-    check_library(info, info.library, version)
+    check_library(info, version)
     check_device(info, facts.compute_capability, facts.name)
     check_files(info, directory)
 
