@@ -4,6 +4,7 @@
 #include "panel_products.h"
 
 enum {
+    FEW_INPUTS = 1 << 15,     /* of all rows: waking threads takes longer than rounding them */
     BLOCK_ROWS = 512,         /* rows of one task: their sums stay in the L2 cache */
     BLOCK_CHUNKS = 8,         /* chunks of one pass over the rows: 64 outputs' weights of them stay in the L1 cache */
     AMX_BLOCK_CHUNKS = 16,    /* of which AMX reads one panel at a time */
@@ -224,7 +225,10 @@ bool vprm_linear(const VprmLinear *in, VprmLevel level, VprmParallelFor parallel
     call.codes = (int8_t *)memory->data;
     call.scales = (float *)(memory->data + code_bytes);
     call.offsets = (int32_t *)(memory->data + code_bytes + scale_bytes);
-    parallel_for(pool, code_row, (size_t)in->rows, &call);
+    if (in->rows * in->inputs <= FEW_INPUTS)
+        for (size_t row = 0; row < (size_t)in->rows; row++) code_row(&call, row);
+    else
+        parallel_for(pool, code_row, (size_t)in->rows, &call);
     parallel_for(pool, linear_block, (size_t)(blocks_of(in->rows, BLOCK_ROWS) * call.blocks), &call);
     vprm_give_memory(&spare, memory);
     return true;
