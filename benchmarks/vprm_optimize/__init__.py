@@ -12,6 +12,7 @@
 | taking_up | a request, an interrupted run        | what was asked for then and now, the stored plan, a lock     |
 | run       | a plan                               | the bundle; every stage goes on after an interruption        |
 | decide    | accuracy and speed of recipes        | which one is chosen, and why                                 |
+| split     | a report                             | its rows as files, to do the stages by hand                  |
 | report    | all of it                            | report.json, report.html, the summary in the manifest        |
 
 No stage holds a whole floating-point model in memory, and none needs PyTorch.

@@ -1,26 +1,40 @@
 """A stage's job, run in a process of its own: `python -m vprm_optimize.child JOB.json`.
 
 A crash of an engine, or the system's killing it for memory, then ends a recipe and not the whole run, and all memory
-of a stage is given back. Progress is a line of JSON on stdout: {"what", "done", "total"}; an error of this package is
-the last line, {"error", "kind"}, with exit code 2. Whoever reads them went away: the job ends with the next line.
+of a stage is given back. Progress is a line of JSON on stdout: {"what", "done", "total", "unit"}; an error of this
+package, or of the system ("errno" and "file" then), is the last line, {"error", "kind"}, with exit code 2. Stdin is a
+pipe that nothing comes through: it ends when the process that started the job does, and the job with it.
 """
 
 import json
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from vprm_optimize.selection import ChosenRows, RowSet, Selection
 from vprm_runtime.errors import InputError, VprmError
 
-Say = Callable[[str, int, int], None]
 Job = dict[str, Any]
+
+
+class Say(Protocol):
+    """Says how much of a piece of work is done, and what it is counted in ("bytes": shown as sizes)."""
+
+    def __call__(self, what: str, done: int, total: int, unit: str = "steps", /) -> None:
+        """Say it."""
+        ...
+
+
+def say_nothing(what: str, done: int, total: int, unit: str = "steps", /) -> None:
+    """A `Say` for those who want none."""
 
 
 def main() -> int:
     """Run the job that a file describes."""
+    threading.Thread(target=_end_with_starter, daemon=True).start()
     job = json.loads(Path(sys.argv[1]).read_text("utf-8"))
     try:
         _JOBS[job["kind"]](job, _say)
@@ -31,11 +45,27 @@ def main() -> int:
     except (BrokenPipeError, KeyboardInterrupt):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 130
+    except MemoryError:
+        _line({"error": "there is not enough memory", "kind": "EngineError"})
+        return 2
+    except OSError as error:  # no room on the disk, say: the run's fault, not the recipe's
+        if error.errno is None:
+            raise  # of a library
+        file = None if error.filename is None else str(error.filename)
+        _line({"error": error.strerror, "kind": "OSError", "errno": error.errno, "file": file})
+        return 2
     return 0
 
 
-def _say(what: str, done: int, total: int) -> None:
-    _line({"what": what, "done": done, "total": total})
+def _end_with_starter() -> None:
+    """End this process, whatever it does, when the one that started it is gone: its lock is free then."""
+    while os.read(0, 1):
+        pass
+    os._exit(130)
+
+
+def _say(what: str, done: int, total: int, unit: str = "steps", /) -> None:
+    _line({"what": what, "done": done, "total": total, "unit": unit})
 
 
 def _line(document: dict[str, Any]) -> None:
@@ -50,7 +80,12 @@ def _calibrate(job: Job, say: Say) -> None:
 
     rows = ChosenRows(Selection.from_dict(job["selection"]).calibration)
     options = CalibrationOptions(SequenceLimits(rows.total), tuple(job["sensitivity"]), job["layout"])
-    calibrate(Path(job["bundle"]), rows, Path(job["output"]), options, say)
+
+    def progress(phase: str, done: int, total: int) -> None:
+        is_rows = phase == "sequences"
+        say("calibrate, reading rows" if is_rows else "calibrate", done, total, "sequences" if is_rows else "layers")
+
+    calibrate(Path(job["bundle"]), rows, Path(job["output"]), options, progress)
 
 
 def _reference(job: Job, say: Say) -> None:
@@ -78,9 +113,9 @@ def _reference(job: Job, say: Say) -> None:
                 (work / f"{name}.done").write_text(error or "", "utf-8")
             if not (work / f"{name}.done").read_text("utf-8"):
                 todo.append(name)
-            say("reading rows", number + 1, total)
+            say("reference scores, reading rows", number + 1, total, "rows")
         del recorder
-        reference.run_layers(bundle, work, todo, lambda layer, layers: say("reference layers", layer, layers))
+        reference.run_layers(bundle, work, todo, lambda layer, layers: say("reference scores", layer, layers, "layers"))
         for number, row in batch:
             name = f"row-{number:06d}"
             error = (work / f"{name}.done").read_text("utf-8") or None
@@ -91,11 +126,11 @@ def _reference(job: Job, say: Say) -> None:
             _append(output, {"row": number, "scores": scores, "error": error})
         reference.forget(work)
         done += len(batch)
-        say("reference rows", done, total)
+        say("reference scores", done, total, "rows")
 
 
 def _judge(job: Job, say: Say) -> None:
-    """Keys: bundle, device, selection, output, threads. Appends to `output` what it lacks."""
+    """Keys: bundle, device, selection, output, threads, label. Appends to `output` what it lacks."""
     from vprm_runtime.scorer import StepScorer
 
     output = Path(job["output"])
@@ -107,7 +142,7 @@ def _judge(job: Job, say: Say) -> None:
     for number, row in _window(sets, done, total):
         scores, error = _scored(scorer, row)
         _append(output, {"row": number, "scores": scores, "error": error})
-        say("judging", number + 1, total)
+        say(job["label"], number + 1, total, "rows")
 
 
 def _time(job: Job, say: Say) -> None:
@@ -115,21 +150,22 @@ def _time(job: Job, say: Say) -> None:
     from vprm_benchmarks.speed.bundle_times import time_bundles
 
     bundles = {name: (Path(path), str(device)) for name, (path, device) in job["bundles"].items()}
-    found = time_bundles(bundles, job["threads"], job["responses"], say)
+    found = time_bundles(
+        bundles, job["threads"], job["responses"], lambda what, done, total: say(what, done, total, "rounds")
+    )
     Path(job["output"]).write_text(json.dumps(found), "utf-8")
 
 
 def _build(job: Job, say: Say) -> None:
-    """Keys: bundle, library, capability, profile, output."""
-    from dataclasses import asdict
-
+    """Keys: bundle, library, capability, profile."""
     from vprm_compile.build import build_engines
     from vprm_compile.capability import BuildOptions
     from vprm_runtime.bundle.bundle import Bundle
 
     options = BuildOptions(job["library"], job["capability"], job["profile"])
-    info = build_engines(Bundle.open(job["bundle"]), options, lambda phase, done, total: say(phase, done, total))
-    Path(job["output"]).write_text(json.dumps(asdict(info)), "utf-8")
+    build_engines(
+        Bundle.open(job["bundle"]), options, lambda phase, done, total: say(f"build engines, {phase}", done, total)
+    )
 
 
 _JOBS: dict[str, Callable[[Job, Say], None]] = {

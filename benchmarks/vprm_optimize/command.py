@@ -63,11 +63,13 @@ def register(subparsers: Subparsers) -> None:
         "--score-rule", metavar="RULE", default="visualprm", help="visualprm, mm-prm or FILE.json (default: visualprm)"
     )
     parser.add_argument("--max-rows", type=positive_int, metavar="N", help="rows to judge on (default: by their time)")
-    parser.add_argument("--time-limit", type=positive_int, metavar="MIN", help="minutes to plan for")
+    parser.add_argument(
+        "--time-limit", type=positive_int, metavar="MIN", help="minutes to plan for; those of interrupted runs count"
+    )
     add_threads(parser)
     parser.add_argument("--keep-all", action="store_true", help="keep the other bundles that hold the budget too")
     parser.add_argument("--dry-run", action="store_true", help="print the plan with estimates and stop")
-    parser.add_argument("--html", action="store_true", help="write report.html into the bundle (extra: eval)")
+    parser.add_argument("--html", action="store_true", help="write report.html into the bundle")
     add_json(parser)
     parser.set_defaults(run=run, extra="optimize")
 
@@ -106,6 +108,9 @@ def run(args: argparse.Namespace) -> int:
     try:
         with phase_progress("optimizing") as bars:
             report = optimize(request, bars, lambda plan: _print_plan(plan, request, console), args.html)
+    except KeyboardInterrupt:
+        print_stderr("the same command goes on where this was")
+        raise
     except NoneHeldError as error:
         console.print(Text(str(error)), soft_wrap=True)
         if args.json:
@@ -198,6 +203,9 @@ def _print_report(report: dict[str, Any], console: Console) -> None:
         if one["reason"] and one["state"] != "chosen":
             console.print(Text(f"{one['name']}: {one['reason']}"))
     console.print(Text(f"{report['bundle']}: {report['chosen']}: {report['reason']}", "bold"))
+    if report["engine"] is not None and report["engine"]["built"]:
+        engine = report["engine"]
+        console.print(Text(f"{engine['folder']}: engines, {_size(engine['size_bytes'])}, by {engine['library']}"))
     for line in report["not_measured"]:
         console.print(Text(f"not measured: {line}"))
     console.print(Text(f"score with:  {report['commands'][-1]}"))

@@ -6,8 +6,8 @@ to runs at VisualPRM-8B's layer shapes (docs/optimize.md has the figures).
 """
 
 import io
+import math
 import os
-import statistics
 import tempfile
 import time
 from dataclasses import dataclass
@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from vprm_benchmarks.speed.bundle_times import ENOUGH_S, MOST_ROUNDS, STEP_TOKENS, STEPS, TILES
 from vprm_export.architecture import Architecture
 from vprm_optimize.meter import Meter
 from vprm_optimize.recipes import FLOATING, Recipe
@@ -44,23 +45,25 @@ _EXPORT_NS: dict[Precision, float] = {
 }  # fmt: skip
 """Nanoseconds for each weight of a Linear beyond writing it, on a machine of REFERENCE_FLOPS; w4 and fp8 feed rounding
 errors back column by column."""
-_CALIBRATED_NS = 17.0  # choosing a Linear's smoothing
-_BYTE_NS = 1.6  # reading, hashing and writing a byte
+_CALIBRATED_NS = 7.3  # choosing a Linear's smoothing
+_BYTE_NS = 1.0  # reading, hashing and writing a byte
+_OPEN_NS = 0.3  # mapping and touching a byte of a bundle that was just written
 REFERENCE_FLOPS = 2.5e11
 _REFERENCE_CORES = 2
 _USUAL_DISK_BYTES = 1e9
-_ENGINE_SHARE = 0.75  # of the measured product's rate, in float32 graphs
+_ENGINE_SHARE = 1.6  # of the measured product's rate, in float32 graphs: their products are larger
 _SPEED_UP: dict[Precision, float] = {
-    "fp32": 1, "fp16": 1, "bf16": 1.8, "int8": 2.6, "w8": 1.1, "w4": 1.1, "fp8": 0.4,
+    "fp32": 1, "fp16": 1, "bf16": 1.8, "int8": 3.8, "w8": 1.1, "w4": 1.1, "fp8": 0.4,
 }  # fmt: skip
-_CALIBRATION_FACTOR = 1.3  # second moments, and opening each layer
+_BUILD_S, _BUILD_NS = 8.0, 7.0  # of both graphs; for each byte of the bundle
+_CALIBRATION_FACTOR = 1.6  # second moments, and opening each layer
 
 
 @dataclass(frozen=True)
 class Rates:
     """Of this machine: float32 operations a second of a product, bytes a second of writing to disk.
 
-    `flops` is of the best moments; `slowdown` is how many times as long work takes beside what other programs take of
+    Both are of the best moments; `slowdown` is how many times as long work takes beside what other programs take of
     the processors now.
     """
 
@@ -151,7 +154,7 @@ def measure_rates(folder: Path) -> Rates:
             file.flush()
             os.fsync(file.fileno())
 
-        disk_s = statistics.median(_timed(write) for _ in range(_DISK_WRITES))
+        disk_s = min(_timed(write) for _ in range(_DISK_WRITES))
     others = (meter.usage.others_cpu_s or 0.0) / (available_cores() * meter.usage.seconds)
     slowdown = 1 / max(1 - others, 1 / _MOST_SLOWDOWN)
     return Rates(2 * _PRODUCT_SIZE**3 / min(products), _DISK_BYTES / disk_s, slowdown)
@@ -229,14 +232,16 @@ class Estimator:
 
     def judge_s(self, rows: int, cost: RowCost, recipe: Recipe) -> float:
         """Seconds of a recipe's step scores."""
-        opening = self.model.bundle_bytes(recipe) / self.rates.disk_bytes
-        return _START_S + opening + rows * self._row_s(cost, recipe.precision, recipe.vision)
+        opening_s = _OPEN_NS * 1e-9 * self.model.bundle_bytes(recipe)
+        return _START_S + opening_s + rows * self._row_s(cost, recipe.precision, recipe.vision)
 
-    def request_s(self, recipe: Recipe, responses: int) -> float:
-        """Seconds of one timed request: 7 tiles, `responses` of 8 steps of 40 tokens."""
-        prefix = 7 * self.model.tokens_per_tile + _TEMPLATE_TOKENS
-        cost = RowCost(7, prefix, responses * 8 * (40 + _TOKENS_PER_STEP), responses)
-        return self._row_s(cost, recipe.precision, recipe.vision)
+    def time_s(self, recipe: Recipe, responses: int) -> float:
+        """Seconds of timing requests: 7 tiles, `responses` of 8 steps of 40 tokens."""
+        prefix = TILES * self.model.tokens_per_tile + _TEMPLATE_TOKENS
+        tokens = responses * STEPS * (STEP_TOKENS + _TOKENS_PER_STEP)
+        request_s = self._row_s(RowCost(TILES, prefix, tokens, responses), recipe.precision, recipe.vision)
+        rounds = min(MOST_ROUNDS + 1, math.ceil(ENOUGH_S / request_s))
+        return _START_S + rounds * request_s
 
     def row_disk_bytes(self, cost: RowCost) -> int:
         """Disk that one row's activations take while the reference is computed."""
@@ -255,6 +260,14 @@ class Estimator:
         """Memory of an opened bundle and of scoring with it."""
         factor = 2.0 if recipe.precision == "fp16" else 1.1  # computed in float32 on the CPU
         return int(factor * self.model.bundle_bytes(recipe)) + (1 << 30 if self.model.linears > 1e9 else 300 << 20)
+
+    def device_memory_bytes(self, recipe: Recipe) -> int:
+        """Memory of a GPU that an engine of the bundle and a request's cache take."""
+        return self.model.bundle_bytes(recipe) + (2 << 30 if self.model.linears > 1e9 else 600 << 20)
+
+    def build_s(self, bundle_bytes: int) -> float:
+        """Seconds of building engines with TensorRT-RTX."""
+        return _BUILD_S + _BUILD_NS * bundle_bytes * 1e-9 * REFERENCE_FLOPS / self.rates.flops
 
     def _row_s(self, cost: RowCost, precision: Precision, vision: Precision) -> float:
         tokens = cost.prefix_tokens + cost.response_tokens

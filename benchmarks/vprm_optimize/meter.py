@@ -4,6 +4,7 @@ import os
 import resource
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -30,10 +31,13 @@ class Usage:
 
 
 class Meter:
-    """Measures what runs in a `with` block: this process and its children; memory of process `watched` (its own)."""
+    """Measures what runs in a `with` block: this process and its children; memory of process `watched` (its own).
 
-    def __init__(self) -> None:
-        self.watched = os.getpid()
+    `beat` is called ten times a second meanwhile, from a thread.
+    """
+
+    def __init__(self, beat: Callable[[], None] = lambda: None) -> None:
+        self.watched, self._beat = os.getpid(), beat
         self._peak: int | None = None
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
@@ -55,6 +59,7 @@ class Meter:
             found = own_memory_bytes(self.watched)
             if found is not None:
                 self._peak = max(self._peak or 0, found)
+            self._beat()
             if self._ended.wait(_EVERY_S):
                 return
 

@@ -8,6 +8,7 @@ from typing import Any
 from vprm_benchmarks.quality.budget import BUDGETS, Budget
 from vprm_export.architecture import Architecture
 from vprm_export.checkpoint import Checkpoint
+from vprm_optimize.engines import builder_for
 from vprm_optimize.estimate import Estimator, ModelSize, Rates, RowCost, measure_rates, row_cost, usual_rates
 from vprm_optimize.recipes import Goal, Groups, Recipe, recipe_groups
 from vprm_optimize.selection import Selection, demo_selection, limited, split_by_question
@@ -27,6 +28,7 @@ _MOST_BATCH_ROWS = 400
 _SPARE_BYTES = 1_000_000_000
 COMPARISON_S = 150.0
 """Recipes of a group beside its first are for comparison: as many as are estimated to take no longer than this."""
+BUILD = "build engines"
 RESPONSES = {"latency": 8, "throughput": 32, "size": 8, "exact": 8}
 
 
@@ -160,7 +162,7 @@ def make_plan(request: Request, machine: Machine | None = None) -> Plan:
         needs_reference=needs_reference,
         is_small=is_small,
         stages=(),
-        notes=(*notes, *_target_notes(target, machine)),
+        notes=(*notes, *_target_notes(target, machine, request)),
         rates=rates,
     )
     plan = replace(plan, stages=tuple(_stages(plan, estimator, cost, request)))
@@ -175,17 +177,19 @@ def _that_fit(groups: Groups, estimator: Estimator, target: Target) -> tuple[Gro
     for group in groups:
         fitting = []
         for recipe in group:
-            need = estimator.open_memory_bytes(recipe)
-            if free is not None and need > free and not target.is_gpu:
-                left_out.append(
-                    (recipe, f"needs about {need / 1e9:.0f} GB of memory, {free / 1e9:.0f} GB are available")
-                )
+            need = estimator.device_memory_bytes(recipe) if target.is_gpu else estimator.open_memory_bytes(recipe)
+            room = target.gpu_memory_bytes if target.is_gpu else free
+            if room is not None and need > room:
+                whose = f"of memory, a {target.title} has {room / 1e9:.0f} GB"
+                if not target.is_gpu:
+                    whose = f"of memory, {room / 1e9:.0f} GB are available"
+                left_out.append((recipe, f"needs about {need / 1e9:.0f} GB {whose}"))
             else:
                 fitting.append(recipe)
         if fitting:
             kept.append(tuple(fitting))
     if not kept:
-        raise InputError(f"no recipe fits into this machine's memory: {left_out[0][1]}")
+        raise InputError(f"no recipe fits: {left_out[0][0].name} {left_out[0][1]}")
     return tuple(kept), tuple(left_out)
 
 
@@ -230,12 +234,17 @@ def _enough_rows(
     return limited(selection, rows), notes
 
 
-def _target_notes(target: Target, machine: Machine) -> list[str]:
-    if target.runs_here:
-        return []
-    here = machine.gpus[0].name if machine.gpus else machine.cpu
-    kind = "on the CPU, which computes the same graphs" if target.is_gpu else "by this CPU"
-    return [f"{target.title} is not here ({here}): accuracy is judged {kind}; speed is not measured"]
+def _target_notes(target: Target, machine: Machine, request: Request) -> list[str]:
+    notes = []
+    if not target.runs_here:
+        here = machine.gpus[0].name if machine.gpus else machine.cpu
+        kind = "on the CPU, which computes the same graphs" if target.is_gpu else "by this CPU"
+        notes.append(f"{target.title} is not here ({here}): accuracy is judged {kind}; speed is not measured")
+    if target.is_gpu:
+        builder = builder_for(target, request.goal)
+        if builder.library is None:
+            notes.append(f"no engine will be built: {builder.advice(request.output)}")
+    return notes
 
 
 def _stages(plan: Plan, estimator: Estimator, cost: RowCost, request: Request) -> Sequence[Stage]:
@@ -266,9 +275,17 @@ def _stages(plan: Plan, estimator: Estimator, cost: RowCost, request: Request) -
                 seconds = estimator.judge_s(plan.judging_rows, cost, recipe)
                 stages.append(Stage(f"judge {recipe.name}", seconds, 0, memory, certain))
             if plan.target.runs_here:
-                seconds = max(1.0, 1.2 * estimator.request_s(recipe, responses))
+                seconds = estimator.time_s(recipe, responses)
                 stages.append(Stage(f"time {recipe.name}", seconds, 0, memory, certain))
+    if plan.target.is_gpu and builder_for(plan.target, request.goal).library is not None:
+        stages.append(_build_stage(plan, estimator))
     return stages
+
+
+def _build_stage(plan: Plan, estimator: Estimator) -> Stage:
+    """An engine of the first recipe: of the bundle's size, and its weights are held more than once meanwhile."""
+    size = estimator.model.bundle_bytes(plan.groups[0][0])
+    return Stage(BUILD, estimator.build_s(size), size, int(2.5 * size) + (1 << 30))
 
 
 def _check_room(plan: Plan, request: Request) -> None:
@@ -281,8 +298,9 @@ def _check_room(plan: Plan, request: Request) -> None:
             f"{request.output.parent} has {free / 1e9:.0f} GB free, the run needs about {needed / 1e9:.0f} GB, most of "
             f"it, {largest.disk_bytes / 1e9:.0f} GB, for: {largest.name}. Make room or name a BUNDLE on another disk"
         )
-    memory = available_memory_bytes()
-    peak = max((stage.memory_bytes for stage in plan.stages if stage.is_certain), default=0)
+    memory = available_memory_bytes()  # without an engine there is still a bundle, and the report says how to build one
+    needs = [stage.memory_bytes for stage in plan.stages if stage.is_certain and stage.name != BUILD]
+    peak = max(needs, default=0)
     if memory is not None and peak > memory:
         raise InputError(
             f"a stage needs about {peak / 1e9:.0f} GB of memory, {memory / 1e9:.0f} GB are available: "
@@ -297,7 +315,8 @@ def disk_needed(plan: Plan) -> int:
     """
     first = sum(stage.disk_bytes for stage in plan.stages if "reference" in stage.name or stage.name == "calibrate")
     by_name = {stage.name: stage.disk_bytes for stage in plan.stages}
-    groups = [sum(by_name[f"export {recipe.name}"] for recipe in group) for group in plan.groups]
+    engine = by_name.get(BUILD, 0)
+    groups = [sum(by_name[f"export {recipe.name}"] for recipe in group) + engine for group in plan.groups]
     return first + max(groups) if plan.is_small else max(first, max(groups))
 
 

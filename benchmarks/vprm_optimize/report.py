@@ -2,7 +2,7 @@
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, astuple, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,13 @@ from vprm_benchmarks.speed.bundle_times import STEP_TOKENS, STEPS, TILES
 from vprm_export.checkpoint import Checkpoint
 from vprm_optimize.decide import Outcome
 from vprm_optimize.plan import RESPONSES, Plan, Request
+from vprm_optimize.split import numbers_of
 from vprm_runtime.bundle.manifest import Manifest, Optimisation
-from vprm_runtime.bundle.names import hub_id
+from vprm_runtime.bundle.names import hub_id, path_text
 from vprm_runtime.machine import this_machine
 
 REPORT_NAME, PAGE_NAME = "report.json", "report.html"
+_ALLOWED = ("--max-mean-error", "--max-f1-change", "--max-flips")  # of `vprm quality`, as Budget has them
 _FIGURES = {"mean_error": "mean step-score error", "f1_change": "macro F1 change", "flips_outside": "choice flips"}
 
 
@@ -26,23 +28,27 @@ def report_of(
     best: Outcome | None,
     name: str,
     stages: Sequence[dict[str, Any]],
+    engine: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The document of report.json and of `--json`. `stages`: what each took, as `Journal.stages` has it."""
+    """The document of report.json and of `--json`. `stages`: what each took, as `Journal.stages` has it; `engine`: what
+    became of it, as in `Run.engine`, None for CPUs."""
     selection = plan.selection
     return {
         "vprm": version("vprm"),
         "model": name,
-        "bundle": str(request.output),
+        "bundle": path_text(request.output),
         "machine": asdict(this_machine()),
         "made_for": {**asdict(plan.target), "runs_here": plan.target.runs_here},
         "goal": request.goal,
-        "budget": {"name": request.budget_name, **asdict(request.budget)},
+        "budget": {"name": path_text(request.budget_name), **asdict(request.budget)},
         "rows": {
             "demo": selection.is_demo,
-            "files": sorted({one.file for one in (*selection.calibration, *selection.judging)}),
+            "files": [path_text(file) for file in request.data or selection.files],
             "calibration": plan.calibration_rows,
             "judging": plan.judging_rows,
             "split": "by question and images",
+            "image_root": None if request.image_root is None or selection.is_demo else path_text(request.image_root),
+            "numbers": numbers_of(selection),
         },
         "request_timed": {
             "tiles": TILES, "responses": RESPONSES[request.goal], "steps": STEPS, "tokens_per_step": STEP_TOKENS,
@@ -53,8 +59,9 @@ def report_of(
         "recipes": [_recipe(outcome) for outcome in outcomes],
         "took": {"rates": asdict(plan.rates), "stages": list(stages)},
         "notes": list(plan.notes),
-        "not_measured": [] if best is None else not_measured(request, plan, best),
-        "commands": [] if best is None else commands(request, best),
+        "engine": engine,
+        "not_measured": [] if best is None else not_measured(request, plan, engine),
+        "commands": [] if best is None else commands(request, best, engine),
     }  # fmt: skip
 
 
@@ -72,43 +79,56 @@ def _recipe(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def commands(request: Request, best: Outcome) -> list[str]:
+def commands(request: Request, best: Outcome, engine: dict[str, Any] | None) -> list[str]:
     """Commands that make the chosen bundle stage by stage, judge it and use it."""
-    checkpoint, output = shlex.quote(_source(request.checkpoint)), shlex.quote(str(request.output))
-    data = [f"--data {shlex.quote(str(file))}" for file in request.data[:1]]
+    recipe, output = best.recipe, shlex.quote(path_text(request.output))
+    checkpoint = reference = shlex.quote(_source(request.checkpoint))
+    threads = [] if request.threads is None else ["--threads", str(request.threads)]
+    device = [] if recipe.device in ("cpu", "auto") else ["--device", recipe.device]
+    prompt = [] if request.system_message is None else ["--system-message", shlex.quote(request.system_message)]
+    prompt += ["--score-rule", shlex.quote(path_text(request.score_rule))] if request.score_rule != "visualprm" else []
     lines = []
-    if best.recipe.is_calibrated:
-        sensitivity = [f"--sensitivity {best.recipe.precision}"] if best.recipe.keep_high else []
-        lines.append(" ".join(["vprm calibrate", checkpoint, *data, *sensitivity, "-o calibration.safetensors"]))
-    prompt = ["--system-message", shlex.quote(request.system_message)] if request.system_message is not None else []
-    prompt += ["--score-rule", shlex.quote(request.score_rule)] if request.score_rule != "visualprm" else []
-    lines.append(" ".join(["vprm export", checkpoint, output, *best.recipe.export_arguments(), *prompt]))
-    if best.recipe.precision != "fp32":
-        lines.append(" ".join(["vprm quality", output, "--against", checkpoint, *data]))
-    device = [] if best.recipe.device in ("cpu", "auto") else ["--device", best.recipe.device]
-    lines.append(" ".join(["vprm bench bundles", output, *device, "--responses", str(RESPONSES[request.goal])]))
-    lines.append(" ".join(["vprm score", output, *device, "--image FIGURE --question TEXT --response TEXT"]))
-    return lines
+    if recipe.precision != "fp32":
+        lines.append(["python -m vprm_optimize.split", f"{output}/{REPORT_NAME}", "split"])
+        if prompt:  # else what takes a bundle takes the checkpoint
+            reference = "reference"
+            lines.append(["vprm export", checkpoint, reference, "--precision fp32", *prompt])
+    if recipe.is_calibrated:
+        more = ["--sensitivity", recipe.precision, "--target", recipe.layout] if recipe.keep_high else []
+        lines.append(["vprm calibrate", reference, "--data split/calibrate.jsonl", *more, "-o calibration.safetensors"])
+    lines.append(["vprm export", checkpoint, "by-hand", *recipe.export_arguments(), *prompt])
+    if recipe.precision != "fp32":
+        budget = [f"{option} {allowed:g}" for option, allowed in zip(_ALLOWED, astuple(request.budget), strict=True)]
+        judge = ["vprm quality by-hand --against", reference, "--data split/judge.jsonl", *budget]
+        lines.append([*judge, *device, *threads])
+    if engine is not None:
+        lines.append([engine["command"]])
+    lines.append(["vprm bench bundles", output, *device, "--responses", str(RESPONSES[request.goal]), *threads])
+    lines.append(["vprm score", output, *device, "--image FIGURE --question TEXT --response TEXT"])
+    return [" ".join(words) for words in lines]
 
 
-def not_measured(request: Request, plan: Plan, best: Outcome) -> list[str]:
-    """What could not be found out on this machine, and the command that does it on the other."""
+def not_measured(request: Request, plan: Plan, engine: dict[str, Any] | None) -> list[str]:
+    """What could not be made or found out on this machine, and the command that does it, here or on the other."""
+    title, output = plan.target.title, shlex.quote(path_text(request.output))
+    lines = []
+    if engine is not None and not engine["built"]:
+        lines.append(f"no engine for {title}: {engine['why']}")
+    if engine is not None and engine["built"]:
+        lines += [f"the engine for {title} is not what its precision promises: {one}" for one in engine["problems"]]
     if plan.target.runs_here:
-        return []
-    title, output = plan.target.title, shlex.quote(str(request.output))
-    lines = [f"speed on {title}: there, run  vprm bench bundles {output}"]
+        return lines
+    lines.append(f"speed on {title}: there, run  vprm bench bundles {output}")
     if plan.target.is_gpu:
-        judge = f"vprm quality {output} --against {shlex.quote(_source(request.checkpoint))}"
-        lines.append(f"accuracy of the engine on {title} (the CPU computed the same graphs): there, run  {judge}")
-        if "engines built" not in best.reason:
-            lines.append(f"no engine for {title} was built")
+        judge = f"vprm quality {output} --against {shlex.quote(_source(request.checkpoint))} --data ROWS"
+        lines.append(f"accuracy on {title} (here the CPU computed the same graphs): there, run  {judge}")
     return lines
 
 
 def _source(checkpoint: Path) -> str:
     """The checkpoint as a command takes it: of the hub's cache, the model's id and revision."""
     model = hub_id(checkpoint)
-    return str(checkpoint) if model is None else f"{model}@{Checkpoint.open(checkpoint).revision}"
+    return path_text(checkpoint) if model is None else f"{model}@{Checkpoint.open(checkpoint).revision}"
 
 
 def with_summary(manifest: Manifest, request: Request, plan: Plan, best: Outcome) -> Manifest:

@@ -23,13 +23,21 @@ from pathlib import Path
 from typing import Any
 
 from vprm_export import export_bundle
-from vprm_optimize.child import whole_lines
+from vprm_optimize.child import Say, say_nothing, whole_lines
 from vprm_optimize.decide import Outcome, choose, compared_rows, judged
-from vprm_optimize.jobs import Journal, Say, run_job
-from vprm_optimize.plan import RESPONSES, Plan, Request, make_plan
+from vprm_optimize.jobs import Journal, run_job
+from vprm_optimize.plan import BUILD, RESPONSES, Plan, Request, make_plan
 from vprm_optimize.recipes import Recipe, export_options
-from vprm_optimize.taking_up import PLAN_NAME, asked_of, check_request, locked, stored_plan
-from vprm_runtime.errors import EngineError, InputError, VprmError
+from vprm_optimize.taking_up import (
+    PLAN_NAME,
+    asked_of,
+    check_request,
+    check_still_free,
+    locked,
+    stored_plan,
+)
+from vprm_runtime.engines.cuda.tensorrt.engine_file import ENGINES_FOLDER, EngineInfo, engine_name
+from vprm_runtime.errors import EngineError, InputError, UnsupportedError, VprmError
 from vprm_runtime.files import claim_parts, clear_parts, parts_folder, read_small, write_whole
 from vprm_runtime.machine import available_memory_bytes
 
@@ -38,7 +46,7 @@ _FINISHED = "finished.json"
 
 
 @contextmanager
-def opened_run(request: Request, say: Say = lambda what, done, total: None) -> Iterator["Run"]:
+def opened_run(request: Request, say: Say = say_nothing) -> Iterator["Run"]:
     """The run that makes `request.output`: begun, or taken up again. One process at a time.
 
     Raises InputError if another process works on it, or one with other options began it, what `check_request` and
@@ -46,16 +54,21 @@ def opened_run(request: Request, say: Say = lambda what, done, total: None) -> I
     """
     check_request(request)
     asked, work = asked_of(request), parts_folder(request.output)
+    new_folders = [folder for folder in work.absolute().parents if not folder.exists()]
     claim_parts(work, _COMMAND)
     with locked(work) as descriptor:
         try:
-            plan = stored_plan(work, asked)
+            plan = stored_plan(work, request, asked)
             if plan is None:
+                check_still_free(request.output)
                 plan = make_plan(request)
                 _write_json(work / PLAN_NAME, {"asked": asked, "plan": plan.to_dict()})
         finally:
             if not os.path.lexists(work / PLAN_NAME):  # there is nothing to go on with
                 clear_parts(work, _COMMAND)
+                for folder in new_folders:
+                    with suppress(OSError):
+                        folder.rmdir()
         yield Run(request, plan, work, descriptor, say, asked)
 
 
@@ -66,8 +79,8 @@ class Run:
         self.request, self.plan, self.work, self._asked = request, plan, work, asked
         self._lock_descriptor, self._say = lock, say
         self.outcomes: list[Outcome] = []
+        self.engine: dict[str, Any] | None = None  # of a GPU: what was built, or why nothing was
         self.journal = Journal(work / "stages.jsonl")
-        self._started = time.monotonic()
 
     def bundle(self, recipe: Recipe) -> Path:
         """Where a recipe's bundle lies while it is needed."""
@@ -122,6 +135,7 @@ class Run:
             for recipe in others:
                 if self.bundle(recipe).exists():
                     (source / "others").mkdir(exist_ok=True)
+                    shutil.rmtree(source / "others" / recipe.name, ignore_errors=True)  # of a run killed just here
                     self.bundle(recipe).rename(source / "others" / recipe.name)
         _write_text(self.work / _FINISHED, manifest_text)
         source.rename(target)
@@ -154,7 +168,7 @@ class Run:
 
     def _is_late(self) -> bool:
         limit = self.request.time_limit_s
-        return limit is not None and time.monotonic() - self._started > limit
+        return limit is not None and self.journal.spent_s() > limit
 
     def _reference(self) -> None:
         """The floating-point bundle, the calibration and the reference's scores."""
@@ -207,14 +221,13 @@ class Run:
                 return
             output = self.work / f"{recipe.name}.jsonl"
             device = "cpu" if recipe.device == "auto" and not self.plan.target.runs_here else recipe.device
+            name = f"judge {recipe.name}"
             job = {"kind": "judge", "bundle": str(self.bundle(recipe)), "device": device, "output": str(output)}
-            self._child(f"judge {recipe.name}", {**job, **self._common()}, f"judge {recipe.name}")
+            self._child(name, {**job, "label": name, **self._common()})
             reference = whole_lines(self.work / "reference.jsonl")
             rows, left_out = compared_rows(self.plan.selection, reference, whole_lines(output))
             outcome.quality = judged(rows, left_out, self.request.budget)
-        except InputError:
-            raise
-        except VprmError as error:
+        except (EngineError, UnsupportedError) as error:  # others, of the disk say, are not the recipe's fault
             outcome.state, outcome.reason = "failed", str(error)
             return
         failed = [check for check in outcome.quality["checks"] if not check["passed"]]
@@ -254,8 +267,12 @@ class Run:
             system_message=self.request.system_message,
             score_rule=self.request.score_rule,
         )
+
+        def progress(done: int, total: int) -> None:
+            self._say(what, done, total, "bytes")
+
         with self.journal.stage(what, self.plan.estimate(what)):
-            export_bundle(self.request.checkpoint, target, options, lambda done, total: self._say(what, done, total))
+            export_bundle(self.request.checkpoint, target, options, progress)
 
     def _time(self, outcomes: Sequence[Outcome]) -> None:
         """Time bundles, all in turns if they fit in memory together; after a crash one by one."""
@@ -276,7 +293,7 @@ class Run:
         for outcome in todo:
             try:
                 self._time_together([outcome])
-            except VprmError as error:
+            except EngineError as error:
                 outcome.state, outcome.reason = "failed", f"timing it: {error}"
 
     def _time_together(self, outcomes: Sequence[Outcome]) -> None:
@@ -292,33 +309,39 @@ class Run:
         output.unlink()
 
     def _build(self, best: Outcome) -> None:
-        """Engines, if a builder for the target is here; what could not be built is in the outcome's reason."""
+        """Engines, if a builder for the target is here; what could not be built is in `engine`."""
         from vprm_optimize.engines import builder_for
 
-        builder, why_not = builder_for(self.plan.target)
-        if builder is None:
-            best.reason += f"; no engine was built: {why_not}"
+        builder, bundle = builder_for(self.plan.target, self.request.goal), self.bundle(best.recipe)
+        command = builder.command(self.request.output)
+        if builder.library is None:
+            self.engine = {"built": False, "why": builder.advice(self.request.output), "command": command}
             return
-        if (self.bundle(best.recipe) / "engines").exists():
-            return
-        profile = "throughput" if self.request.goal == "throughput" else "latency"
-        job: dict[str, Any] = {
-            "kind": "build",
-            "bundle": str(self.bundle(best.recipe)),
-            "library": builder,
-            "profile": profile,
-        }
-        job["capability"], job["output"] = self.plan.target.capability, str(self.work / "engines.json")
+        folder = bundle / ENGINES_FOLDER / engine_name(builder.library, self.plan.target.capability or 0)
+        job = {"kind": "build", "bundle": str(bundle), "library": builder.library, "profile": builder.profile}
         try:
-            self._child("build engines", job)
-            best.reason += f"; engines built with {builder} for sm{self.plan.target.capability}"
+            if not folder.exists():  # it gets its name when it is whole
+                self._child(BUILD, {**job, "capability": self.plan.target.capability})
+            info = EngineInfo.read(folder)
+        except InputError:
+            raise
         except VprmError as error:
-            best.reason += f"; no engine was built: {error}"
+            self.engine = {"built": False, "why": f"building it failed: {error}", "command": command}
+            return
+        graphs = (info.vision, info.llm)
+        self.engine = {
+            "built": True,
+            "library": f"{info.library} {info.library_version}",
+            "folder": f"{ENGINES_FOLDER}/{info.name}",
+            "size_bytes": sum(graph.size_bytes for graph in graphs),
+            "problems": [problem for graph in graphs for problem in graph.check.problems],
+            "command": command,
+        }
 
-    def _child(self, name: str, job: dict[str, Any], label: str | None = None) -> None:
+    def _child(self, name: str, job: dict[str, Any]) -> None:
         """Run a job, as stage `name`, in a process of its own. Raises its error, or EngineError if it crashed."""
         with self.journal.stage(name, self.plan.estimate(name)) as meter:
-            run_job(job, self.work, (self._lock_descriptor,), self._say, label, meter)
+            run_job(job, self.work, (self._lock_descriptor,), self._say, meter)
 
 
 def _write_json(path: Path, document: Any) -> None:

@@ -1,8 +1,9 @@
 """Which rows calibrate and which judge. Rows are split by question: no question is on both sides."""
 
 import hashlib
+import os
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ DEMO_BEST_OF_N_ROWS = 200
 
 @dataclass(frozen=True)
 class RowSet:
-    """Rows of one file, by their numbers in it (from 0), in scoring order."""
+    """Rows of one file (an absolute path), by their numbers in it (from 0), in scoring order."""
 
     file: str
     image_root: str | None
@@ -40,8 +41,9 @@ class RowSet:
 
 @dataclass(frozen=True)
 class Selection:
-    """Rows on both sides. `is_demo`: the demo PRM's rows stand in for the user's."""
+    """Rows on both sides, of `files` (absolute). `is_demo`: the demo PRM's rows stand in for the user's."""
 
+    files: tuple[str, ...]
     calibration: tuple[RowSet, ...]
     judging: tuple[RowSet, ...]
     fingerprint: str
@@ -54,11 +56,26 @@ class Selection:
         def sets(name: str) -> tuple[RowSet, ...]:
             return tuple(RowSet(one["file"], one["image_root"], tuple(one["numbers"])) for one in document[name])
 
-        return Selection(sets("calibration"), sets("judging"), document["fingerprint"], document["is_demo"])
+        files = tuple(document["files"])
+        return Selection(files, sets("calibration"), sets("judging"), document["fingerprint"], document["is_demo"])
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
         return asdict(self)
+
+    def moved(self, data: Sequence[Path], image_root: Path | None) -> "Selection":
+        """The same rows of the same files, where they are now: an interrupted run goes on from another folder.
+
+        Raises LookupError or ValueError if these are not as many files, or others.
+        """
+        files = tuple(files_of(data))
+        names = dict(zip(self.files, files, strict=True))
+        root = None if image_root is None or self.is_demo else os.path.abspath(image_root)
+
+        def moved(sets: tuple[RowSet, ...]) -> tuple[RowSet, ...]:
+            return tuple(RowSet(names[one.file], root, one.numbers) for one in sets)
+
+        return replace(self, files=files, calibration=moved(self.calibration), judging=moved(self.judging))
 
 
 class ChosenRows:
@@ -76,18 +93,32 @@ class ChosenRows:
             yield from one.rows()
 
 
-def demo_selection() -> Selection:
-    """The demo's rows: 32 in the looks of training to calibrate on, held-out ones and best-of-8 questions to judge."""
+def files_of(data: Sequence[Path]) -> list[str]:
+    """The files that rows are selected from, absolute: the user's, or without any the demo's."""
+    return [os.path.abspath(file) for file in (data or _demo_files())]
+
+
+def _demo_files() -> tuple[Path, ...]:
+    """Rows in the looks of training to calibrate on; held-out ones and best-of-8 questions to judge."""
     from vprm_demo import best_of_n_rows, calibration_rows, held_out_rows
 
-    calibration = _whole(calibration_rows(MAX_CALIBRATION_ROWS))
-    judging = (_whole(held_out_rows(DEMO_HELD_OUT_ROWS)), _whole(best_of_n_rows(DEMO_BEST_OF_N_ROWS)))
+    return (
+        calibration_rows(MAX_CALIBRATION_ROWS),
+        held_out_rows(DEMO_HELD_OUT_ROWS),
+        best_of_n_rows(DEMO_BEST_OF_N_ROWS),
+    )
+
+
+def demo_selection() -> Selection:
+    """The demo's rows."""
+    files = tuple(files_of(()))
+    calibration, *judging = map(_whole, files)
     fingerprint = ChosenRows((calibration, *judging)).fingerprint
-    return Selection((calibration,), judging, fingerprint, True)
+    return Selection(files, (calibration,), tuple(judging), fingerprint, True)
 
 
-def _whole(file: Path) -> RowSet:
-    return RowSet(str(file), None, tuple(range(open_rows(file).total)))
+def _whole(file: str) -> RowSet:
+    return RowSet(file, None, tuple(range(open_rows(Path(file)).total)))
 
 
 def split_by_question(files: Sequence[Path], image_root: Path | None) -> Selection:
@@ -121,14 +152,15 @@ def split_by_question(files: Sequence[Path], image_root: Path | None) -> Selecti
 
     def sets(chosen: list[tuple[int, int]]) -> tuple[RowSet, ...]:
         found = []
-        for index, file in enumerate(files):
+        root = None if image_root is None else os.path.abspath(image_root)
+        for index, file in enumerate(files_of(files)):
             numbers = tuple(sorted(number for place, number in chosen if place == index))
             if numbers:
-                found.append(RowSet(str(file), None if image_root is None else str(image_root), numbers))
+                found.append(RowSet(file, root, numbers))
         return tuple(found)
 
     fingerprint = ",".join(source.fingerprint for source in sources)
-    return Selection(sets(calibrating), sets(judging), fingerprint, False)
+    return Selection(tuple(files_of(files)), sets(calibrating), sets(judging), fingerprint, False)
 
 
 def limited(selection: Selection, max_rows: int) -> Selection:
@@ -141,7 +173,7 @@ def limited(selection: Selection, max_rows: int) -> Selection:
         count = max(1, round(len(one.numbers) * max_rows / total))
         step = len(one.numbers) / count
         kept.append(RowSet(one.file, one.image_root, tuple(one.numbers[int(i * step)] for i in range(count))))
-    return Selection(selection.calibration, tuple(kept), selection.fingerprint, selection.is_demo)
+    return replace(selection, judging=tuple(kept))
 
 
 def _question_key(row: Row) -> bytes:

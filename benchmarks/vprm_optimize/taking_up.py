@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -25,26 +26,39 @@ def check_request(request: Request) -> None:
     """What can be told before anything is read. Raises InputError if the bundle cannot be made or the rule is none."""
     output = request.output
     if os.path.lexists(output) and not os.path.lexists(parts_folder(output)):
-        raise InputError(f"{output} exists already: remove it or choose another name")
+        raise InputError(_taken(output))
     find_score_rule(request.score_rule)
 
 
-def stored_plan(work: Path, asked: dict[str, Any]) -> Plan | None:
-    """The plan of the interrupted run in `work`; None if there is none. Raises InputError if it was another's."""
+def _taken(output: Path) -> str:
+    return f"{output} exists already: remove it or choose another name"
+
+
+def check_still_free(output: Path) -> None:
+    """Raise InputError if the bundle was made while this process waited for another one that worked on it."""
+    if os.path.lexists(output):
+        raise InputError(_taken(output))
+
+
+def stored_plan(work: Path, request: Request, asked: dict[str, Any]) -> Plan | None:
+    """The plan of the interrupted run in `work`; None if there is none. Raises InputError if it was another's.
+
+    Rows are read where `request` says they are now.
+    """
     try:
         stored = loads(read_small(work / PLAN_NAME))
         before, plan = dict(stored["asked"]), Plan.from_dict(stored["plan"])
+        if before == asked:
+            return replace(plan, selection=plan.selection.moved(request.data, request.image_root))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise InputError(f"{work / PLAN_NAME} is damaged ({quoted(error)}): remove {work} to begin anew") from error
-    if before != asked:
-        changed = ", ".join(key for key in asked if before.get(key) != asked[key])
-        raise InputError(
-            f"{work} holds an interrupted run with another {changed}: run it to its end with the same options, or "
-            "remove that folder to begin anew"
-        )
-    return plan
+    changed = ", ".join(key for key in asked if before.get(key) != asked[key])
+    raise InputError(
+        f"{work} holds an interrupted run with another {changed}: run it to its end with the same options, or "
+        "remove that folder to begin anew"
+    )
 
 
 def asked_of(request: Request) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """What a bundle is made for: this machine, or one that is named."""
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -34,13 +35,14 @@ class Target:
 
 
 _GPUS = {
-    "l4": ("L4", 89, 24),
-    "l40s": ("L40S", 89, 48),
-    "a100": ("A100", 80, 80),
-    "h100": ("H100", 90, 80),
-    "rtx-40": ("GeForce RTX 40", 89, 16),
-    "rtx-50": ("GeForce RTX 50", 120, 16),
+    "l4": ("L4", r"\bL4\b", 89, 24),
+    "l40s": ("L40S", r"\bL40S\b", 89, 48),
+    "a100": ("A100", r"\bA100\b", 80, 80),
+    "h100": ("H100", r"\bH100\b", 90, 80),
+    "rtx-40": ("GeForce RTX 40", r"\bGeForce RTX 40\d\d", 89, 16),
+    "rtx-50": ("GeForce RTX 50", r"\bGeForce RTX 50\d\d", 120, 16),
 }
+"""Title, what the driver calls it, compute capability, memory in GB."""
 NAMES = ("this", "cpu", "cpu-amx", "cpu-avx512", *_GPUS)
 
 
@@ -59,8 +61,8 @@ def find_target(name: str, machine: Machine) -> Target:
         return Target(name, "x86 CPU with AVX-512 VNNI", "cpu-native", bool(level))
     if name not in _GPUS:
         raise InputError(f"unknown machine {name!r}: use one of {', '.join(NAMES)}")
-    title, capability, memory_gb = _GPUS[name]
-    here = next((gpu for gpu in machine.gpus if title.split()[-1] in gpu.name.split()), None)
+    title, pattern, capability, memory_gb = _GPUS[name]
+    here = next((gpu for gpu in machine.gpus if re.search(pattern, gpu.name)), None)
     if here is not None:
         return Target(name, here.name, "tensorrt", True, False, here.compute_capability, here.memory_bytes)
     return Target(name, title, "tensorrt", False, False, capability, memory_gb * _GB)

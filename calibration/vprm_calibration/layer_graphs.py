@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from vprm_export.graphs.builder import IR_VERSION, LINEAR_KEY
 from vprm_export.precision.linears import linear_names
 from vprm_runtime.bundle.bundle import Bundle
+from vprm_runtime.bundle.names import path_text
 from vprm_runtime.engines.select import device_and_index
 from vprm_runtime.errors import BundleError, InputError
 
@@ -129,7 +130,7 @@ def opened_segment(
         options.add_session_config_entry(
             "session.intra_op.allow_spinning", "0"
         )  # many short runs: leave cores to others
-        session = onnxruntime.InferenceSession(str(folder / "segment.onnx"), options, providers=layered.providers)
+        session = onnxruntime.InferenceSession(path_text(folder / "segment.onnx"), options, providers=layered.providers)
         names = {value.name for value in session.get_outputs()}
         yield Segment(session, [str(value.name) for value in outputs if value.name in names])
     finally:

@@ -28,7 +28,7 @@ from vprm_export.no_weights import (
 )
 from vprm_export.readings import Readings
 from vprm_runtime.bundle.limits import is_plain_name
-from vprm_runtime.bundle.names import hub_id, model_name
+from vprm_runtime.bundle.names import hub_id, model_name, path_text
 from vprm_runtime.errors import CheckpointError, quoted
 from vprm_runtime.strict_json import loads
 
@@ -103,7 +103,7 @@ class Checkpoint:
         """What the model is called: the folder's name, or the repository's for a folder of the hub's cache."""
         path = self.path.resolve()
         if _COMMIT.fullmatch(path.name) and hub_id(self.path) is None:  # a snapshot that was copied elsewhere
-            return str(self.config.get("_name_or_path") or path.parent.name)
+            return str(self.config.get("_name_or_path") or path_text(path.parent.name))
         return model_name(self.path)
 
     @property
@@ -167,7 +167,7 @@ def _tensors(directory: Path, readings: Readings) -> dict[str, TensorEntry]:
         elif beside := [*others, *pickled_weights(directory)]:
             readings.assume("weights", f"{SINGLE_NAME}; NOT {', '.join(beside)}", "several files: transformers' order")
         else:
-            readings.read("weights", SINGLE_NAME, str(directory))
+            readings.read("weights", SINGLE_NAME, model_name(directory))
         return read_safetensors_header(single)
     if not index.is_file():
         raise CheckpointError(why_no_weights(directory, others))

@@ -20,6 +20,7 @@ from vprm_export.checkpoint import check_no_pointer, read_json
 from vprm_export.readings import Readings
 from vprm_export.tokenizer_json import LLAMA_CLASSES, tokenizer_of_json
 from vprm_runtime.bundle.manifest import ControlTokens
+from vprm_runtime.bundle.names import model_name
 from vprm_runtime.errors import CheckpointError, UnsupportedError, quoted
 
 _CONTROL_TEXTS = {
@@ -127,7 +128,7 @@ def _note_source(tokenizer: Tokenizer, directory: Path, kind: str, readings: Rea
                 "that the model was not trained with"
             )
     unread = f" (not read: {', '.join(others)})" if others else ""
-    readings.read("tokenizer", f"{kind}{unread}", str(directory))
+    readings.read("tokenizer", f"{kind}{unread}", model_name(directory))
 
 
 def _check_flags(tokenizer: Tokenizer, directory: Path, config: Mapping[str, Any]) -> None:

@@ -10,6 +10,7 @@ from tokenizers import Tokenizer
 from vprm_export.byte_level import QWEN2_CLASSES, QWEN2_SPLIT
 from vprm_export.checkpoint import check_no_pointer
 from vprm_export.readings import Readings
+from vprm_runtime.bundle.names import path_text
 from vprm_runtime.errors import CheckpointError, UnsupportedError, quoted
 
 LLAMA_CLASSES = ("LlamaTokenizer", "LlamaTokenizerFast")
@@ -24,7 +25,7 @@ def tokenizer_of_json(path: Path, config: Mapping[str, Any], readings: Readings)
     """
     check_no_pointer(path)
     try:
-        tokenizer = Tokenizer.from_file(str(path))
+        tokenizer = Tokenizer.from_file(path_text(path))
     except Exception as error:
         raise CheckpointError(f"{path} cannot be read ({error}): copy it again") from error
     document = json.loads(tokenizer.to_str())

@@ -235,6 +235,14 @@ def test_lines(unit: str, states: list[Any], line: str) -> None:
     assert display.line() == line
 
 
+def test_each_phase_is_counted_in_its_own_unit() -> None:
+    display = Display("steps")
+    display.update("export fp32", 0, 16_000_000_000, unit="bytes")
+    assert display.line() == "export fp32: 0 bytes of 16.0 GB"
+    display.update("judge int8", 0, 18, unit="rows")
+    assert display.line() == "judge int8: 0 of 18 rows"
+
+
 def test_what_goes_on_is_said_until_there_are_figures(capsys: pytest.CaptureFixture[str]) -> None:
     with activity("bench") as say:
         say("roofline")

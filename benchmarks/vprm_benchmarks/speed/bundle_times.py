@@ -20,8 +20,8 @@ from vprm_runtime.prompt.tokenizer import TextTokenizer
 from vprm_runtime.scorer import StepScorer
 
 TILES, STEPS, STEP_TOKENS = 7, 8, 40  # as `vprm bench best-of-n`
-_ENOUGH_S = 6.0  # of each bundle's requests
-_MOST_ROUNDS = 9
+ENOUGH_S = 6.0  # of each bundle's requests
+MOST_ROUNDS = 9
 
 
 def run(args: argparse.Namespace) -> int:
@@ -66,12 +66,12 @@ def time_bundles(
         found[name] = {"open_s": time.perf_counter() - started, "engine": scorers[name].engine.description}
     times: dict[str, list[tuple[float, float, float]]] = {name: [] for name in scorers}
     work: Workload | None = None
-    for number in range(-1, _MOST_ROUNDS):  # the first one warms up
+    for number in range(-1, MOST_ROUNDS):  # the first one warms up
         for name in scorers if number % 2 else reversed(scorers):
             work = work or _request(bundles[name][0], scorers[name], responses)
             times[name].append(_request_s(scorers[name], work))
-        say("timing", number + 2, _MOST_ROUNDS + 1)
-        if min(sum(whole for _, whole, _ in one) for one in times.values()) >= _ENOUGH_S:
+        say("timing", number + 2, MOST_ROUNDS + 1)
+        if min(sum(whole for _, whole, _ in one) for one in times.values()) >= ENOUGH_S:
             break
     for one in times.values():
         if len(one) > 1:  # else the warm-up took long enough to count: it changes little of such a request

@@ -1,5 +1,6 @@
 """Names of models: what people call them, never a commit of the hub's."""
 
+import os
 import re
 from pathlib import Path
 
@@ -18,4 +19,17 @@ def hub_id(path: Path) -> str | None:
 
 def model_name(path: Path) -> str:
     """What the model in a folder is called: its id on the hub if it lies in the hub's cache, else the folder's name."""
-    return hub_id(path) or path.resolve().name
+    return hub_id(path) or path_text(path.resolve().name)
+
+
+def path_text(path: str | Path) -> str:
+    """A path as text for files in UTF-8 and libraries that take names in it, whatever the locale is.
+
+    Bytes that are no UTF-8 are escaped.
+    """
+    text = str(path)
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return os.fsencode(text).decode("utf-8", "backslashreplace")
+    return text

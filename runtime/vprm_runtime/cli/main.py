@@ -10,6 +10,7 @@ list of all, one that cannot be loaded is named there and takes no other down.
 import argparse
 import contextlib
 import difflib
+import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -99,7 +100,7 @@ def _run(words: list[str]) -> int:
     except BrokenPipeError:
         raise
     except (MemoryError, OSError) as error:
-        message = _environment_message(error)
+        message = " ".join([_environment_message(error), *getattr(error, "__notes__", [])])
     if INTERRUPTION.came:
         raise KeyboardInterrupt
     show_error(message)
@@ -109,7 +110,17 @@ def _run(words: list[str]) -> int:
 def _environment_message(error: MemoryError | OSError) -> str:
     if isinstance(error, MemoryError):
         return "there is not enough memory: free some, or take fewer tiles, shorter texts or a smaller model"
+    if error.filename is None and error.errno == errno.ENOENT and _is_folder_gone():
+        return "the working directory is gone: change to one that exists"
     return stream_error(error, quoted(error.filename or "a file or stream"))
+
+
+def _is_folder_gone() -> bool:
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return True
+    return False
 
 
 def _flushed(run: Callable[[list[str]], int], words: list[str]) -> int:

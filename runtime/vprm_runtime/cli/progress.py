@@ -18,7 +18,7 @@ _SCALES = (("GB", 1e9), ("MB", 1e6), ("kB", 1e3))
 
 
 class Display:
-    """Progress of one piece of work after the other, in `unit` ("bytes": shown as sizes). A context manager.
+    """Progress of one piece of work after the other, each in its `unit` ("bytes": shown as sizes). A context manager.
 
     Threads may share it. `interval_s` is the time between lines if stderr is no terminal.
     """
@@ -34,15 +34,25 @@ class Display:
         self._bar: Progress | None = None
         self._task: Any = None
 
-    def update(self, label: str, done: int, total: int | None, errors: int | None = None, doing: str = "") -> None:
+    def update(
+        self,
+        label: str,
+        done: int,
+        total: int | None,
+        errors: int | None = None,
+        doing: str = "",
+        unit: str | None = None,
+    ) -> None:
         """So much is done of the work that `label` names; another label than before begins anew.
 
-        `doing` is what goes on right now. Without any figures, a line has the time since the work began.
+        `doing` is what goes on right now. Without any figures, a line has the time since the work began. `unit` is
+        what this work is counted in (None: as before).
         """
         if label != self._label or done < self._done or total != self._total:
             self._began_s, self._first = time.monotonic(), done
             self._task = None
         self._label, self._doing, self._done, self._total, self._errors = label, doing, done, total, errors
+        self._unit = unit or self._unit
         if self._bar is not None:
             if self._task is None:
                 self._task = self._bar.add_task(label, total=total, note="")
@@ -134,12 +144,24 @@ def byte_progress(label: str) -> Iterator[Callable[[int, int | None], None]]:
         yield lambda done, total: display.update(label, done, total)
 
 
+class Phases(Protocol):
+    """Says how much of a phase is done, and what it is counted in."""
+
+    def __call__(self, phase: str, done: int, total: int | None, unit: str = "steps") -> None:
+        """Show it."""
+        ...
+
+
 @contextmanager
-def phase_progress(label: str, unit: str = "steps") -> Iterator[Callable[[str, int, int | None], None]]:
-    """Yields a function of (phase, done, in all); before its first call, work of unknown size that `label` names."""
-    with Display(unit) as display:
+def phase_progress(label: str) -> Iterator[Phases]:
+    """Yields what shows phases; before its first call, work of unknown size that `label` names."""
+    with Display("steps") as display:
+
+        def show(phase: str, done: int, total: int | None, unit: str = "steps") -> None:
+            display.update(phase, done, total, unit=unit)
+
         display.update(label, 0, None)
-        yield lambda phase, done, total: display.update(phase, done, total)
+        yield show
 
 
 class Say(Protocol):

@@ -125,7 +125,7 @@ def write_shards(
 
 def fingerprint_of(path: Path) -> str:
     """The content of a file of rows, as a run over it is described. Raises InputError as `write_shards` does."""
-    return _Input(path, path.parent).read_fingerprint()
+    return RowsInput(path, path.parent).read_fingerprint()
 
 
 def _cut(
@@ -135,11 +135,11 @@ def _cut(
     image_root: Path | None,
     progress: Callable[[int, int | None], None],
 ) -> None:
-    files = [_ShardFile(directory / f"shard-{index:05d}-of-{shards:05d}.jsonl") for index in range(shards)]
+    files = [ShardFile(directory / f"shard-{index:05d}-of-{shards:05d}.jsonl") for index in range(shards)]
     inputs: list[ShardInput] = []
     notes, number = RowNotes(), 0
     for path in paths:
-        source, first = _Input(path, path.parent if image_root is None else image_root), number
+        source, first = RowsInput(path, path.parent if image_root is None else image_root), number
         for position, line, row in source.rows(first):
             if isinstance(row, Row):
                 notes.add(row)
@@ -150,12 +150,16 @@ def _cut(
             number += 1
             if number % _ROWS_BETWEEN_REPORTS == 0:
                 progress(number, None)
-        root = os.path.abspath(source.image_root)
-        inputs.append(ShardInput(os.path.abspath(path), root, source.unit, number - first, source.fingerprint))
+        inputs.append(source.described(number - first))
     for note in notes.lines:
         _LOG.warning("%s", note)
     for file in files:
         file.flush()
+    write_manifest(directory, inputs, files)
+
+
+def write_manifest(directory: Path, inputs: Sequence[ShardInput], files: Sequence["ShardFile"]) -> None:
+    """Write what `ShardSet.open` reads: the files that were cut, and the shards that have a row."""
     document = {
         "schema": SCHEMA,
         "inputs": [asdict(item) for item in inputs],
@@ -164,7 +168,7 @@ def _cut(
     (directory / MANIFEST_NAME).write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", "utf-8")
 
 
-class _ShardFile:
+class ShardFile:
     """A shard that is being written. It is open only while its buffer is written, so there may be many."""
 
     def __init__(self, path: Path) -> None:
@@ -172,6 +176,7 @@ class _ShardFile:
         self._lines, self._places = bytearray(), bytearray()
 
     def append(self, line: bytes, place: bytes) -> None:
+        """Add a row's line, and what `packed_place` made of its place."""
         self._lines += line if line.endswith(b"\n") else line + b"\n"
         self._places += place
         self.rows += 1
@@ -179,6 +184,7 @@ class _ShardFile:
             self.flush()
 
     def flush(self) -> None:
+        """Write what is still in memory."""
         for path, content in ((self.path, self._lines), (places_path(self.path), self._places)):
             if content:
                 with path.open("ab") as file:
@@ -186,8 +192,8 @@ class _ShardFile:
                 content.clear()
 
 
-class _Input:
-    """A file to cut. `fingerprint` and `unit` are right after `rows` has come to its end."""
+class RowsInput:
+    """A file to cut. `fingerprint`, `unit` and `described` are right after `rows` has come to its end."""
 
     def __init__(self, path: Path, image_root: Path) -> None:
         self.path, self.image_root = path, image_root
@@ -200,6 +206,11 @@ class _Input:
         lines = self._parquet_lines() if self._is_parquet else self._text_lines()
         for number, (position, line) in enumerate(lines, first):
             yield position, line, row_from_line(line, number, f"{self.unit} {position}", self.image_root)
+
+    def described(self, rows: int) -> ShardInput:
+        """The file for a manifest; it has `rows` rows."""
+        root = os.path.abspath(self.image_root)
+        return ShardInput(os.path.abspath(self.path), root, self.unit, rows, self.fingerprint)
 
     def read_fingerprint(self) -> str:
         """The fingerprint alone."""

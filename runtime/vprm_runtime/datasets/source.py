@@ -86,7 +86,8 @@ def first_bytes(path: Path) -> bytes:
             return file.read(4)
     except NotRegularError as error:
         raise InputError(
-            f"the rows' file {quoted(path)} is {error.strerror}: name a file, or give --input -"
+            f"the rows' file {quoted(path)} is {error.strerror}, and rows are read more than once: write them into a "
+            "file and name that (rows from a pipe are scored by  vprm score --input -)"
         ) from error
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or error

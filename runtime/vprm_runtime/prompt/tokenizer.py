@@ -6,6 +6,7 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from vprm_runtime.bundle.manifest import ControlTokens
+from vprm_runtime.bundle.names import path_text
 from vprm_runtime.errors import BundleError, InputError, quoted
 from vprm_runtime.prompt.panics import caught_panics
 
@@ -31,7 +32,7 @@ class TextTokenizer:
             if (size := path.stat().st_size) > _MAX_FILE_BYTES:
                 raise ValueError(f"it has {size:,} bytes, at most {_MAX_FILE_BYTES:,} are read")
             with caught_panics():
-                self._tokenizer = Tokenizer.from_file(str(path))
+                self._tokenizer = Tokenizer.from_file(path_text(path))
                 self._tokenizer.encode_batch_fast([_SAMPLE], add_special_tokens=False)
         except Exception as error:
             raise BundleError(f"{path} cannot be read ({quoted(error)}): export the bundle again") from error

@@ -61,6 +61,13 @@ def test_it_fits_and_no_stage_holds_the_model_in_floating_point(checkpoint: Path
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_card_without_room_for_float16_gets_eight_bits_alone(checkpoint: Path, tmp_path: Path) -> None:
+    plan = make_plan(request(checkpoint, tmp_path, target="rtx-40"), SERVER)
+    assert [recipe.precision for recipe in plan.recipes] == ["fp8", "int8", "w8"]
+    ((recipe, why),) = plan.left_out
+    assert recipe.precision == "fp16" and "a GeForce RTX 40 has 16 GB" in why
+
+
 def test_rows_are_as_many_as_an_hour_allows(checkpoint: Path, tmp_path: Path) -> None:
     plan = make_plan(request(checkpoint, tmp_path), SERVER)
     assert 16 <= plan.judging_rows <= 30

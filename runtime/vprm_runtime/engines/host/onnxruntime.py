@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from vprm_runtime import native
 from vprm_runtime.bundle.bundle import Bundle
 from vprm_runtime.bundle.manifest import GraphInfo
+from vprm_runtime.bundle.names import path_text
 from vprm_runtime.engines.host.engine import Arrays, HostEngine
 from vprm_runtime.errors import EngineError
 from vprm_runtime.extras import import_optional
@@ -59,7 +60,7 @@ class OrtGraph:
             options.register_custom_ops_library(str(native.library_path()))
         try:
             return self._ort.InferenceSession(
-                str(path),
+                path_text(path),
                 options,
                 providers=["CPUExecutionProvider"],
                 enable_fallback=0,  # which prints on stdout

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from vprm_runtime.bundle.bundle import Bundle
 from vprm_runtime.bundle.manifest import GraphInfo
+from vprm_runtime.bundle.names import path_text
 from vprm_runtime.engines.host.engine import Arrays, HostEngine, HostGraph
 from vprm_runtime.engines.host.onnxruntime import OrtGraph
 from vprm_runtime.errors import EngineError
@@ -37,7 +38,7 @@ class OpenVinoGraph:
         options = graph_options(self._arithmetic, threads)
         try:
             with _without_links(path) as real_path:
-                self._request = core.compile_model(str(real_path), "CPU", options).create_infer_request()
+                self._request = core.compile_model(path_text(real_path), "CPU", options).create_infer_request()
         except EngineError:
             raise
         except Exception as error:
