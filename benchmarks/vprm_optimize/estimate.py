@@ -19,7 +19,7 @@ from PIL import Image
 from vprm_benchmarks.speed.bundle_times import ENOUGH_S, MOST_ROUNDS, STEP_TOKENS, STEPS, TILES
 from vprm_export.architecture import Architecture
 from vprm_optimize.meter import Meter
-from vprm_optimize.recipes import FLOATING, Recipe
+from vprm_optimize.recipes import Recipe
 from vprm_optimize.selection import ChosenRows, RowSet, image_bytes
 from vprm_runtime.bundle.manifest import Precision, TilingInfo
 from vprm_runtime.datasets.row import Row
@@ -29,7 +29,7 @@ from vprm_runtime.machine import available_cores
 _PRODUCT_SIZE = 512  # below 2 ms: some of many run undisturbed, whatever else is at work
 _PRODUCTS_S = 1.0
 _DISK_BYTES = 64 << 20
-_DISK_WRITES = 5
+_DISK_WRITES = 8
 _MOST_SLOWDOWN = 20.0
 _BUSY = 1.3  # slower than this beside other programs is said
 _SAMPLED_ROWS = 12
@@ -53,8 +53,9 @@ _REFERENCE_CORES = 2
 _USUAL_DISK_BYTES = 1e9
 _ENGINE_SHARE = 1.6  # of the measured product's rate, in float32 graphs: their products are larger
 _SPEED_UP: dict[Precision, float] = {
-    "fp32": 1, "fp16": 1, "bf16": 1.8, "int8": 3.8, "w8": 1.1, "w4": 1.1, "fp8": 0.4,
+    "fp32": 1, "fp16": 1, "bf16": 1.8, "int8": 2.8, "w8": 1.1, "w4": 1.1, "fp8": 0.4,
 }  # fmt: skip
+_NATIVE_SPEED_UP: dict[Precision, float] = {**_SPEED_UP, "int8": 4, "w8": 4, "w4": 4}  # the package's own operators
 _BUILD_S, _BUILD_NS = 8.0, 7.0  # of both graphs; for each byte of the bundle
 _CALIBRATION_FACTOR = 1.6  # second moments, and opening each layer
 
@@ -228,18 +229,18 @@ class Estimator:
     def reference_s(self, rows: int, cost: RowCost, batch_rows: int) -> float:
         """Seconds of the reference's step scores."""
         batches = -(-rows // batch_rows)
-        return _START_S + batches * self._stream_s() + rows * self._row_s(cost, FLOATING[0], FLOATING[0])
+        return _START_S + batches * self._stream_s() + rows * self._row_s(cost, Recipe("fp32", "fp32"))
 
     def judge_s(self, rows: int, cost: RowCost, recipe: Recipe) -> float:
         """Seconds of a recipe's step scores."""
         opening_s = _OPEN_NS * 1e-9 * self.model.bundle_bytes(recipe)
-        return _START_S + opening_s + rows * self._row_s(cost, recipe.precision, recipe.vision)
+        return _START_S + opening_s + rows * self._row_s(cost, recipe)
 
     def time_s(self, recipe: Recipe, responses: int) -> float:
         """Seconds of timing requests: 7 tiles, `responses` of 8 steps of 40 tokens."""
         prefix = TILES * self.model.tokens_per_tile + _TEMPLATE_TOKENS
         tokens = responses * STEPS * (STEP_TOKENS + _TOKENS_PER_STEP)
-        request_s = self._row_s(RowCost(TILES, prefix, tokens, responses), recipe.precision, recipe.vision)
+        request_s = self._row_s(RowCost(TILES, prefix, tokens, responses), recipe)
         rounds = min(MOST_ROUNDS + 1, math.ceil(ENOUGH_S / request_s))
         return _START_S + rounds * request_s
 
@@ -269,11 +270,11 @@ class Estimator:
         """Seconds of building engines with TensorRT-RTX."""
         return _BUILD_S + _BUILD_NS * bundle_bytes * 1e-9 * REFERENCE_FLOPS / self.rates.flops
 
-    def _row_s(self, cost: RowCost, precision: Precision, vision: Precision) -> float:
+    def _row_s(self, cost: RowCost, recipe: Recipe) -> float:
         tokens = cost.prefix_tokens + cost.response_tokens
-        return (
-            self._layers_s(tokens, cost.prefix_tokens) / _SPEED_UP[precision] + self._vision_s(cost) / _SPEED_UP[vision]
-        )
+        speed_up = _NATIVE_SPEED_UP if recipe.layout == "cpu-native" else _SPEED_UP
+        layers_s = self._layers_s(tokens, cost.prefix_tokens) / speed_up[recipe.precision]
+        return layers_s + self._vision_s(cost) / speed_up[recipe.vision]
 
     def _layers_s(self, tokens: float, seen_tokens: float) -> float:
         products = 2 * self.model.linears * tokens

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 
 import vprm_demo
+from vprm_export.architecture import Architecture
 from vprm_optimize import plan as planning
-from vprm_optimize.estimate import Rates
+from vprm_optimize.estimate import Estimator, ModelSize, Rates, RowCost
 from vprm_optimize.plan import Request, disk_needed, make_plan
+from vprm_optimize.recipes import Recipe
 from vprm_runtime.errors import InputError
 from vprm_runtime.machine import Machine
 
@@ -59,6 +61,20 @@ def test_it_fits_and_no_stage_holds_the_model_in_floating_point(checkpoint: Path
     assert [recipe.precision for recipe, _ in plan.left_out] == ["fp32"]
     assert "GB of memory" in plan.left_out[0][1]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_estimates_are_those_of_a_measured_run() -> None:
+    """Eight rows of one tile and three steps on two idle AVX-512 cores (docs/optimize.md, "At 8 B")."""
+    config = json.loads((DATA / "config.json").read_text("utf-8"))
+    model = ModelSize.of(Architecture.from_config(config, DATA))
+    estimator = Estimator(model, Rates(2.5854e11, 8.23e8), 2)
+    cost, fp32, int8 = RowCost(1, 361, 72, 1), Recipe("fp32", "fp32"), Recipe("int8", "int8", "cpu-native")
+    for estimated, took in (
+        (estimator.export_s(fp32), 36), (estimator.export_s(int8), 66), (estimator.calibrate_s(2, cost), 81),
+        (estimator.reference_s(6, cost, 6), 127), (estimator.judge_s(6, cost, int8), 28),
+        (estimator.time_s(int8, 8), 52),
+    ):  # fmt: skip
+        assert abs(estimated - took) / took < 0.3
 
 
 def test_a_card_without_room_for_float16_gets_eight_bits_alone(checkpoint: Path, tmp_path: Path) -> None:
