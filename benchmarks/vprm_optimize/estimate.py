@@ -259,8 +259,11 @@ class Estimator:
 
     def open_memory_bytes(self, recipe: Recipe) -> int:
         """Memory of an opened bundle and of scoring with it."""
+        spare = 1 << 30 if self.model.linears > 1e9 else 300 << 20
+        if recipe.layout == "tensorrt":  # on the CPU, weights become float16 when it is opened
+            return 2 * (self.model.linears + self.model.vision) + spare
         factor = 2.0 if recipe.precision == "fp16" else 1.1  # computed in float32 on the CPU
-        return int(factor * self.model.bundle_bytes(recipe)) + (1 << 30 if self.model.linears > 1e9 else 300 << 20)
+        return int(factor * self.model.bundle_bytes(recipe)) + spare
 
     def device_memory_bytes(self, recipe: Recipe) -> int:
         """Memory of a GPU that an engine of the bundle and a request's cache take."""

@@ -82,6 +82,8 @@ def test_a_card_without_room_for_float16_gets_eight_bits_alone(checkpoint: Path,
     assert [recipe.precision for recipe in plan.recipes] == ["fp8", "int8", "w8"]
     ((recipe, why),) = plan.left_out
     assert recipe.precision == "fp16" and "a GeForce RTX 40 has 16 GB" in why
+    judging = next(stage for stage in plan.stages if stage.name == "judge int8")
+    assert 14e9 < judging.memory_bytes < 18e9  # `vprm export --target tensorrt`'s weights, opened on the CPU
 
 
 def test_rows_are_as_many_as_an_hour_allows(checkpoint: Path, tmp_path: Path) -> None:
