@@ -25,7 +25,7 @@ from vprm_runtime.execution.model import OpenedModel
 from vprm_runtime.execution.prefix_pool import PrefixPool, RunPrefix
 from vprm_runtime.execution.prepare import PreparedResponse, prepare_next_steps, prepare_responses
 from vprm_runtime.execution.probabilities import probabilities
-from vprm_runtime.execution.run import candidate_logits, run_candidates, run_to_end
+from vprm_runtime.execution.run import RunTokens, candidate_logits, run_candidates, run_to_end
 from vprm_runtime.inputs import list_of
 from vprm_runtime.options import ResponseOptions
 from vprm_runtime.prompt.builder import Response
@@ -131,8 +131,8 @@ class Session:
         with self._model.lock:
             return run_to_end(self.appending(step))
 
-    def appending(self, step: str) -> Generator[None, None, StepScore]:
-        """`append`, stopping after each engine call; closed before its end, it commits nothing.
+    def appending(self, step: str) -> Generator[int, None, StepScore]:
+        """`append`, yielding the tokens of each engine call; closed before its end, it commits nothing.
 
         For schedulers: hold the model's lock while advancing it, and start nothing else on sessions that come from
         one another, or on their prefix, before it ends.
@@ -154,12 +154,13 @@ class Session:
         tree, past = self._prefix.tree, self._past[-1]
         tree.reclaim()
         candidate = prepared.candidate(past.ids)
-        start = tree.rows.length_tokens
+        start = before = tree.rows.length_tokens
         logits = np.zeros((0, len(self._model.manifest.score_rule.candidates)), np.float32)
         try:
             for found in candidate_logits(self._model, tree, past.branch, candidate):
                 logits = np.concatenate([logits, found])
-                yield
+                yield tree.rows.length_tokens - before
+                before = tree.rows.length_tokens
             score = float(probabilities(logits, self._model.manifest.score_rule)[-1])
         except BaseException:
             tree.rows.truncate(start)
@@ -186,8 +187,8 @@ class Session:
         with self._model.lock:
             return run_to_end(self.scoring_next(texts))
 
-    def scoring_next(self, alternatives: Sequence[str]) -> Generator[None, None, ScoreResult]:
-        """`score_next`, stopping after each engine call. For schedulers, as `appending` is.
+    def scoring_next(self, alternatives: Sequence[str]) -> Generator[int, None, ScoreResult]:
+        """`score_next`, yielding the tokens of each engine call. For schedulers, as `appending` is.
 
         Args:
             alternatives: as for `score_next`.
@@ -257,13 +258,14 @@ class Session:
     def _branches(self) -> list[Branch]:
         return [committed.branch for committed in self._past[1:]]
 
-    def _running(self, prepared: Sequence[PreparedResponse], past: _Committed) -> Generator[None, None, ScoreResult]:
+    def _running(self, prepared: Sequence[PreparedResponse], past: _Committed) -> Generator[int, None, ScoreResult]:
         self._check_open()
         self._prefix.tree.reclaim()
         results: list[CandidateScore] = []
+        tokens = RunTokens(self._model, past.ids, prepared)
         for found in run_candidates(self._model, self._prefix.tree, past.ids, past.branch, prepared):
             results += [result for result in found if isinstance(result, CandidateScore)]
-            yield
+            yield tokens.of(found)
         return ScoreResult(self.tiles, tuple(sorted(results, key=lambda result: result.index)))
 
     def _check_open(self) -> None:

@@ -8,7 +8,7 @@ import asyncio
 import json
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from typing import Any
 
 from starlette.requests import Request
@@ -42,9 +42,11 @@ async def get_reward(request: Request, place: Place) -> Response:
         raise InputError("labels is a list, one for each query, or left out", code="bad_json")
     if not len(queries) == len(prompts) == len(labels):
         raise InputError(f"{len(queries)} query, {len(prompts)} prompts, {len(labels)} labels: give as many of each")
-    rows = [reward_row(*item) for item in zip(queries, prompts, labels, strict=True)]
     service = service_of(request)
-    answers = await unless_gone(request, asyncio.gather(*(service.score(row, call, place) for row in rows)))
+    if len(queries) > (most := service.settings.limits.max_responses):
+        raise InputError(f"{len(queries)} query, at most {most} are taken: send more requests", code="too_large")
+    rows = [reward_row(*item) for item in zip(queries, prompts, labels, strict=True)]
+    answers = await unless_gone(request, _all_or_none(*(service.score(row, call, place) for row in rows)))
     scores = [_only_score(answer, number) for number, answer in enumerate(answers)]
     steps = [answer.result[0].step_scores.tolist() for answer in answers]
     logs = {
@@ -54,6 +56,17 @@ async def get_reward(request: Request, place: Place) -> Response:
         "vprm_last": [found[-1] for found in steps],
     }
     return JSONResponse({"rewards": scores, "scores": scores, "extra_logs": logs})
+
+
+async def _all_or_none(*works: Coroutine[Any, Any, Answer]) -> list[Answer]:
+    """The results of all; if one raises, the others are over before it is raised: nobody would wait for them."""
+    tasks = [asyncio.ensure_future(work) for work in works]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def reward_row(query: object, prompt: object, label: object) -> dict[str, Any]:

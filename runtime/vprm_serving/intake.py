@@ -127,7 +127,6 @@ class Intake:
     def job(self, work: Work, deadline: float | None = None, **others: Any) -> Job:
         """The job of a row."""
         return Job(
-            cost_tokens=work.response_tokens,
             prefix_tokens=work.prefix_tokens,
             load=lambda: self._load(work),
             tile_counts=work.tile_counts,

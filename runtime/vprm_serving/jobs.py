@@ -16,22 +16,21 @@ from vprm_runtime.results import CandidateScore, ScoreResult
 Run = Generator[int, None, None]
 """Work under way on a prefix's cache; yields the tokens that each block ran."""
 Found = CandidateScore | FirstSteps
-Operation = Callable[[RunPrefix], Generator[Any, None, Any]]
-"""Work on a session: made on the engine's thread and advanced there, block by block; its return value is the job's
-result. It holds the model's lock while it calls the engine."""
+Operation = Callable[[RunPrefix], Generator[int, None, Any]]
+"""Work on a session: made on the engine's thread and advanced there, block by block; yields the tokens that each block
+ran, its return value is the job's result. It holds the model's lock while it calls the engine."""
 
 
 @dataclass(eq=False)
 class Job:
     """One request's work: responses to score, or an operation on a session. `done` has the result.
 
-    cost_tokens: tokens of its responses. prefix_tokens: of the prefix; cached_tokens: those that others had run.
+    prefix_tokens: of the prefix; cached_tokens: those that others had run.
     load: decodes the images and tiles them, called in the decoding threads if nobody else's on the prefix was.
     prefix: the session's, which needs nothing decoded.
     emit: called on the engine's thread with whatever is found. tenant: number of the API key that was shown.
     """
 
-    cost_tokens: int
     prefix_tokens: int = 0
     load: Callable[[], PreparedPrefix] | None = None
     prefix: RunPrefix | None = None

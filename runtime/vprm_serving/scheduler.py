@@ -15,7 +15,7 @@ from dataclasses import replace
 from vprm_runtime.errors import EngineError, ServerError
 from vprm_runtime.execution.prefix_pool import RunPrefix
 from vprm_runtime.execution.prepare import PreparedPrefix, PreparedResponse
-from vprm_runtime.execution.run import run_candidates, run_prefix
+from vprm_runtime.execution.run import RunTokens, run_candidates, run_prefix
 from vprm_runtime.results import CandidateScore
 from vprm_runtime.scorer import StepScorer
 from vprm_serving.fair_queue import FairQueue
@@ -301,7 +301,7 @@ class Scheduler:
         if prefix is None:
             return
         numbered = [_numbered(response, number) for number, (_, response) in enumerate(batch)]
-        tokens = sum(r.candidate(prefix.ids).new_tokens for r in numbered if r.failed is None)
+        tokens = RunTokens(self._model, prefix.ids, numbered)
         with self._model.lock:
             prefix.tree.reclaim()
         run = run_candidates(self._model, prefix.tree, prefix.ids, prefix.branch, numbered)
@@ -316,8 +316,7 @@ class Scheduler:
                     if isinstance(found, CandidateScore) and found.error is not None:
                         self.pulse.failed_responses += 1
                     job.found(replace(found, index=response.index))
-                yield tokens
-                tokens = 0
+                yield tokens.of(finds)
         finally:
             with self._model.lock:
                 run.close()
@@ -326,14 +325,8 @@ class Scheduler:
         if group.prefix is None or job.operation is None:
             return
         run = job.operation(group.prefix)
-        tokens = job.cost_tokens
         try:
-            while True:
-                next(run)
-                yield tokens
-                tokens = 0
-        except StopIteration as end:
-            job.finish(end.value)
+            job.finish((yield from run))
         finally:
             run.close()
 

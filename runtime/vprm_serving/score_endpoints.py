@@ -8,6 +8,7 @@ from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from vprm_runtime.errors import InputError
 from vprm_runtime.execution.run import FirstSteps
@@ -94,31 +95,43 @@ async def score_stream(request: Request, place: Place) -> Response:
     first = await events.get()
     if first is None:  # refused before anything was run: an error with its own status
         await working
-    return StreamingResponse(
+    return _Events(
+        working,
         _stream(service, working, first, events),
         media_type="text/event-stream",
         headers={"cache-control": "no-store", "x-accel-buffering": "no"},
     )
 
 
+class _Events(StreamingResponse):
+    """Events of work that ends with the answer, also if the caller left before the first event was sent."""
+
+    def __init__(self, working: asyncio.Future[Answer], events: AsyncIterator[bytes], **others: Any) -> None:
+        super().__init__(events, **others)
+        self._working = working
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._working.cancel()
+
+
 async def _stream(
     service: Service, working: asyncio.Future[Answer], first: Event | None, events: asyncio.Queue[Event | None]
 ) -> AsyncIterator[bytes]:
-    """The events of one request. Closing it, as a disconnect does, cancels the work."""
+    """The events of one request."""
     event = first
+    while event is not None:
+        yield _sse(*event)
+        event = await events.get()
     try:
-        while event is not None:
-            yield _sse(*event)
-            event = await events.get()
-        try:
-            last = ("document", answer_document(working.result()))
-            service.metrics.success.inc()
-        except Exception as error:  # noqa: BLE001  the status is sent already: the error is the last event
-            last = ("error", json.loads(bytes(error_response(error).body)))
-            service.metrics.failure.labels(reason_of(error)).inc()
-        yield _sse(*last)
-    finally:
-        working.cancel()
+        last = ("document", answer_document(working.result()))
+        service.metrics.success.inc()
+    except Exception as error:  # noqa: BLE001  the status is sent already: the error is the last event
+        last = ("error", json.loads(bytes(error_response(error).body)))
+        service.metrics.failure.labels(reason_of(error)).inc()
+    yield _sse(*last)
 
 
 def _event(found: Found) -> tuple[str, dict[str, Any]]:

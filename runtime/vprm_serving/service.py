@@ -29,7 +29,16 @@ from vprm_serving.jobs import Found, Job
 from vprm_serving.metrics import Metrics
 from vprm_serving.rendezvous import choose
 from vprm_serving.scheduler import Scheduler
-from vprm_serving.sessions import RemoteSession, SessionStore, appending, at_once, scoring_next
+from vprm_serving.sessions import (
+    RemoteSession,
+    SessionStore,
+    appending,
+    at_once,
+    check_memory,
+    check_prefix,
+    next_tokens,
+    scoring_next,
+)
 from vprm_serving.settings import CPU_BLOCK_TOKENS, Settings, read_api_keys
 from vprm_serving.uploads import UploadStore
 
@@ -171,7 +180,10 @@ class Service:
 
     async def open_session(self, record: object, call: Call, place: Place) -> RemoteSession:
         """Run a prefix and keep it for the caller. `record` is a row without responses."""
-        self.sessions.check_room()
+        with self.sessions.room():
+            return await self._open_session(record, call, place)
+
+    async def _open_session(self, record: object, call: Call, place: Place) -> RemoteSession:
         if not isinstance(record, dict):
             raise InputError(f"a session is a JSON object, got {type(record).__name__}")
         unread = [name for name in record if name in _NOT_OF_A_SESSION]
@@ -189,35 +201,43 @@ class Service:
         def opened(prefix: Any) -> Any:
             pool = scorer.prefixes
             with scorer.model.lock:
-                if pool.used_bytes > pool.budget_bytes:
-                    raise ServerError("sessions hold all of the cache: close some", code="overloaded", retry_after_s=5)
+                check_prefix(pool, prefix)
+                check_memory(pool)
                 return scorer.session_of_prefix(prefix), prefix
 
         job = self.intake.job(work, call.deadline, tenant=call.tenant)
         job.responses.clear()
-        job.operation, job.cost_tokens = at_once(opened), 0
+        job.operation = at_once(opened)
         session, prefix = await self._run(scheduler, work.key, job)
         return self.sessions.add(session, work.key, prefix, number)
 
-    async def append(self, name: str, step: str, after: int | None, call: Call) -> StepScore:
-        """Commit a step to a session."""
+    async def append(self, name: str, step: str, after: int | None, call: Call, place: Place) -> StepScore:
+        """Commit a step to a session. Raises ServerError if sessions hold all of the cache."""
         held = self.sessions.get(name)
-        scored: StepScore = await self._operate(held, appending(self._model(held), held.session, step, after), call)
+        scorer = self.scorers[held.engine]
+        place.settle(await self.in_thread(next_tokens, scorer.model, held, [step]))
+        run = appending(scorer.model, scorer.prefixes, held.session, step, after)
+        scored: StepScore = await self._operate(held, run, call)
         return scored
 
-    async def score_next(self, name: str, alternatives: list[str], call: Call) -> ScoreResult:
+    async def score_next(self, name: str, alternatives: list[str], call: Call, place: Place) -> ScoreResult:
         """Score alternatives for a session's next step."""
         held = self.sessions.get(name)
-        run = scoring_next(self._model(held), held.session, alternatives)
-        result: ScoreResult = await self._operate(held, run, call)
+        if len(alternatives) > (most := self.settings.limits.max_responses):
+            raise InputError(
+                f"{len(alternatives)} alternatives, at most {most} are taken: send more requests", code="too_large"
+            )
+        model = self.scorers[held.engine].model
+        place.settle(await self.in_thread(next_tokens, model, held, alternatives))
+        result: ScoreResult = await self._operate(held, scoring_next(model, held.session, alternatives), call)
         return result
 
     async def fork(self, name: str, call: Call) -> RemoteSession:
-        """A second session with the same past."""
-        self.sessions.check_room()
-        held = self.sessions.get(name)
-        other = await self._operate(held, at_once(lambda _: held.session.fork()), call)
-        return self.sessions.add(other, held.key, held.prefix, held.engine)
+        """A second session with the same past. It shares all rows: what is appended later is counted then."""
+        with self.sessions.room():
+            held = self.sessions.get(name)
+            other = await self._operate(held, at_once(lambda _: held.session.fork()), call)
+            return self.sessions.add(other, held.key, held.prefix, held.engine)
 
     async def rewind(self, name: str, steps: int, call: Call) -> RemoteSession:
         """Forget the last steps of a session."""
@@ -233,7 +253,7 @@ class Service:
             return
 
     async def _operate(self, held: RemoteSession, operation: Any, call: Call) -> Any:
-        job = Job(cost_tokens=1, prefix=held.prefix, operation=operation, deadline=call.deadline, tenant=call.tenant)
+        job = Job(prefix=held.prefix, operation=operation, deadline=call.deadline, tenant=call.tenant)
         return await self._run(self.schedulers[held.engine], held.key, job)
 
     # ---- inside
@@ -248,9 +268,6 @@ class Service:
 
     def _engine_of(self, key: bytes) -> int:
         return choose(key, [scheduler.load for scheduler in self.schedulers])
-
-    def _model(self, held: RemoteSession) -> Any:
-        return self.scorers[held.engine].model
 
     @property
     def _tokens_per_tile(self) -> int:

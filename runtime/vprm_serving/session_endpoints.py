@@ -8,13 +8,14 @@ from starlette.responses import JSONResponse, Response
 from vprm_runtime.errors import InputError
 from vprm_runtime.wire import document
 from vprm_serving.admission import Place
-from vprm_serving.http import call_of, read_json, service_of
+from vprm_serving.http import call_of, read_json, service_of, unless_gone
 
 
 async def create(request: Request, place: Place) -> Response:
     """Run the prefix of `{"image", "question", "max_tiles"?}` and keep it."""
     call = call_of(request)
-    held = await service_of(request).open_session(await read_json(request, place), call, place)
+    record = await read_json(request, place)
+    held = await unless_gone(request, service_of(request).open_session(record, call, place))
     return JSONResponse(held.facts(), 201)
 
 
@@ -28,7 +29,8 @@ async def append(request: Request, place: Place) -> Response:
     call = call_of(request)
     body = await _object(request, place, "step", "after")
     after = None if body.get("after") is None else _integer(body, "after", 0)
-    scored = await service_of(request).append(request.path_params["session"], _text(body, "step"), after, call)
+    name, step = request.path_params["session"], _text(body, "step")
+    scored = await unless_gone(request, service_of(request).append(name, step, after, call, place))
     return JSONResponse({"text": scored.text, "score": scored.score})
 
 
@@ -39,7 +41,8 @@ async def score_next(request: Request, place: Place) -> Response:
     alternatives = body.get("alternatives")
     if not isinstance(alternatives, list) or not alternatives:
         raise InputError("alternatives is a list of steps, at least one")
-    result = await service_of(request).score_next(request.path_params["session"], alternatives, call)
+    name = request.path_params["session"]
+    result = await unless_gone(request, service_of(request).score_next(name, alternatives, call, place))
     return JSONResponse(document(result))
 
 

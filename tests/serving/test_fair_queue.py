@@ -13,7 +13,7 @@ from vprm_serving.rendezvous import SPILL_REQUESTS, choose, ranked
 
 def group(name: str, arrived: float = 0.0) -> Group:
     made = Group(name.encode())
-    job = Job(cost_tokens=1)
+    job = Job()
     job.arrived = arrived
     made.jobs.append(job)
     return made

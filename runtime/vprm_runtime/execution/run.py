@@ -71,6 +71,25 @@ def run_to_end(running: Generator[Any, None, Result]) -> Result:
             return result
 
 
+class RunTokens:
+    """Counts the tokens of each engine call of `run_candidates` from what it found."""
+
+    def __init__(self, model: OpenedModel, ids: Sequence[int], responses: Iterable[PreparedResponse]) -> None:
+        """`ids` and `responses` as for `run_candidates`."""
+        self._block_tokens = model.max_block_tokens
+        self._left = {r.index: r.candidate(ids).new_tokens for r in responses if r.failed is None}
+
+    def of(self, found: Iterable[CandidateScore | FirstSteps]) -> int:
+        """The tokens of the call that found this."""
+        tokens = 0
+        for result in found:
+            left = self._left.get(result.index, 0)
+            ran = left if isinstance(result, CandidateScore) else min(left, self._block_tokens)
+            self._left[result.index] = left - ran
+            tokens += ran
+        return tokens
+
+
 def run_candidates(
     model: OpenedModel,
     tree: CacheTree,
