@@ -1,6 +1,7 @@
 """`vprm serve`: the command line of the server."""
 
 import argparse
+import math
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 from vprm_runtime.cli.arguments import add_bundle
 from vprm_runtime.cli.common import Subparsers, positive_int, resolve_bundle
 from vprm_runtime.errors import InputError, MissingExtraError
-from vprm_serving.settings import Limits, Settings
+from vprm_serving.settings import Limits, Settings, read_api_keys
 
 
 def register(subparsers: Subparsers) -> None:
@@ -107,8 +108,11 @@ def settings_of(args: argparse.Namespace) -> Settings:
     """The settings that the arguments name. Raises InputError for what cannot work."""
     if args.image_root is not None and not args.image_root.is_dir():
         raise InputError(f"the image root {args.image_root} is not a directory: give the one that holds the images")
-    if args.drain_s < 0 or args.stall_s <= 0:
-        raise InputError("--drain-s must not be negative, and --stall-s must be positive")
+    if not (0 <= args.drain_s < math.inf and 0 < args.stall_s < math.inf):
+        raise InputError("--drain-s is a number of seconds that is not negative, --stall-s one that is positive")
+    if not 0 < args.port < 1 << 16:
+        raise InputError(f"--port is a number from 1 to 65535, got {args.port}")
+    read_api_keys(args.api_key_file)  # before the bundle is opened, which may take minutes
     return Settings(
         bundle=resolve_bundle(args.bundle),
         host=args.host,

@@ -108,17 +108,25 @@ async def read_body(request: Request, place: Place) -> bytes:
     return b"".join(chunks)
 
 
-async def read_bounded(request: Request, limits: Limits) -> bytes:
-    """The whole body, for those that pass it on. Raises InputError if it is too large, ClientDisconnect."""
+async def read_bounded(request: Request, limits: Limits, hold: Callable[[int], None] = lambda more: None) -> bytes:
+    """The whole body, for those that pass it on; `hold` is told of bytes before they are kept, and may refuse them.
+
+    Raises InputError if it is too large or late, ClientDisconnect.
+    """
     too_large = InputError(f"at most {limits.max_body_bytes:,} bytes are read", code="too_large")
     if (content_length(request) or 0) > limits.max_body_bytes:
         raise too_large
     chunks, size = [], 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size > limits.max_body_bytes:
-            raise too_large
-        chunks.append(chunk)
+    try:
+        async with asyncio.timeout(limits.body_timeout_s):
+            async for chunk in request.stream():
+                size += len(chunk)
+                if size > limits.max_body_bytes:
+                    raise too_large
+                hold(len(chunk))
+                chunks.append(chunk)
+    except TimeoutError as error:
+        raise InputError("the body did not arrive in time: send it again", code="too_large") from error
     return b"".join(chunks)
 
 

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import resource
+import shutil
 import signal
 import socket
 import sys
@@ -99,7 +100,10 @@ def serve_with_workers(settings: Settings, arguments: Sequence[str]) -> int:
     """Serve from several processes, each started with `arguments`. Returns the exit code."""
     app, front = make_front(settings, arguments)
     keys = read_api_keys(settings.api_key_file)
-    return _run(Surroundings(app, keys, settings.limits), front, settings, f"{settings.workers} workers")
+    try:
+        return _run(Surroundings(app, keys, settings.limits), front, settings, f"{settings.workers} workers")
+    finally:
+        shutil.rmtree(front.folder, ignore_errors=True)  # an abort leaves the workers' sockets
 
 
 def _run(app: ASGIApp, drained: Drained, settings: Settings, engine: str) -> int:

@@ -56,10 +56,16 @@ class Settings:
 
 
 def read_api_keys(path: Path | None) -> tuple[bytes, ...]:
-    """The keys of a file, one a line. Raises InputError if it has none."""
+    """The keys of a file, one a line, each once. Raises InputError if it has none or cannot be read."""
     if path is None:
         return ()
-    keys = tuple(line.strip().encode() for line in path.read_text("utf-8").splitlines() if line.strip())
+    try:
+        text = path.read_text("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8 ({error.reason} at byte {error.start}): write one key a line") from error
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}): give --api-key-file a file of keys") from error
+    keys = tuple(dict.fromkeys(line.strip().encode() for line in text.splitlines() if line.strip()))
     if not keys:
         raise InputError(f"{path} has no key: write one a line, or leave --api-key-file out")
     return keys

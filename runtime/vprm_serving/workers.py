@@ -6,7 +6,6 @@ requests that it had not answered, and that may be sent twice, go to the next on
 """
 
 import asyncio
-import contextlib
 import hashlib
 import json
 import os
@@ -53,6 +52,7 @@ class Worker:
             timeout=None,
         )
         self.starts = 0
+        self.was_ready = False
 
     async def run(self) -> None:
         """Keep a process alive until cancelled."""
@@ -64,12 +64,16 @@ class Worker:
             )
             code = await self.process.wait()
             log("worker ended", worker=self.number, code=code)
+            if not self.was_ready:
+                raise ServerError(f"worker {self.number} ended with code {code} before it was ready: see what it wrote")
             await asyncio.sleep(_RESTART_S)
 
     async def is_ready(self) -> bool:
         """Whether it takes requests."""
         try:
-            return (await self.http.get("/readyz", timeout=5)).status_code == 200
+            is_ready = (await self.http.get("/readyz", timeout=5)).status_code == 200
+            self.was_ready = self.was_ready or is_ready
+            return is_ready
         except httpx.TransportError:
             return False
 
@@ -87,10 +91,12 @@ class Worker:
 class Front:
     """Chooses workers and passes requests on."""
 
-    def __init__(self, workers: list[Worker], settings: Settings) -> None:
-        self.workers, self._settings = workers, settings
+    def __init__(self, workers: list[Worker], settings: Settings, folder: Path) -> None:
+        """`folder` has the workers' sockets."""
+        self.workers, self._settings, self.folder = workers, settings, folder
         self._worker_metrics = WorkerMetrics()
         self.requests = 0
+        self.held_bytes = 0
         self.is_draining = False
 
     @property
@@ -118,10 +124,28 @@ class Front:
             return await self._health(path)
         if path == "/metrics":
             return await self._metrics()
-        body = await read_bounded(request, self._settings.limits)
+        held_bytes = 0
+
+        def hold(more: int) -> None:
+            nonlocal held_bytes
+            if self.held_bytes + more > self._settings.limits.max_held_bytes:
+                raise ServerError("the bodies that are being read take all memory", code="overloaded", retry_after_s=1)
+            self.held_bytes += more
+            held_bytes += more
+
+        try:
+            return await self._pass_on(request, await read_bounded(request, self._settings.limits, hold))
+        finally:
+            self.held_bytes -= held_bytes
+
+    async def _pass_on(self, request: Request, body: bytes) -> Response:
+        """What the worker answers that the request belongs to."""
+        path = request.url.path
         if path.startswith("/v1/images/"):  # every worker gets every image: any may be asked about it
-            answers = [await self._send(worker, request, body) for worker in self.workers]
-            return _response(max(answers, key=lambda answer: answer.status_code))
+            answers = await asyncio.gather(
+                *(self._send(w, request, body) for w in self.workers), return_exceptions=True
+            )
+            return _response(max(_answered(answers), key=lambda answer: answer.status_code))
         owner = _owner_of_session(path)
         if owner is not None:
             if not owner < len(self.workers):
@@ -139,17 +163,13 @@ class Front:
                 return _response(await unless_gone(request, self._send(worker, request, body)))
             except httpx.TransportError as error:
                 log("worker failed", worker=worker.number, path=request.url.path, error=repr(error))
-        raise ServerError("no worker answered: they are being started", code="draining", retry_after_s=2)
+        raise _none_answered()
 
     async def _send(self, worker: Worker, request: Request, body: bytes) -> httpx.Response:
-        return await worker.http.request(
-            request.method, request.url.path, params=dict(request.query_params), content=body, headers=_headers(request)
-        )
+        return await worker.http.request(request.method, _target(request), content=body, headers=_headers(request))
 
     async def _stream(self, worker: Worker, request: Request, body: bytes) -> Response:
-        sent = worker.http.build_request(
-            request.method, request.url.path, params=dict(request.query_params), content=body, headers=_headers(request)
-        )
+        sent = worker.http.build_request(request.method, _target(request), content=body, headers=_headers(request))
         answer = await worker.http.send(sent, stream=True)
 
         async def chunks() -> AsyncIterator[bytes]:
@@ -182,6 +202,24 @@ class Front:
             return await worker.http.get(path, timeout=5)
         except httpx.TransportError:
             return None
+
+
+def _answered(replies: Sequence[httpx.Response | BaseException]) -> list[httpx.Response]:
+    """The answers; a worker that is being started gives none, and is sent the image when it is asked about it.
+
+    Raises ServerError if there is none.
+    """
+    for reply in replies:
+        if isinstance(reply, BaseException) and not isinstance(reply, httpx.TransportError):
+            raise reply
+    answers = [reply for reply in replies if isinstance(reply, httpx.Response)]
+    if not answers:
+        raise _none_answered()
+    return answers
+
+
+def _none_answered() -> ServerError:
+    return ServerError("no worker answered: they are being started", code="draining", retry_after_s=2)
 
 
 def affinity_key(path: str, body: bytes) -> bytes:
@@ -217,6 +255,12 @@ def _owner_of_session(path: str) -> int | None:
     return int(number) if number.isascii() and number.isdigit() else len(parts[3]) + (1 << 20)
 
 
+def _target(request: Request) -> httpx.URL:
+    """The address as it was sent: a parameter that is there twice, or escaped, is for the worker to judge."""
+    query = request.scope["query_string"]
+    return httpx.URL("http://worker", raw_path=request.scope["raw_path"] + (b"?" + query if query else b""))
+
+
 def _headers(request: Request) -> list[tuple[str, str]]:
     kept = [(name, value) for name, value in request.headers.items() if name not in (*_DROPPED, "x-request-id")]
     return [*kept, ("x-request-id", request.scope["vprm.id"])]
@@ -241,22 +285,22 @@ def make_front(settings: Settings, arguments: Sequence[str]) -> tuple[Starlette,
         if len(gpus) > 1:
             environment["CUDA_VISIBLE_DEVICES"] = gpus[number % len(gpus)]
         workers.append(Worker(number, command, folder, environment))
-    front = Front(workers, settings)
+    front = Front(workers, settings, folder)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         running = [asyncio.create_task(worker.run()) for worker in workers]
         try:
-            while not all([await worker.is_ready() for worker in workers]):
-                await asyncio.sleep(0.1)
+            while not front.is_draining and not all([await worker.is_ready() for worker in workers]):
+                await asyncio.wait(running, timeout=0.1, return_when=asyncio.FIRST_EXCEPTION)
+                for ended in (task for task in running if task.done()):
+                    ended.result()
+            if front.is_draining:
+                raise ServerError("stopped before the workers were ready", code="draining")
             yield
         finally:
             for task in running:
                 task.cancel()
             await asyncio.gather(*(worker.stop(settings.drain_s) for worker in workers))
-            with contextlib.suppress(OSError):
-                for worker in workers:
-                    worker.socket.unlink(missing_ok=True)
-                folder.rmdir()
 
     return Starlette(routes=[Route("/{path:path}", front.handle, methods=_METHODS)], lifespan=lifespan), front

@@ -21,7 +21,10 @@ import vprm
 from vprm_demo import example
 from vprm_runtime import StepScorer
 from vprm_runtime.cli.main import build_parser
+from vprm_runtime.errors import InputError
 from vprm_serving import metrics
+from vprm_serving.command import settings_of
+from vprm_serving.settings import read_api_keys
 from vprm_serving.short_turns import SHORT_TURN_NS, take_short_turns, turn_ns
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -143,3 +146,22 @@ def test_the_event_loop_takes_short_turns_and_what_it_starts_does_not() -> None:
     thread.start()
     thread.join()
     assert found == {"before": turn_ns(), "loop": SHORT_TURN_NS, "child": turn_ns()}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["--drain-s", "nan"], ["--drain-s", "inf"], ["--stall-s", "nan"], ["--port", "70000"], ["--port", "-1"],
+     ["--api-key-file", "no-such-file"], ["--api-key-file", "."]],
+)  # fmt: skip
+def test_options_that_cannot_work_are_refused_by_name(words: list[str]) -> None:
+    with pytest.raises(InputError, match=words[0]):
+        settings_of(build_parser("serve").parse_args(["serve", *words]))
+
+
+def test_a_file_of_keys_may_begin_with_a_mark_and_repeat_itself(tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    keys.write_bytes("\ufeff first \r\nключ\r\nfirst\r\n".encode())
+    assert read_api_keys(keys) == (b"first", "ключ".encode())
+    keys.write_bytes(b"\xff\xfe\0")
+    with pytest.raises(InputError, match="not UTF-8"):
+        read_api_keys(keys)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,6 +22,7 @@ import vprm
 from vprm_demo import example
 from vprm_runtime import StepScorer
 from vprm_serving.metrics import Metrics
+from vprm_serving.uploads import image_digest
 from vprm_serving.worker_metrics import WorkerMetrics
 from vprm_serving.workers import affinity_key
 
@@ -152,3 +156,49 @@ def test_responses_do_not_decide_where_a_row_goes() -> None:
     assert first == affinity_key("/v1/score", b'{"id": 2, "image": "a.png", "responses": ["y"], "question": "Q"}')
     assert first != affinity_key("/v1/score", b'{"question": "Q", "image": "b.png", "responses": ["x"]}')
     assert affinity_key("/v1/score", b"{") != affinity_key("/v1/score", b"[")
+
+
+def test_workers_that_cannot_start_end_the_server(demo_bundle: Path, tmp_path: Path) -> None:
+    bundle = tmp_path / "bundle"
+    shutil.copytree(demo_bundle, bundle)
+    (bundle / "llm.onnx.data").write_bytes(b"damaged")
+    words = [sys.executable, "-m", "vprm", "serve", str(bundle), "--device", "cpu", "--workers", "2", "--port", "1"]
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, env=environment)
+    assert done.returncode != 0
+    assert "before it was ready" in done.stderr
+    assert not list(tmp_path.glob("vprm-serve-*"))
+
+
+def test_sigterm_ends_a_server_whose_workers_are_being_started(demo_bundle: Path) -> None:
+    words = [sys.executable, "-m", "vprm", "serve", str(demo_bundle), "--device", "cpu", "--workers", "2"]
+    with subprocess.Popen([*words, "--port", "1"], stderr=subprocess.PIPE, text=True) as process:
+        eventually(lambda: len(children(process.pid)) == 2)
+        workers = children(process.pid)
+        for worker in workers:
+            os.kill(worker, signal.SIGSTOP)
+        process.send_signal(signal.SIGTERM)
+        for worker in workers:
+            os.kill(worker, signal.SIGCONT)
+        assert process.wait(60) != 0
+        assert not [worker for worker in workers if Path(f"/proc/{worker}/cmdline").exists()]
+
+
+def test_a_parameter_that_is_there_twice_reaches_the_worker(front: tuple[int, str]) -> None:
+    row = {"question": "Which?", "responses": ["One."]}
+    answer = httpx.post(f"{front[1]}/v1/score?aggregate=min&aggregate=max", json=row)
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_input")
+    assert httpx.get(f"{front[1]}/v1/sessions/w0.a%3Fb%2Fc").json()["code"] in ("unknown_session", "unknown_address")
+
+
+def test_images_are_taken_while_a_worker_is_away(front: tuple[int, str]) -> None:
+    content = Path(example().image).read_bytes()
+    address = f"{front[1]}/v1/images/{image_digest(content)}"
+    victim = children(front[0])[0]
+    os.kill(victim, signal.SIGKILL)
+    for _ in range(3):
+        assert httpx.put(address, content=content).status_code in (200, 201)
+    eventually(lambda: httpx.get(f"{front[1]}/healthz").json()["workers"] == [True, True])
+    with vprm.Client(front[1]) as client:
+        for number in range(4):  # on either worker, of which one has lost the image
+            assert client.score(example().image, f"Which of {number}?", ["One."]).best == 0
