@@ -25,6 +25,21 @@ class Place:
         self._admission, self.tenant = admission, tenant
         self.held_bytes, self.tokens = held_bytes, tokens
         self._counted_tokens = 0
+        self._aside_tokens = 0
+
+    def step_aside(self, received_bytes: int) -> None:
+        """The body is slow: hold no tokens, and no more bytes than have arrived, until `come_back`."""
+        self._admission.add_tokens(-self.tokens, self.tenant)
+        self._admission.held_bytes -= self.held_bytes - received_bytes
+        self._aside_tokens, self.tokens, self.held_bytes = self.tokens, 0, received_bytes
+
+    def come_back(self) -> None:
+        """The body is there. Raises ServerError if the queue has become full; does nothing if it was not slow."""
+        if not self._aside_tokens:
+            return
+        self._admission.check_tokens(self._aside_tokens, self.tenant)
+        self._admission.add_tokens(self._aside_tokens, self.tenant)
+        self.tokens, self._aside_tokens = self.tokens + self._aside_tokens, 0
 
     def grow(self, held_bytes: int) -> None:
         """The body turned out to be larger than announced. Raises InputError or ServerError as `enter` does."""

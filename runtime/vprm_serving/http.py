@@ -32,6 +32,7 @@ STATUS = {
 
 TIMEOUT_HEADER = "x-vprm-timeout-ms"
 _MOST_DIGITS = 18
+_PROMPT_BODY_S = 1.0  # a sender that is slower does not keep others out of the queue meanwhile
 _OPTION_NAMES = ("aggregate", "max_steps", "max_tiles", "step_separator", "drop_empty_steps")
 
 
@@ -94,6 +95,7 @@ async def read_body(request: Request, place: Place) -> bytes:
         raise InputError(f"content-encoding {quoted(encoding)} is not read: send the body as it is", code="not_read")
     chunks: list[bytes] = []
     size = 0
+    is_slow = asyncio.get_running_loop().call_later(_PROMPT_BODY_S, lambda: place.step_aside(size))
     try:
         async with asyncio.timeout(service_of(request).settings.limits.body_timeout_s):
             async for chunk in request.stream():
@@ -105,6 +107,9 @@ async def read_body(request: Request, place: Place) -> bytes:
         raise GoneError from error
     except TimeoutError as error:
         raise InputError("the body did not arrive in time: send it again", code="too_large") from error
+    finally:
+        is_slow.cancel()
+    place.come_back()
     return b"".join(chunks)
 
 

@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +104,7 @@ class Intake:
             raise InputError(f"{quoted(name)} is no path of a file", code="path_refused") from error
         if not path.is_relative_to(self._image_root):
             raise InputError(f"{quoted(name)} leads out of the server's image root", code="path_refused")
-        return replace(read_image_file(path), name=quoted(name))
+        return read_image_file(path, quoted(name))  # nobody is told where the root is, or where a link leads
 
     def grids(self, work: Work) -> list[tuple[int, int]]:
         """(columns, rows) of the tiles of each image, for people to look at."""

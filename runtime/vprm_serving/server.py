@@ -18,6 +18,7 @@ from starlette.types import ASGIApp
 
 from vprm_runtime.errors import InputError
 from vprm_serving.app import make_app
+from vprm_serving.connections import BoundedProtocol
 from vprm_serving.logs import log
 from vprm_serving.middleware import Surroundings
 from vprm_serving.service import Service
@@ -118,6 +119,7 @@ def _run(app: ASGIApp, drained: Drained, settings: Settings, engine: str) -> int
         port=settings.port,
         uds=None if settings.uds is None else str(settings.uds),
         backlog=BACKLOG,
+        http=BoundedProtocol,
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=5,
         log_config=None,

@@ -17,6 +17,7 @@ import uvicorn
 from vprm_runtime import StepScorer
 from vprm_runtime.engines.base import Engine
 from vprm_serving.app import make_app
+from vprm_serving.connections import BoundedProtocol
 from vprm_serving.service import Service, open_scorers
 from vprm_serving.settings import Limits, Settings
 
@@ -43,7 +44,9 @@ class RunningServer:
 @contextmanager
 def running(service: Service) -> Iterator[RunningServer]:
     """Serve in a thread until the block ends."""
-    config = uvicorn.Config(make_app(service), port=0, log_config=None, access_log=False, lifespan="on", backlog=2048)
+    config = uvicorn.Config(
+        make_app(service), port=0, http=BoundedProtocol, log_config=None, access_log=False, lifespan="on", backlog=2048
+    )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()

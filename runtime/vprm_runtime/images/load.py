@@ -85,10 +85,13 @@ def image_size(image: ImageInput, max_pixels: int = MAX_IMAGE_PIXELS) -> tuple[i
         return opened.size
 
 
-def read_image_file(path: str | Path) -> NamedImage:
-    """The content of an image file. Raises InputError if it cannot be read or is no regular file."""
-    name = quoted(path)
-    with _errors_named(name), _open_file(path) as file:
+def read_image_file(path: str | Path, name: str | None = None) -> NamedImage:
+    """The content of an image file; errors call it `name` (default: its path).
+
+    Raises InputError if it cannot be read or is no regular file.
+    """
+    name = quoted(path) if name is None else name
+    with _errors_named(name), _open_file(path, name) as file:
         _check_format(file, name)
         return NamedImage(name, file.read(os.fstat(file.fileno()).st_size))
 
@@ -125,7 +128,7 @@ def _opened(image: ImageInput, max_pixels: int) -> Iterator[Image.Image]:
             yield image
             return
         if isinstance(image, str | Path):
-            file: IO[bytes] = _open_file(image)
+            file: IO[bytes] = _open_file(image, name)
         else:
             file = io.BytesIO(image if isinstance(image, bytes) else image.content)
         with file:
@@ -134,13 +137,13 @@ def _opened(image: ImageInput, max_pixels: int) -> Iterator[Image.Image]:
             yield opened
 
 
-def _open_file(path: str | Path) -> io.BufferedReader:
+def _open_file(path: str | Path, name: str) -> io.BufferedReader:
     check_no_url(str(path))
     file = open_regular(path)
     size = os.fstat(file.fileno()).st_size
     if size > MAX_FILE_BYTES:
         file.close()
-        raise InputError(f"{quoted(path)} has {size:,} bytes, at most {MAX_FILE_BYTES:,} are read: convert it to PNG")
+        raise InputError(f"{name} has {size:,} bytes, at most {MAX_FILE_BYTES:,} are read: convert it to PNG")
     return file
 
 
