@@ -140,9 +140,14 @@ class AsyncClient:
                 reply = None
                 continue
             try:
-                reply = await self._http.request(action.method, action.path, timeout=action.timeout_s, **action.options)
-            except httpx.TransportError as error:
+                async with asyncio.timeout(action.timeout_s):  # httpx bounds each read, not all of them
+                    reply = await self._http.request(
+                        action.method, action.path, timeout=action.timeout_s, **action.options
+                    )
+            except httpx.RequestError as error:
                 reply = error
+            except TimeoutError:
+                reply = httpx.ReadTimeout("the answer was not whole in time")
 
 
 class AsyncRemoteSession(SessionFacts):

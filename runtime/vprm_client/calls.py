@@ -12,13 +12,16 @@ from typing import Any, TypeVar
 import httpx
 
 from vprm_client.protocol import (
+    REFUSED_CODES,
     Images,
     Patience,
     Response,
     SentImage,
     error_of,
+    inline,
     is_retried,
     query_of,
+    ranking_of,
     result_of,
     row_of,
     sent_images,
@@ -54,7 +57,7 @@ class Wait:
     seconds: float
 
 
-Reply = httpx.Response | httpx.TransportError | None
+Reply = httpx.Response | httpx.RequestError | None
 Call = Generator[Send | Wait, Reply, Value]
 
 
@@ -66,13 +69,13 @@ class Calls:
         self._uploaded: set[str] = set()
         self._warned: set[str] = set()
 
-    def request(self, method: str, path: str, *, retry: bool = True, **options: Any) -> Call[Any]:
-        """One request, tried again while that may help; its JSON."""
+    def request(self, method: str, path: str, *, twice: bool = True, **options: Any) -> Call[Any]:
+        """One request, tried again while that may help; its JSON. Unless it may be done `twice`, only if it was not."""
         headers = {}
         if "json" in options:
             options["content"] = _as_json(options.pop("json"))
             headers["content-type"] = "application/json"
-        patience = Patience(self._timeout_s, self._retries if retry else 0)
+        patience = Patience(self._timeout_s, self._retries)
         while True:
             left = patience.remaining_s
             headers["x-vprm-timeout-ms"] = str(max(1, round(1000 * left)))
@@ -83,11 +86,15 @@ class Calls:
                 found = error_of(reply.status_code, _json(reply), reply.headers.get("retry-after"))
                 if not isinstance(found, ServerError) or not is_retried(reply.status_code, found.code):
                     raise found
+                if not twice and found.code not in REFUSED_CODES:
+                    raise found
                 failure = found
             else:
                 failure = ServerError(f"the server cannot be reached: {reply!r}", code="unreachable")
                 if isinstance(reply, httpx.UnsupportedProtocol | httpx.LocalProtocolError):
                     raise failure  # the address or the key is wrong, and stays so
+                if not twice and not isinstance(reply, httpx.ConnectError | httpx.ConnectTimeout):
+                    raise failure
             wait_s = patience.next_wait_s(failure.retry_after_s)
             if wait_s is None:
                 raise failure
@@ -114,7 +121,7 @@ class Calls:
             raise InputError(f"response {index} cannot be ranked: {fault}")
         row = row_of(sent, question, texts)
         body = yield from self._with_images("/v1/select", row, sent, {"max_steps": max_steps})
-        return [responses[index] for index in body["ranking"]]
+        return [responses[index] for index in ranking_of(body, len(responses))]
 
     def open_session(self, images: Images, question: str, max_tiles: int | None) -> Call["SessionCalls"]:
         """POST /v1/sessions."""
@@ -127,16 +134,24 @@ class Calls:
         return SessionCalls(self, asked, (yield from asked("/v1/sessions", {}, {})))
 
     def _with_images(self, path: str, row: dict[str, Any], sent: Sequence[SentImage], options: Options) -> Call[Any]:
-        """Send a row; images that the server does not have, or has no longer, are uploaded before."""
+        """Send a row; images that the server does not have, or has no longer, are uploaded before.
+
+        If it has no room for them, or others push them out at once, they travel with the row.
+        """
         query = query_of(options)
-        yield from self._upload([image for image in sent if image.digest not in self._uploaded])
-        try:
-            return (yield from self.request("POST", path, json=row, params=query))
-        except InputError as error:
-            if error.code != "unknown_image":
-                raise
-        yield from self._upload(sent)
-        return (yield from self.request("POST", path, json=row, params=query))
+        for images in ([image for image in sent if image.digest not in self._uploaded], sent):
+            try:
+                yield from self._upload(images)
+            except InputError as error:  # more than the server keeps
+                if error.code != "too_large":
+                    raise
+                break
+            try:
+                return (yield from self.request("POST", path, json=row, params=query))
+            except InputError as error:
+                if error.code != "unknown_image":
+                    raise
+        return (yield from self.request("POST", path, json={**row, "image": inline(sent)}, params=query))
 
     def _warn(self, document: object) -> None:
         """Log what the server says of a row beside errors, each kind of note once."""
@@ -163,11 +178,14 @@ class SessionCalls:
     def __init__(self, calls: Calls, ask: _Ask, facts: dict[str, Any]) -> None:
         """`ask` makes a call about the session's image and question: a path, more of its row, options."""
         self._calls, self._ask = calls, ask
-        self._path = f"/v1/sessions/{facts['session']}"
         self.is_closed = False
-        self.tiles: tuple[int, ...] = tuple(facts["tiles"])
-        self.prefix_tokens: int = facts["prefix_tokens"]
-        self.steps: tuple[StepScore, ...] = tuple(step_of(step) for step in facts["steps"])
+        try:
+            self._path = f"/v1/sessions/{facts['session']}"
+            self.tiles: tuple[int, ...] = tuple(facts["tiles"])
+            self.prefix_tokens: int = facts["prefix_tokens"]
+            self.steps: tuple[StepScore, ...] = tuple(step_of(step) for step in facts["steps"])
+        except (KeyError, TypeError) as error:
+            raise ServerError(f"the server's answer is no session ({error!r}): is it a vprm server?") from error
 
     def score(self, responses: Sequence[Response], **options: int | str | None) -> Call[ScoreResult]:
         """Score whole responses against the prefix, which the server has kept: a row of its own."""
@@ -189,12 +207,12 @@ class SessionCalls:
 
     def fork(self) -> Call["SessionCalls"]:
         """The calls of a second session with the same past."""
-        facts: dict[str, Any] = yield from self._request("fork", None, retry=False)
+        facts: dict[str, Any] = yield from self._request("fork", None, twice=False)
         return SessionCalls(self._calls, self._ask, facts)
 
     def rewind(self, steps: int) -> Call[None]:
-        """Forget the last committed steps. Not tried again: a second time would forget more."""
-        facts = yield from self._request("rewind", {"steps": steps}, retry=False)
+        """Forget the last committed steps. Not tried again once it may be done: a second time would forget more."""
+        facts = yield from self._request("rewind", {"steps": steps}, twice=False)
         self.steps = tuple(step_of(step) for step in facts["steps"])
 
     def close(self) -> Call[None]:
@@ -206,14 +224,14 @@ class SessionCalls:
             if error.code not in _LOST:
                 raise
 
-    def _request(self, name: str, body: dict[str, Any] | None, retry: bool = True) -> Call[Any]:
+    def _request(self, name: str, body: dict[str, Any] | None, twice: bool = True) -> Call[Any]:
         """A request to the session, which is made again if the server has lost it."""
         if self.is_closed:
             raise InputError("the session is closed: open another one", code="unknown_session")
         options = {} if body is None else {"json": body}
         for _ in range(_REPLAYS):
             try:
-                return (yield from self._calls.request("POST", f"{self._path}/{name}", retry=retry, **options))
+                return (yield from self._calls.request("POST", f"{self._path}/{name}", twice=twice, **options))
             except (InputError, ServerError) as error:
                 if error.code not in _LOST:
                     raise
@@ -222,7 +240,7 @@ class SessionCalls:
             except (InputError, ServerError) as error:  # lost again meanwhile
                 if error.code not in _LOST:
                     raise
-        return (yield from self._calls.request("POST", f"{self._path}/{name}", retry=retry, **options))
+        return (yield from self._calls.request("POST", f"{self._path}/{name}", twice=twice, **options))
 
     def _replay(self) -> Call[None]:
         facts = yield from self._ask("/v1/sessions", {}, {})
@@ -280,6 +298,6 @@ class SessionFacts:
         return self._calls.steps
 
 
-def key_header(api_key: str | None) -> dict[str, str]:
-    """The header that shows a key."""
-    return {} if api_key is None else {"authorization": f"Bearer {api_key}"}
+def key_header(api_key: str | None) -> dict[bytes, bytes]:
+    """The header that shows a key, in UTF-8 as the server's file of keys is."""
+    return {} if api_key is None else {b"authorization": f"Bearer {api_key}".encode()}

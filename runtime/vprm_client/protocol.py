@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vprm_runtime.errors import EngineError, InputError, ServerError, VprmError
+from vprm_runtime.errors import EngineError, InputError, ServerError, VprmError, quoted
 from vprm_runtime.images.load import ImageInput, check_no_url, load_image, read_image_file
 from vprm_runtime.inputs import images_of, list_of, response_of
 from vprm_runtime.results import CandidateScore, ScoreResult, StepScore
@@ -25,6 +25,8 @@ INLINE_BYTES = 1 << 12
 _DIGEST_BYTES = 32
 _RETRIED_STATUS = frozenset({429, 500, 502, 503, 504})
 _SERVER_CODES = frozenset({"overloaded", "draining", "deadline", "unauthorized", "server", "session_lost"})
+REFUSED_CODES = ("overloaded", "draining")
+"""Of refusals before anything was done."""
 _FIRST_WAIT_S = 0.1
 _LONGEST_WAIT_S = 8.0
 
@@ -50,6 +52,11 @@ class SentImage:
 def base64_url(content: bytes) -> str:
     """A data URL; the server tells the format by content."""
     return "data:;base64," + base64.b64encode(content).decode()
+
+
+def inline(images: Sequence[SentImage]) -> list[str]:
+    """What stands for images that travel with the request, small or not."""
+    return [base64_url(image.content) for image in images]
 
 
 def sent_images(images: Images) -> list[SentImage]:
@@ -114,10 +121,12 @@ def query_of(options: Mapping[str, int | str | None]) -> dict[str, str]:
 def result_of(document: Mapping[str, Any], texts: Texts) -> ScoreResult:
     """The result in a document about `texts`. Raises ServerError if it is none: a number is never made up."""
     try:
+        if [result["index"] for result in document["results"]] != list(range(len(texts.sent))):
+            raise ValueError(f"{len(document['results'])} results for {len(texts.sent)} responses, or in another order")
         candidates = tuple(
             CandidateScore(
                 result["index"],
-                None if result["score"] is None else float(result["score"]),
+                None if result["score"] is None else _number(result["score"]),
                 tuple(step_of(step) for step in result["steps"]),
                 texts.faults.get(result["index"], result["error"]),
                 result.get("code"),
@@ -129,12 +138,29 @@ def result_of(document: Mapping[str, Any], texts: Texts) -> ScoreResult:
         raise ServerError(f"the server's answer is no document ({error!r}): is it a vprm server?") from error
 
 
+def ranking_of(body: object, responses: int) -> list[int]:
+    """Indices of all responses, best first. Raises ServerError if the answer is none."""
+    found = body.get("ranking") if isinstance(body, Mapping) else None
+    if not isinstance(found, list) or not all(type(index) is int for index in found):
+        raise ServerError("the server's answer has no ranking: is it a vprm server?")
+    if sorted(found) != list(range(responses)):
+        raise ServerError(f"the server ranked other responses than the {responses} that were sent")
+    return found
+
+
 def step_of(step: Mapping[str, Any]) -> StepScore:
     """A step with its score. Raises ServerError if it is none."""
     try:
-        return StepScore(str(step["text"]), float(step["score"]))
+        return StepScore(str(step["text"]), _number(step["score"]))
     except (KeyError, TypeError, ValueError) as error:
         raise ServerError(f"the server's answer has no step ({error!r}): is it a vprm server?") from error
+
+
+def _number(value: object) -> float:
+    """A score. Raises ValueError for what is no number from 0 to 1."""
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= 1:
+        raise ValueError(f"{quoted(value)} is no score")
+    return float(value)
 
 
 def error_of(status: int, body: object, retry_after: str | None) -> VprmError:
