@@ -12,7 +12,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from dataclasses import replace
 
-from vprm_runtime.errors import EngineError, ServerError
+from vprm_runtime.errors import ServerError, VprmError
 from vprm_runtime.execution.prefix_pool import RunPrefix
 from vprm_runtime.execution.prepare import PreparedPrefix, PreparedResponse
 from vprm_runtime.execution.run import RunTokens, run_candidates, run_prefix
@@ -192,7 +192,7 @@ class Scheduler:
         try:
             self._advance(group)
         except Exception as error:  # noqa: BLE001  whatever it is, it is this group's and must not end the thread
-            if not isinstance(error, EngineError):
+            if not isinstance(error, VprmError):  # those are the caller's, or told with the request
                 _LOG.exception("a group failed")
             with self._changed:
                 self._fail_running(group, error)

@@ -110,14 +110,17 @@ class Service:
         self.is_ready = True
 
     async def keep_house(self) -> None:
-        """Close what has expired, until cancelled."""
+        """Close what has expired, until cancelled. It never waits for the engine, which may be stuck."""
+        closing: set[asyncio.Task[None]] = set()
         while True:
             await asyncio.sleep(HOUSEKEEPING_S)
             if self.parent is not None and os.getppid() != self.parent:
                 os.kill(os.getpid(), signal.SIGTERM)
             self.uploads.expire()
             for old in self.sessions.expired():
-                await self.close_session(old)
+                task = asyncio.create_task(self.close_session(old))
+                closing.add(task)
+                task.add_done_callback(closing.discard)
 
     def stop(self) -> None:
         """Fail what is left and give engines back."""

@@ -241,3 +241,36 @@ def test_the_report_is_the_file_that_evaluations_write(
 def test_the_description_is_shown(browser: webdriver.Chrome, server: RunningServer) -> None:
     browser.get(f"{server.url}/docs")
     wait(browser, lambda: "POST /v1/score" in browser.find_element(By.TAG_NAME, "body").text)
+
+
+def test_text_is_never_markup(browser: webdriver.Chrome, tmp_path: Path) -> None:
+    """Questions, steps, file names and what the server quoted of them."""
+    evil = '"><img src=x onerror="window.pwned=1"><script>window.pwned=1</script>'
+    picture = tmp_path / "<img src=x onerror='window.pwned=1'>.png"
+    picture.write_bytes(example().image.read_bytes())
+    find(browser, "files").send_keys(str(picture))
+    wait(browser, lambda: browser.find_elements(By.CSS_SELECTOR, "#images img"))
+    row = json.dumps({"id": evil, "question": evil, "responses": [[evil, "One."]], "answer": evil})
+    browser.execute_script("document.getElementById('json-box').open = true")
+    set_text(browser, "json", row)
+    find(browser, "read-json").click()
+    find(browser, "score").click()
+    wait_scored(browser, 1)
+    assert evil in browser.find_element(By.CSS_SELECTOR, ".step-text").text
+    set_text(browser, "json", json.dumps({"question": evil, "responses": ["One."], "image": evil}))
+    find(browser, "read-json").click()
+    find(browser, "score").click()
+    wait(browser, lambda: find(browser, "error").is_displayed())
+    find(browser, "files").send_keys(str(picture))
+    assert browser.execute_script("return window.pwned") is None
+    assert not browser.find_elements(By.CSS_SELECTOR, "img[src=x]")
+
+
+@pytest.mark.parametrize("responses", ["abc", [5], [None], [["One.", 2]], {"a": 1}])
+def test_a_row_whose_responses_are_none_is_refused(browser: webdriver.Chrome, responses: object) -> None:
+    """Shown as texts they would get scores that the server refuses to give."""
+    browser.execute_script("document.getElementById('json-box').open = true")
+    set_text(browser, "json", json.dumps({"question": "Which?", "responses": responses}))
+    find(browser, "read-json").click()
+    wait(browser, lambda: "responses" in find(browser, "error").text)
+    assert find(browser, "response-1").get_attribute("value") == ""

@@ -7,10 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from tests.serving.conftest import RunningServer
+from tests.serving.test_faults import Gate, eventually
 from tests.serving.test_score import example_row
 
 from vprm_demo import example
 from vprm_runtime import StepScorer
+from vprm_serving.uploads import image_digest
 
 
 def opened(server: RunningServer, question: str = "Find m \\angle 3.") -> str:
@@ -88,3 +90,35 @@ def test_sessions_end_by_time_and_are_bounded(serve: Callable[..., RunningServer
         assert old.id in names
     assert started.http.get(f"/v1/sessions/{names[0]}").status_code == 404
     assert len(store) == 0
+
+
+def test_what_expires_goes_also_while_the_engine_is_stuck(
+    serve: Callable[..., RunningServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vprm_serving.service.HOUSEKEEPING_S", 0.05)
+    gate = Gate()
+    started = serve(gate, {"upload_ttl_s": 0.3, "session_ttl_s": 0.3})
+    opened(started)
+    gate.engine.gate.clear()
+    content = example().image.read_bytes()
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            pending = pool.submit(started.score, example_row())
+            assert gate.engine.entered.acquire(timeout=30)
+            eventually(lambda: len(started.service.sessions) == 0)
+            assert started.http.put(f"/v1/images/{image_digest(content)}", content=content).status_code == 201
+            eventually(lambda: len(started.service.uploads) == 0)
+            gate.engine.gate.set()
+            assert pending.result().status_code == 200
+    finally:
+        gate.engine.gate.set()
+    eventually(lambda: started.service.schedulers[0].load == 0)
+
+
+def test_what_a_caller_gets_wrong_is_no_failure_in_the_log(
+    server: RunningServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    name = opened(server)
+    assert server.http.post(f"/v1/sessions/{name}/rewind", json={"steps": 5}).status_code == 422
+    assert server.http.post(f"/v1/sessions/{name}/append", json={"step": "One.", "after": 7}).status_code == 409
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]

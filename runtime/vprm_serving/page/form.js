@@ -127,12 +127,16 @@ export function parseRows(text) {
 export function showRow(index) {
   const row = state.rows[index];
   if (!row) return;
+  const response = row.response;
+  const given = row.responses ?? (response === undefined ? [] : [response?.steps ?? response]);
+  const isText = (value) => typeof value === "string";
+  if (!Array.isArray(given) || !given.every((one) => isText(one) || (Array.isArray(one) && one.every(isText))))
+    throw new Error("The row's responses are no list of texts or lists of texts.");
   $("row").value = index + 1;
   $("question").value = row.question ?? "";
-  const response = row.response;
-  setResponses(row.responses ?? (response === undefined ? [] : [response.steps ?? response]));
-  const given = row.image ?? row.images ?? [];
-  setImages((Array.isArray(given) ? given : [given]).filter(Boolean).map(imageOfRow));
+  setResponses(given);
+  const images = row.image ?? row.images ?? [];
+  setImages((Array.isArray(images) ? images : [images]).filter(Boolean).map(imageOfRow));
   $("max-tiles").value = row.max_tiles ?? "";
   $("max-steps").value = row.max_steps ?? "";
   state.labels = labelsOf(row);

@@ -116,9 +116,9 @@ for (const id of ["question", "responses"]) {
 }
 $("add").onclick = () => addResponse().focus();
 $("stop").onclick = () => state.controller?.abort();
-$("previous").onclick = () => showRow(Number($("row").value) - 2);
-$("next").onclick = () => showRow(Number($("row").value));
-$("row").onchange = () => showRow(Number($("row").value) - 1);
+$("previous").onclick = guarded(async () => showRow(Number($("row").value) - 2));
+$("next").onclick = guarded(async () => showRow(Number($("row").value)));
+$("row").onchange = guarded(async () => showRow(Number($("row").value) - 1));
 $("read-json").onclick = guarded(async () => {
   state.rows = parseRows($("json").value);
   showRow(0);
