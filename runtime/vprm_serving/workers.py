@@ -34,6 +34,9 @@ from vprm_serving.worker_metrics import WorkerMetrics
 _SESSION_PREFIX = "w"  # a session's id names its worker: w2.xxxx
 _DROPPED = frozenset({"host", "content-length", "transfer-encoding", "connection"})
 _RESTART_S = 1.0
+WATCH_S = 5.0
+STUCK_LOOKS = 3
+"""A worker is killed if so many looks, `WATCH_S` apart, find it stuck."""
 _METHODS = ["GET", "HEAD", "POST", "PUT", "DELETE"]
 
 
@@ -67,6 +70,26 @@ class Worker:
             if not self.was_ready:
                 raise ServerError(f"worker {self.number} ended with code {code} before it was ready: see what it wrote")
             await asyncio.sleep(_RESTART_S)
+
+    async def watch(self) -> None:
+        """Kill a process that is stuck, until cancelled: `run` starts it again, its requests go to the next worker."""
+        stuck = 0
+        while True:
+            await asyncio.sleep(WATCH_S)
+            stuck = stuck + 1 if await self._is_stuck() else 0
+            if stuck == STUCK_LOOKS and self.process is not None and self.process.returncode is None:
+                log("worker stuck", worker=self.number, pid=self.process.pid)
+                self.process.kill()
+                stuck = 0
+
+    async def _is_stuck(self) -> bool:
+        """Whether it listens, but does not answer, or says itself that its engine makes no progress."""
+        try:
+            return (await self.http.get("/healthz", timeout=WATCH_S)).status_code == 503
+        except httpx.ReadTimeout:
+            return True
+        except httpx.TransportError:  # it is being started
+            return False
 
     async def is_ready(self) -> bool:
         """Whether it takes requests."""
@@ -289,7 +312,7 @@ def make_front(settings: Settings, arguments: Sequence[str]) -> tuple[Starlette,
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        running = [asyncio.create_task(worker.run()) for worker in workers]
+        running = [asyncio.create_task(work) for worker in workers for work in (worker.run(), worker.watch())]
         try:
             while not front.is_draining and not all([await worker.is_ready() for worker in workers]):
                 await asyncio.wait(running, timeout=0.1, return_when=asyncio.FIRST_EXCEPTION)

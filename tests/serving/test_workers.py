@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
@@ -21,6 +22,7 @@ from tests.serving.test_faults import announcing_too_much, command, eventually
 import vprm
 from vprm_demo import example
 from vprm_runtime import StepScorer
+from vprm_serving import workers
 from vprm_serving.metrics import Metrics
 from vprm_serving.uploads import image_digest
 from vprm_serving.worker_metrics import WorkerMetrics
@@ -174,14 +176,14 @@ def test_sigterm_ends_a_server_whose_workers_are_being_started(demo_bundle: Path
     words = [sys.executable, "-m", "vprm", "serve", str(demo_bundle), "--device", "cpu", "--workers", "2"]
     with subprocess.Popen([*words, "--port", "1"], stderr=subprocess.PIPE, text=True) as process:
         eventually(lambda: len(children(process.pid)) == 2)
-        workers = children(process.pid)
-        for worker in workers:
+        started = children(process.pid)
+        for worker in started:
             os.kill(worker, signal.SIGSTOP)
         process.send_signal(signal.SIGTERM)
-        for worker in workers:
+        for worker in started:
             os.kill(worker, signal.SIGCONT)
         assert process.wait(60) != 0
-        assert not [worker for worker in workers if Path(f"/proc/{worker}/cmdline").exists()]
+        assert not [worker for worker in started if Path(f"/proc/{worker}/cmdline").exists()]
 
 
 def test_a_parameter_that_is_there_twice_reaches_the_worker(front: tuple[int, str]) -> None:
@@ -202,3 +204,32 @@ def test_images_are_taken_while_a_worker_is_away(front: tuple[int, str]) -> None
     with vprm.Client(front[1]) as client:
         for number in range(4):  # on either worker, of which one has lost the image
             assert client.score(example().image, f"Which of {number}?", ["One."]).best == 0
+
+
+def test_a_worker_that_is_stuck_is_started_again(
+    demo_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers, "WATCH_S", 0.5)
+    command = [sys.executable, "-m", "vprm", "serve", str(demo_bundle), "--device", "cpu"]
+    worker = workers.Worker(0, command, tmp_path, dict(os.environ))
+
+    async def until_ready() -> int:
+        while not await worker.is_ready():
+            await asyncio.sleep(0.1)
+        assert worker.process is not None
+        return worker.process.pid
+
+    async def run() -> None:
+        tasks = [asyncio.create_task(worker.run()), asyncio.create_task(worker.watch())]
+        first = await until_ready()
+        await asyncio.sleep(3)  # one that answers is left alone
+        assert worker.starts == 1
+        os.kill(first, signal.SIGSTOP)
+        while worker.starts == 1:
+            await asyncio.sleep(0.1)
+        assert await until_ready() != first
+        for task in tasks:
+            task.cancel()
+        await worker.stop(5)
+
+    asyncio.run(asyncio.wait_for(run(), 90))
