@@ -98,10 +98,10 @@ class Group:
     deficit_tokens: float = 0.0
     tenant: int = 0
 
-    def oldest(self) -> float:
-        """When the job that waits longest arrived, of time.monotonic."""
+    def oldest(self, nobody: float | None = None) -> float:
+        """When the job that waits longest arrived, of time.monotonic; if nobody waits, `nobody` (default: now)."""
         waiting = [job.arrived for job in (*self.running, *self.jobs) if not job.done.done()]
-        return min(waiting, default=time.monotonic())
+        return min(waiting, default=time.monotonic() if nobody is None else nobody)
 
     def prune(self) -> None:
         """Drop the jobs that nobody waits for."""

@@ -151,7 +151,7 @@ class Scheduler:
             if group is None:
                 break
             self._turn(group)
-            self.pulse.cache_bytes = self._pool.size_bytes
+            self._look_at_pool()
         with self._changed:
             for group in list(self._groups.values()):
                 self._fail(group, ServerError("the server is stopping: send the request again later", code="draining"))
@@ -166,8 +166,30 @@ class Scheduler:
                     return None
                 group = self._queue.pick(time.monotonic())
                 if group is not None:
-                    return group
+                    return self._affordable(group)
                 self._changed.wait(timeout=1.0)
+
+    def _affordable(self, group: Group) -> Group:
+        """The group; if prefixes in use fill the cache and its own is not run, one that came before it. Lock held.
+
+        That one ends first and gives its memory back: else all waiting groups would hold a prefix each.
+        """
+        if group.prefix is not None or all(job.is_over() for job in group.jobs):
+            return group
+        with self._model.lock:
+            if self._pool.used_bytes <= self._pool.budget_bytes:
+                return group
+        for waiting in self._groups.values():
+            for job in waiting.jobs:
+                job.is_over()  # answers those that are late
+        arrived = group.oldest()
+        able = [one for one in self._groups.values() if one.prefix is not None and one in self._queue]
+        came = {one: one.oldest(nobody=0.0) for one in able}  # if nobody waits, its end is all that is left to do
+        return min((one for one in able if came[one] < arrived), key=came.__getitem__, default=group)
+
+    def _look_at_pool(self) -> None:
+        with self._model.lock:  # sessions may be collected in any thread
+            self.pulse.cache_bytes = self._pool.size_bytes
 
     def _fit_pool(self) -> None:
         allowed = self._pool_bytes()
@@ -175,7 +197,7 @@ class Scheduler:
             with self._model.lock:
                 self._pool.budget_bytes = allowed
                 self._pool.shrink()
-            self.pulse.cache_bytes = self._pool.size_bytes
+            self._look_at_pool()
 
     def _turn(self, group: Group) -> None:
         """One block of a group, or the end of its work."""

@@ -181,3 +181,27 @@ def test_alternatives_end_when_their_caller_leaves(serve: Callable[..., RunningS
     eventually(lambda: started.service.schedulers[0].load == 0)
     assert started.score(text_row()).status_code == 200
     assert gate.engine.blocks - before <= 1 + 2
+
+
+def test_waiting_questions_do_not_hold_the_cache_many_times_over(serve: Callable[..., RunningServer]) -> None:
+    gate = Gate()
+    started = serve(gate, cache_bytes=16 << 20)  # one of the questions takes 14 MiB
+    pool = started.service.scorers[0].prefixes
+    most: list[int] = []
+    forward = gate.engine.forward
+
+    def watched(block: Any, cache: Any) -> Any:
+        most.append(pool.size_bytes)
+        return forward(block, cache)
+
+    gate.engine.forward = watched  # type: ignore[method-assign]
+    gate.engine.gate.clear()
+    rows = [{"question": f"Question {n}?" + " word" * 300, "responses": [LONG[:40]] * 3} for n in range(12)]
+    with ThreadPoolExecutor(12) as threads:
+        pending = [threads.submit(started.score, row) for row in rows]
+        eventually(lambda: started.service.schedulers[0].load == 12)
+        gate.engine.gate.set()
+        assert {future.result().status_code for future in pending} == {200}
+    assert max(most) < 3 * pool.budget_bytes, (max(most), pool.budget_bytes)
+    eventually(lambda: started.service.schedulers[0].load == 0)
+    assert not started.service.schedulers[0]._groups
