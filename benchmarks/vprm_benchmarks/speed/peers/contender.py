@@ -12,6 +12,7 @@ import subprocess
 import tempfile
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -167,7 +168,8 @@ class _Process:
 def _end(worker: subprocess.Popen[str], log: IO[bytes]) -> None:
     for pipe in (worker.stdin, worker.stdout):
         if pipe is not None:
-            pipe.close()
+            with suppress(OSError):  # it is dead, and what was written last is still in the pipe's buffer
+                pipe.close()
     try:
         worker.wait(20)
     except subprocess.TimeoutExpired:
