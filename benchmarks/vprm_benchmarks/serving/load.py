@@ -11,10 +11,14 @@ import json
 import os
 import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
+
+import uvloop
+
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,11 @@ class Connection:
         if self._streams is not None:
             self._streams[1].close()
             self._streams = None
+
+
+def run(load: Coroutine[Any, Any, Value]) -> Value:
+    """Put a load on a server, with an event loop that takes little of the CPU."""
+    return uvloop.run(load)
 
 
 async def closed_loop(port: int, clients: int, requests: Sequence[Request], seconds: float) -> list[Reply]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import statistics
 import time
@@ -14,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from vprm_benchmarks.serving import rows
-from vprm_benchmarks.serving.load import Connection, Reply, Request, burst, closed_loop, open_loop, percentile
+from vprm_benchmarks.serving.load import Connection, Reply, Request, burst, closed_loop, open_loop, percentile, run
 from vprm_benchmarks.serving.servers import ServerProcess, baseline_server, vprm_server
 from vprm_runtime import StepScorer
 from vprm_runtime.datasets.row import row_from_record
@@ -70,7 +69,7 @@ def throughput(bench: Bench) -> Figures:
                 for server, label in ((own, "vprm"), (baseline, "baseline")):
                     bench.say(f"{name}: {label}, round {number + 1} of {bench.rounds}")
                     started = time.monotonic()
-                    replies = asyncio.run(closed_loop(server.port, CLIENTS, requests, bench.seconds))
+                    replies = run(closed_loop(server.port, CLIENTS, requests, bench.seconds))
                     rates[label].append(len(replies) / (time.monotonic() - started))
                     _all_answered(replies)
                     if label == "vprm" and number == 0:
@@ -94,7 +93,7 @@ def idle_latency(bench: Bench) -> Figures:
     with vprm_server(bench.bundle) as server:
         for name, requests in cases.items():
             bench.say(f"idle latency: {name}")
-            pairs = asyncio.run(_alternate(server.port, requests, kept))[2:]
+            pairs = run(_alternate(server.port, requests, kept))[2:]
             served, inside = (statistics.median(times) for times in zip(*pairs, strict=True))
             figures[name] = {
                 "served_s": served,
@@ -127,7 +126,7 @@ def connections(bench: Bench) -> Figures:
     with vprm_server(bench.bundle) as server:
         for count in (160, 1000):
             bench.say(f"{count} simultaneous connections")
-            replies = asyncio.run(burst(server.port, rows.requests(image, count, 1)))
+            replies = run(burst(server.port, rows.requests(image, count, 1)))
             statuses = [reply.status for reply in replies]
             figures[str(count)] = {
                 "refused_or_reset": statuses.count(0),
@@ -148,7 +147,7 @@ def overload(bench: Bench, queue_tokens: int = 16_384, seconds: float = 60.0) ->
     with vprm_server(bench.bundle, "--cache-bytes", "64M", "--max-queue-tokens", str(queue_tokens)) as server:
         first = _capacity(bench, server, requests)
         bench.say(f"three times {first[0]:.1f} requests/s, {seconds:.0f} s")
-        replies = asyncio.run(open_loop(server.port, 3 * first[0], requests, seconds))
+        replies = run(open_loop(server.port, 3 * first[0], requests, seconds))
         last = _capacity(bench, server, requests)
     capacity, tokens_per_s = (statistics.mean(pair) for pair in zip(first, last, strict=True))
     bench.check(replies)
@@ -180,7 +179,7 @@ def _capacity(bench: Bench, server: ServerProcess, requests: Sequence[Request]) 
     """Requests per second of a closed loop, and tokens per second of the engine's busy time."""
     bench.say("capacity")
     before, started = server.metrics(), time.monotonic()
-    replies = asyncio.run(closed_loop(server.port, CLIENTS, requests, bench.seconds * 2))
+    replies = run(closed_loop(server.port, CLIENTS, requests, bench.seconds * 2))
     seconds, after = time.monotonic() - started, server.metrics()
     _all_answered(replies)
     ran, busy_s = (after[k] - before[k] for k in ("vprm_prompt_tokens_total", "vprm_engine_busy_seconds_total"))
@@ -198,14 +197,12 @@ def fairness(bench: Bench, seconds: float = 40.0) -> Figures:
     with vprm_server(bench.bundle) as server:
         bench.say("service times")
         alone = {
-            kind: statistics.median(
-                reply.latency_s for reply in asyncio.run(closed_loop(server.port, 1, requests, 5.0))
-            )
+            kind: statistics.median(reply.latency_s for reply in run(closed_loop(server.port, 1, requests, 5.0)))
             for kind, requests in (("hot", hot), ("cold", rows.distinct(100, 1, 9000)))
         }
         rate = 0.8 / (0.9 * alone["hot"] + 0.1 * alone["cold"])
         bench.say(f"hot and cold requests at {rate:.1f}/s")
-        replies = asyncio.run(open_loop(server.port, rate, mixed, seconds))
+        replies = run(open_loop(server.port, rate, mixed, seconds))
     _all_answered(replies)
     bench.check(replies)
     free_at = 0.0
@@ -231,7 +228,7 @@ def soak(bench: Bench, minutes: float = 30.0) -> Figures:
         started = time.monotonic()
         while (passed := time.monotonic() - started) < 60 * minutes:
             bench.say(f"soak: {passed / 60:.1f} of {minutes:g} minutes")
-            _all_answered(asyncio.run(closed_loop(server.port, 4, requests, min(20.0, 60 * minutes - passed))))
+            _all_answered(run(closed_loop(server.port, 4, requests, min(20.0, 60 * minutes - passed))))
             samples.append(_sample(server, time.monotonic() - started))
     early = next(sample for sample in samples if sample["s"] >= min(600.0, 20 * minutes))
     return {
