@@ -46,7 +46,8 @@ _EXPORT_NS: dict[Precision, float] = {
 """Nanoseconds for each weight of a Linear beyond writing it, on a machine of REFERENCE_FLOPS; w4 and fp8 feed rounding
 errors back column by column."""
 _CALIBRATED_NS = 7.3  # choosing a Linear's smoothing
-_BYTE_NS = 1.0  # reading, hashing and writing a byte
+_BYTE_NS = 1.0  # hashing and writing a byte
+_READ_NS = 0.5  # a byte of the checkpoint: half of what it takes from the disk, since it may have been read before
 _OPEN_NS = 0.3  # mapping and touching a byte of a bundle that was just written
 REFERENCE_FLOPS = 2.5e11
 _REFERENCE_CORES = 2
@@ -155,10 +156,12 @@ def measure_rates(folder: Path) -> Rates:
             file.flush()
             os.fsync(file.fileno())
 
-        disk_s = min(_timed(write) for _ in range(_DISK_WRITES))
+        disk_bytes = min(
+            _DISK_BYTES / min(_timed(write) for _ in range(_DISK_WRITES)), _USUAL_DISK_BYTES
+        )  # a burst is no rate
     others = (meter.usage.others_cpu_s or 0.0) / (available_cores() * meter.usage.seconds)
     slowdown = 1 / max(1 - others, 1 / _MOST_SLOWDOWN)
-    return Rates(2 * _PRODUCT_SIZE**3 / min(products), _DISK_BYTES / disk_s, slowdown)
+    return Rates(2 * _PRODUCT_SIZE**3 / min(products), disk_bytes, slowdown)
 
 
 def _timed(call: object) -> float:
@@ -216,7 +219,8 @@ class Estimator:
         work_ns = _EXPORT_NS[recipe.precision] * self.model.linears + _EXPORT_NS[recipe.vision] * self.model.vision
         work_ns += _CALIBRATED_NS * self.model.linears if recipe.is_calibrated else 0
         size = self.model.bundle_bytes(recipe)
-        return max((work_ns + _BYTE_NS * size) * 1e-9 * scale, size / self.rates.disk_bytes)  # at the same time
+        work_ns += _BYTE_NS * size + _READ_NS * self.model.float32_bytes / 2
+        return max(work_ns * 1e-9 * scale, size / self.rates.disk_bytes)  # at the same time
 
     def calibrate_s(self, rows: int, cost: RowCost, sensitivity: bool = False) -> float:
         """Seconds of calibrating on `rows`: up to two responses of each, in a pass of their own."""
