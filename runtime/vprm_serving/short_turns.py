@@ -2,7 +2,7 @@
 
 On a CPU the engine's threads keep all cores busy, and Linux lets whoever runs finish a turn of a millisecond or more.
 The event loop, for which everybody waits, asks for turns of 0.1 ms: it gets no larger share, but it is next. With two
-cores at three times the capacity, 99% of refusals took 3.4 ms instead of 4.8 (`vprm bench serve --parts overload`).
+cores at three times the capacity, 99% of refusals took 3.3 and 3.6 ms instead of 4.5 and 4.9 in runs that took turns.
 
 Source: sched_setattr(2); Linux takes sched_runtime as the turn of an ordinary thread since 6.12, and ignores it before.
 """

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 import itertools
-from collections.abc import Iterator
 
 import numpy as np
 from PIL import Image
@@ -51,8 +50,3 @@ def distinct(count: int, responses: int, first_seed: int, kind: str = "") -> lis
 def fresh(count: int) -> list[list[str]]:
     """New responses."""
     return [response(next(_counter)) for _ in range(count)]
-
-
-def seeds() -> Iterator[int]:
-    """Seeds that are used once."""
-    return itertools.count(10_000)
